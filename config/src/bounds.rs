@@ -1,0 +1,92 @@
+//! Every numeric limit of the configuration, stated once.
+//!
+//! The reader, the checks and the documented example all take their numbers from here.
+
+use std::time::Duration;
+
+/// An inclusive range of integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Smallest value allowed.
+    pub min: u32,
+    /// Largest value allowed.
+    pub max: u32,
+}
+
+impl Bounds {
+    const fn new(min: u32, max: u32) -> Self {
+        Self { min, max }
+    }
+
+    /// Gives `value` back when it is inside.
+    ///
+    /// Errors: a sentence that names the value and the limit that it breaks.
+    pub fn check(self, value: i128) -> Result<u32, String> {
+        match u32::try_from(value) {
+            Ok(inside) if (self.min..=self.max).contains(&inside) => Ok(inside),
+            _ if value > i128::from(self.max) => Err(format!("{value} is above the limit {}", self.max)),
+            _ => Err(format!("{value} is below the limit {}", self.min)),
+        }
+    }
+}
+
+/// Workers of a director. The upper end is what a `u64` bit set of workers holds.
+pub const WORKERS: Bounds = Bounds::new(1, 64);
+/// CPU number. The upper end is glibc's `CPU_SETSIZE` less one.
+pub const CPU: Bounds = Bounds::new(0, 1023);
+/// `memory_mib`, MiB. 64 MiB hold the smallest pool of packet buffers; the upper end is 1 TiB.
+pub const MEMORY_MIB: Bounds = Bounds::new(64, 1 << 20);
+/// `max_connections`. The upper end, at one 64-byte line each, is 12 GiB.
+pub const MAX_CONNECTIONS: Bounds = Bounds::new(1024, 200_000_000);
+/// `max_services`. The upper end is what a 16-bit service index numbers.
+pub const MAX_SERVICES: Bounds = Bounds::new(1, 1 << 16);
+/// `max_servers`, over all services: 16 for each of the most services.
+pub const MAX_SERVERS: Bounds = Bounds::new(1, 1 << 20);
+/// `neighbor_queue`, frames per worker. Linux keeps 101 frames per neighbour (`unres_qlen`).
+pub const NEIGHBOR_QUEUE: Bounds = Bounds::new(1, 4096);
+/// `mbufs`. 1024 fill the rings of one AF_PACKET queue pair (AF_XDP wants 6144 per queue, a NIC 2048 per worker; lbd
+/// names the number at start); 4 Mi buffers of 2 KiB are 8 GiB.
+pub const MBUFS: Bounds = Bounds::new(1024, 1 << 22);
+/// VLAN identifier. Source: IEEE 802.1Q-2018 table 9-2 (0 and 4095 are reserved).
+pub const VLAN: Bounds = Bounds::new(1, 4094);
+/// `mtu`, bytes of the IP packet. 576: RFC 791 section 3.1; 9000: customary jumbo frame.
+pub const MTU: Bounds = Bounds::new(576, 9000);
+/// Smallest `mtu` of a port with an IPv6 address, bytes. Source: RFC 8200 section 5.
+pub const MTU_MIN_IPV6: u16 = 1280;
+/// TCP or UDP port of a service. Port 0 means "every port" in IPVS, which is not offered.
+pub const L4_PORT: Bounds = Bounds::new(1, 65_535);
+/// Weight of a server. Source: ipvsadm(8), `--weight`.
+pub const WEIGHT: Bounds = Bounds::new(0, 65_535);
+/// Shortest timeout: a quarter of a second, a few turns of the expiry's coarse tick.
+pub const MIN_TIMEOUT: Duration = Duration::from_millis(250);
+/// Longest timeout: 18 h, which a 16-bit count of seconds (65,535) still holds.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(18 * 3600);
+/// Longest name of a director, characters: it becomes part of file names under `/run`.
+pub const APPLIANCE_NAME_LEN: usize = 32;
+/// Longest name of a port or service, characters: a line of `lbctl` stays readable.
+pub const NAME_LEN: usize = 64;
+/// Longest path of a Unix socket, bytes. Source: unix(7), `sun_path[108]` with its terminating zero.
+pub const SOCKET_PATH_LEN: usize = 107;
+/// Longest name of a kernel interface, bytes. Source: `IFNAMSIZ` of linux/if.h less its zero.
+pub const INTERFACE_NAME_LEN: usize = 15;
+/// Longest name of an in-process ring, bytes: `RTE_RING_NAMESIZE` less DPDK's prefix and our suffix.
+pub const RING_NAME_LEN: usize = 20;
+/// `cluster_secret`, bytes: at least the 128 bits of a SipHash key, at most a line.
+pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=256;
+/// Largest configuration file, bytes: 1 Mi servers in about 60 bytes each.
+pub const FILE_LEN: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_are_inside_and_their_neighbours_are_not() {
+        assert_eq!(VLAN.check(1), Ok(1));
+        assert_eq!(VLAN.check(4094), Ok(4094));
+        assert_eq!(VLAN.check(0), Err("0 is below the limit 1".to_owned()));
+        assert_eq!(VLAN.check(4095), Err("4095 is above the limit 4094".to_owned()));
+        assert_eq!(WEIGHT.check(-1), Err("-1 is below the limit 0".to_owned()));
+        assert_eq!(WEIGHT.check(i128::MAX), Err(format!("{} is above the limit 65535", i128::MAX)));
+    }
+}

@@ -1,0 +1,346 @@
+//! Each rule with the exact message of its fault.
+
+use std::fmt::Write;
+
+use crate::tests::{SMALL, faults, faults_after, faults_with};
+
+/// Faults of the small configuration with `key = value` lines at the end of the port's table (line 4).
+fn port_with(lines: &str) -> String {
+    faults_with("device = \"null\"\n", &format!("device = \"null\"\n{lines}\n"))
+}
+
+/// Faults of the small configuration with other addresses and no service.
+fn addresses(list: &str) -> String {
+    faults(&format!("[[ports]]\nname = \"lan\"\ndevice = \"null\"\naddresses = {list}\n"))
+}
+
+/// Faults of the small configuration with a second port on line 16.
+fn second_port(lines: &str) -> String {
+    faults_after(&format!("[[ports]]\n{lines}\n"))
+}
+
+/// Faults of the small configuration with one more server, on line 17.
+fn server(address: &str) -> String {
+    faults_after(&format!("[[services.servers]]\naddress = \"{address}\"\n"))
+}
+
+const WAN: &str = "name = \"wan\"\ndevice = \"null\"\n";
+
+#[test]
+fn names_have_an_alphabet_and_are_unique() {
+    assert_eq!(
+        faults_with("\"web\"", "\"web 1\""),
+        "line 7: services[0].name: \"web 1\" is not a name: 1 to 64 of A-Z a-z 0-9 . _ -"
+    );
+    assert_eq!(
+        faults_with("\"lan\"", "\"\""),
+        "line 2: ports[0].name: \"\" is not a name: 1 to 64 of A-Z a-z 0-9 . _ -"
+    );
+    assert_eq!(faults_with("\"lan\"", &format!("\"{}\"", "n".repeat(64))), "no fault");
+    assert!(faults_with("\"lan\"", &format!("\"{}\"", "n".repeat(65))).contains("is not a name"));
+    assert_eq!(
+        faults_after("[appliance]\nname = \"näme\"\n"),
+        "line 17: appliance.name: \"näme\" is not a name: 1 to 32 of A-Z a-z 0-9 . _ -"
+    );
+    assert_eq!(
+        second_port("name = \"lan\"\ndevice = \"null\"\naddresses = [\"10.0.0.1/24\"]"),
+        "line 17: ports[1].name: \"lan\" is already the name of ports[0]"
+    );
+    assert_eq!(
+        faults_after("[[services]]\nname = \"web\"\nvip = \"192.168.150.101\"\nport = 80\n"),
+        "line 17: services[1].name: \"web\" is already the name of services[0]"
+    );
+}
+
+#[test]
+fn a_vip_port_and_protocol_is_one_service() {
+    let twin = "[[services]]\nname = \"twin\"\nvip = \"192.168.150.100\"\nport = 80\n";
+    assert_eq!(
+        faults_after(twin),
+        "line 18: services[1].vip: 192.168.150.100:80/tcp is already the service web"
+    );
+    assert_eq!(faults_after(&format!("{twin}protocol = \"udp\"\n")), "no fault");
+    assert_eq!(faults_after(&twin.replace("80", "81")), "no fault");
+    let unnamed = faults_with("\"web\"", "5").lines().count();
+    assert_eq!(unnamed, 1, "a service without a readable name makes no other fault");
+}
+
+#[test]
+fn a_vip_is_an_address_that_a_host_can_have() {
+    let vip = |text: &str| faults_with("\"192.168.150.100\"", &format!("\"{text}\""));
+    for (text, why) in [
+        ("0.0.0.0", "the unspecified address"),
+        ("127.0.0.1", "a loopback address"),
+        ("224.0.0.18", "a multicast address"),
+        ("255.255.255.255", "the broadcast address"),
+        ("192.168.150.255", "the broadcast address of 192.168.150.0/24"),
+        ("192.168.150.0", "the network address of 192.168.150.0/24"),
+    ] {
+        assert_eq!(vip(text), format!("line 8: services[0].vip: {text} is {why}"));
+    }
+    assert_eq!(vip("203.0.113.1"), "no fault", "a VIP need not be on a link");
+    assert_eq!(vip("192.168.150.11"), "no fault", "a VIP may be the director's address, as in IPVS");
+    assert_eq!(
+        faults_with("\"null\"", "\"null\"\ngateway = \"192.168.150.100\""),
+        "line 9: services[0].vip: 192.168.150.100 is the gateway of lan"
+    );
+}
+
+#[test]
+fn a_dr_server_is_a_neighbour_of_its_own_address() {
+    let at = "line 17: services[0].servers[2].address:";
+    let on = "192.168.150.0/24 on lan";
+    assert_eq!(
+        server("192.168.151.9"),
+        format!(
+            "{at} 192.168.151.9 is on no directly connected network ({on}): forwarding \"dr\" needs that"
+        )
+    );
+    assert_eq!(
+        server("192.168.150.12"),
+        format!("{at} 192.168.150.12 is already servers[0] of this service")
+    );
+    assert_eq!(server("192.168.150.100"), format!("{at} 192.168.150.100 is the VIP of the service web"));
+    assert_eq!(server("192.168.150.11"), format!("{at} 192.168.150.11 is the director's own address on lan"));
+    assert_eq!(
+        server("192.168.150.255"),
+        format!("{at} 192.168.150.255 is the broadcast address of {on}").replace(" on lan", "")
+    );
+    assert_eq!(server("127.0.0.1"), format!("{at} 127.0.0.1 is a loopback address"));
+    assert_eq!(
+        server("fd00::12"),
+        format!(
+            "{at} fd00::12 is not of the family of the VIP 192.168.150.100: forwarding \"dr\" needs that"
+        )
+    );
+    let no_ipv6 = SMALL.replace(", \"fd00::11/64\"", "").replace("192.168.150.100", "2001:db8::1");
+    let no_ipv6 =
+        no_ipv6.replace("\"192.168.150.12\"", "\"fd00::12\"").replace("\"192.168.150.13\"", "\"fd00::13\"");
+    let message =
+        "is on no directly connected network (there is none for IPv6): forwarding \"dr\" needs that";
+    assert_eq!(
+        faults(&no_ipv6),
+        format!(
+            "line 12: services[0].servers[0].address: fd00::12 {message}\n\
+             line 15: services[0].servers[1].address: fd00::13 {message}"
+        )
+    );
+}
+
+#[test]
+fn the_networks_there_are_are_named_up_to_eight() {
+    let mut more = String::new();
+    for index in 0..9 {
+        let _ = write!(
+            more,
+            "[[ports]]\nname = \"p{index}\"\ndevice = \"null\"\naddresses = [\"10.{index}.0.1/16\"]\n"
+        );
+    }
+    let text = format!("{SMALL}{more}").replace("192.168.150.13", "172.16.0.1");
+    let message = faults(&text);
+    assert!(message.contains("(192.168.150.0/24 on lan, 10.0.0.0/16 on p0, "), "{message}");
+    assert!(message.contains("10.6.0.0/16 on p6, 2 more): forwarding"), "{message}");
+}
+
+#[test]
+fn timeouts_have_a_range_and_a_protocol() {
+    let of = |text: &str| faults_after(&format!("[timeouts]\nudp = \"{text}\"\n"));
+    assert_eq!(of("249ms"), "line 17: timeouts.udp: 249ms is below the limit 250ms");
+    assert_eq!(of("64801s"), "line 17: timeouts.udp: 64801s is above the limit 64800s (18h)");
+    assert_eq!((of("250ms"), of("18h")), ("no fault".to_owned(), "no fault".to_owned()));
+    assert_eq!(
+        faults_after("[services.timeouts]\ntcp_fin_wait = \"19h\"\nudp = \"1s\"\n"),
+        "line 17: services[0].timeouts.tcp_fin_wait: 68400s is above the limit 64800s (18h)\n\
+         line 18: services[0].timeouts.udp: is of use in udp services only, not with tcp"
+    );
+    assert_eq!(
+        faults_after(
+            "[[services]]\nname='d'\nvip='192.168.150.100'\nport=53\nprotocol='udp'\ntimeouts.tcp_syn_recv='1s'\n"
+        ),
+        "line 21: services[1].timeouts.tcp_syn_recv: is of use in tcp services only, not with udp"
+    );
+}
+
+#[test]
+fn ports_do_not_share_a_vlan_of_a_device() {
+    let two = |first: &str, second: &str| {
+        let text = SMALL.replace("device = \"null\"", &format!("device = \"tap:lb0\"\n{first}"));
+        faults(&format!(
+            "{text}[[ports]]\nname=\"b\"\ndevice=\"tap:lb0\"\naddresses=[\"10.0.0.1/24\"]\n{second}\n"
+        ))
+    };
+    let at = "line 19: ports[1].device: tap:lb0";
+    assert_eq!(two("", ""), format!("{at} untagged is already the device of lan"));
+    assert_eq!(two("vlan = 7", "vlan = 7"), format!("{at} with VLAN 7 is already the device of lan"));
+    assert_eq!(two("vlan = 7", "vlan = 8"), "no fault");
+    assert_eq!(two("mtu = 9000", "vlan = 8"), "no fault");
+}
+
+#[test]
+fn vlan_and_mtu_have_ranges() {
+    assert_eq!(port_with("vlan = 0"), "line 4: ports[0].vlan: 0 is below the limit 1");
+    assert_eq!(port_with("vlan = 4095"), "line 4: ports[0].vlan: 4095 is above the limit 4094");
+    assert_eq!(port_with("mtu = 9001"), "line 4: ports[0].mtu: 9001 is above the limit 9000");
+    assert_eq!(port_with("mtu = 575"), "line 4: ports[0].mtu: 575 is below the limit 576");
+    assert_eq!(
+        port_with("mtu = 1279"),
+        "line 4: ports[0].mtu: 1279 is below the limit 1280 of a port with an IPv6 address"
+    );
+    assert_eq!(addresses("[\"10.0.0.1/24\"]\nmtu = 576"), "no fault");
+}
+
+#[test]
+fn an_own_address_is_one_that_a_host_can_have_and_is_given_once() {
+    let at = "line 4: ports[0].addresses[0]:";
+    assert_eq!(
+        addresses("[\"10.0.0.0/24\"]"),
+        format!("{at} 10.0.0.0 is the network address of 10.0.0.0/24")
+    );
+    assert_eq!(
+        addresses("[\"10.0.0.255/24\"]"),
+        format!("{at} 10.0.0.255 is the broadcast address of 10.0.0.0/24")
+    );
+    assert_eq!(
+        addresses("[\"fd00::/64\"]"),
+        format!("{at} fd00:: is the subnet-router anycast address of fd00::/64")
+    );
+    assert_eq!(addresses("[\"127.0.0.1/8\"]"), format!("{at} 127.0.0.1 is a loopback address"));
+    assert_eq!(
+        addresses("[\"::ffff:10.0.0.1/128\"]"),
+        format!("{at} ::ffff:10.0.0.1 is an IPv4-mapped address")
+    );
+    assert_eq!(addresses("[]"), "line 4: ports[0].addresses: is empty: a port has at least one address");
+    assert_eq!(
+        addresses("[\"10.0.0.1/24\", \"10.0.0.1/16\"]"),
+        "line 4: ports[0].addresses[1]: 10.0.0.1 is already an address of lan"
+    );
+    assert_eq!(addresses("[\"10.0.0.1/24\", \"10.0.0.2/24\", \"10.0.0.0/31\"]"), "no fault");
+    assert_eq!(
+        second_port(&format!("{WAN}addresses = [\"192.168.150.11/24\"]")),
+        "line 19: ports[1].addresses[0]: 192.168.150.11 is already an address of lan"
+    );
+}
+
+#[test]
+fn networks_of_two_ports_do_not_overlap() {
+    let of = |address: &str| second_port(&format!("{WAN}addresses = [\"{address}\"]"));
+    assert_eq!(
+        of("192.168.150.20/28"),
+        "line 19: ports[1].addresses[0]: 192.168.150.16/28 overlaps 192.168.150.0/24 on lan"
+    );
+    assert_eq!(
+        of("192.168.150.20/24"),
+        "line 19: ports[1].addresses[0]: 192.168.150.0/24 overlaps 192.168.150.0/24 on lan"
+    );
+    assert_eq!(
+        of("192.168.0.1/16"),
+        "line 4: ports[0].addresses[0]: 192.168.150.0/24 overlaps 192.168.0.0/16 on wan",
+        "it is the longer one that is told"
+    );
+    assert_eq!(of("fd00::1:0:0:1/48"), "line 4: ports[0].addresses[1]: fd00::/64 overlaps fd00::/48 on wan");
+    assert_eq!(of("192.168.151.1/24"), "no fault");
+}
+
+#[test]
+fn a_gateway_is_a_neighbour_and_one_per_family() {
+    let at = "line 4: ports[0].gateway:";
+    let port = |gateway: &str| port_with(&format!("gateway = {gateway}"));
+    let nets = "(192.168.150.11/24, fd00::11/64)";
+    assert_eq!(port("\"192.168.151.1\""), format!("{at} 192.168.151.1 is in no network of the port {nets}"));
+    assert_eq!(
+        port("\"192.168.150.11\""),
+        format!("{at} 192.168.150.11 is the director's own address on lan")
+    );
+    assert_eq!(
+        port("\"192.168.150.255\""),
+        format!("{at} 192.168.150.255 is the broadcast address of 192.168.150.0/24")
+    );
+    assert_eq!(port("\"gw\""), format!("{at} \"gw\" is not an IPv4 or IPv6 address"));
+    assert_eq!(
+        port("[\"192.168.150.1\", \"fd01::1\"]"),
+        format!("line 4: ports[0].gateway[1]: fd01::1 is in no network of the port {nets}")
+    );
+    assert_eq!(
+        port("[\"192.168.150.1\", \"192.168.150.2\"]"),
+        "line 4: ports[0].gateway[1]: 192.168.150.2: lan already has the one IPv4 gateway"
+    );
+    assert_eq!(port("[\"192.168.150.1\", \"fd00::1\"]"), "no fault");
+    let text = SMALL.replace("\"null\"", "\"null\"\ngateway = \"fd00::1\"");
+    let more = "[[ports]]\nname = \"wan\"\ndevice = \"null\"\naddresses = [\"fd01::11/64\"]\ngateway = \"fd01::1\"\n";
+    assert_eq!(
+        faults(&format!("{text}{more}")),
+        "line 21: ports[1].gateway: fd01::1: lan already has the one IPv6 gateway"
+    );
+}
+
+#[test]
+fn workers_are_one_to_64_distinct_cpus() {
+    let workers = |list: &str| faults_after(&format!("[appliance]\nworkers = {list}\n"));
+    assert_eq!(workers("[]"), "line 17: appliance.workers: number of workers: 0 is below the limit 1");
+    assert_eq!(workers("[1, 2, 1]"), "line 17: appliance.workers[2]: CPU 1 is already that of worker 0");
+    assert_eq!(workers("[1024]"), "line 17: appliance.workers[0]: 1024 is above the limit 1023");
+    assert_eq!(
+        workers("[\"x\", 2, 2]"),
+        "line 17: appliance.workers[0]: expected a whole number, found the text \"x\"\n\
+         line 17: appliance.workers[2]: CPU 2 is already that of worker 1"
+    );
+    let many: Vec<String> = (0..65).map(|cpu| cpu.to_string()).collect();
+    assert_eq!(
+        workers(&format!("[{}]", many.join(","))),
+        "line 17: appliance.workers: number of workers: 65 is above the limit 64"
+    );
+    assert_eq!(workers(&format!("[{}]", many[..64].join(","))), "no fault");
+}
+
+#[test]
+fn the_rest_of_the_appliance_is_checked() {
+    let appliance = |line: &str| faults_after(&format!("[appliance]\n{line}\n"));
+    assert_eq!(
+        appliance("control_cpu = 1024"),
+        "line 17: appliance.control_cpu: 1024 is above the limit 1023"
+    );
+    assert_eq!(appliance("memory_mib = 63"), "line 17: appliance.memory_mib: 63 is below the limit 64");
+    assert_eq!(
+        appliance("socket = \"lbd.sock\""),
+        "line 17: appliance.socket: \"lbd.sock\" is not an absolute path without control characters"
+    );
+    assert_eq!(
+        appliance(&format!("socket = \"/{}\"", "s".repeat(107))),
+        "line 17: appliance.socket: 108 bytes of path are above the limit 107"
+    );
+    assert_eq!(
+        appliance("socket_group = \"a:b\""),
+        "line 17: appliance.socket_group: \"a:b\" is not the name of a group"
+    );
+    assert_eq!(
+        appliance("cluster_secret = \"short\""),
+        "line 17: appliance.cluster_secret: 5 bytes of secret are below the limit 16"
+    );
+    assert_eq!(
+        appliance(&format!("cluster_secret = \"{}\"", "s".repeat(257))),
+        "line 17: appliance.cluster_secret: 257 bytes of secret are above the limit 256"
+    );
+}
+
+#[test]
+fn limits_have_ranges_and_hold_for_the_file_itself() {
+    let limits = |lines: &str| faults_after(&format!("[limits]\n{lines}\n"));
+    for (key, below, min, above, max) in [
+        ("max_connections", 1023, 1024, 200_000_001_u64, 200_000_000),
+        ("max_services", 0, 1, 65_537, 65_536),
+        ("max_servers", 0, 1, 1_048_577, 1_048_576),
+        ("neighbor_queue", 0, 1, 4097, 4096),
+        ("mbufs", 1023, 1024, 4_194_305, 4_194_304),
+    ] {
+        let at = format!("line 17: limits.{key}:");
+        assert_eq!(limits(&format!("{key} = {below}")), format!("{at} {below} is below the limit {min}"));
+        assert_eq!(limits(&format!("{key} = {above}")), format!("{at} {above} is above the limit {max}"));
+    }
+    let second = "[[services]]\nname = \"two\"\nvip = \"192.168.150.101\"\nport = 80\n";
+    assert_eq!(
+        limits(&format!("max_services = 1\nmax_servers = 1\n{second}")),
+        "line 6: services: 2 services are above the limit 1 (limits.max_services)\n\
+         line 6: services: 2 servers over all services are above the limit 1 (limits.max_servers)"
+    );
+    assert_eq!(limits(&format!("max_services = 2\nmax_servers = 2\n{second}")), "no fault");
+}

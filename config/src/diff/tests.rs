@@ -1,0 +1,118 @@
+use super::diff;
+use crate::model::{MaglevHash, Model, Scheduler, Server};
+use crate::tests::small;
+use std::time::Duration;
+
+/// The lines of a change made to the small configuration; a restart is marked by a `!`.
+fn lines(change: impl FnOnce(&mut Model)) -> Vec<String> {
+    let (old, mut new) = (small(), small());
+    change(&mut new);
+    let line = |c: &super::Change| format!("{c}{}", if c.needs_restart() { " !" } else { "" });
+    diff(&old, &new).iter().map(line).collect()
+}
+
+fn server(address: &str) -> Server {
+    Server { address: address.parse().unwrap(), weight: 5 }
+}
+
+#[test]
+fn services_and_servers_change_at_run_time() {
+    assert_eq!(lines(|_| ()), Vec::<String>::new());
+    assert_eq!(
+        lines(|m| m.services[0].servers[0].weight = 2),
+        ["~ server 192.168.150.12 of web: weight 1 -> 2"]
+    );
+    assert_eq!(
+        lines(|m| m.services[0].servers[0] = server("192.168.150.14")),
+        ["- server 192.168.150.12 of web", "+ server 192.168.150.14 of web: weight 5"]
+    );
+    assert_eq!(
+        lines(|m| m.services[0].servers.reverse()),
+        ["~ server 192.168.150.13 of web: now in place 1"]
+    );
+    assert_eq!(lines(|m| m.services.clear()), ["- service web 192.168.150.100:80/tcp rr"]);
+    assert_eq!(
+        lines(|m| {
+            let mut other = m.services[0].clone();
+            (other.name, other.port) = ("alt".to_owned(), 8080);
+            other.servers.truncate(1);
+            m.services.insert(0, other);
+        }),
+        ["+ service alt 192.168.150.100:8080/tcp rr", "+ server 192.168.150.12 of alt: weight 1"]
+    );
+    assert_eq!(
+        lines(|m| {
+            m.services[0].scheduler = Scheduler::Maglev(MaglevHash::Source);
+            m.services[0].port = 81;
+            m.services[0].timeouts.tcp_fin_wait = Some(Duration::from_millis(1500));
+        }),
+        ["~ service web: port 80 -> 81, scheduler rr -> maglev:source, tcp_fin_wait unset -> 1500ms"]
+    );
+    assert_eq!(lines(|m| m.timeouts.udp = Duration::from_secs(10)), ["~ timeouts: udp 300s -> 10s"]);
+}
+
+#[test]
+fn appliance_and_limits_need_a_restart() {
+    assert_eq!(
+        lines(|m| {
+            m.appliance.workers = vec![1, 2];
+            m.appliance.control_cpu = Some(0);
+            m.limits.mbufs = 65_536;
+        }),
+        ["~ appliance: workers [0] -> [1 2], control_cpu unset -> 0 !", "~ limits: mbufs 32768 -> 65536 !"]
+    );
+}
+
+#[test]
+fn a_secret_is_not_shown() {
+    let text = lines(|m| m.appliance.cluster_secret = Some("0123456789abcdef".to_owned()));
+    assert_eq!(text, ["~ appliance: cluster_secret unset -> (new secret) !"]);
+}
+
+#[test]
+fn of_a_port_only_addresses_and_gateways_change_at_run_time() {
+    assert_eq!(
+        lines(|m| {
+            m.ports[0].addresses.truncate(1);
+            m.ports[0].gateways = vec!["192.168.150.1".parse().unwrap()];
+        }),
+        [
+            "~ port lan: addresses [192.168.150.11/24 fd00::11/64] -> [192.168.150.11/24], gateway [] -> [192.168.150.1]"
+        ]
+    );
+    assert_eq!(lines(|m| m.ports[0].mtu = 9000), ["~ port lan: mtu 1500 -> 9000 !"]);
+    assert_eq!(lines(|m| m.ports[0].vlan = Some(5)), ["~ port lan: vlan unset -> 5 !"]);
+    assert_eq!(
+        lines(|m| {
+            m.ports[0].device = crate::Device::Tap("lb0".to_owned());
+            m.ports[0].addresses.pop();
+        }),
+        [
+            "~ port lan: device null -> tap:lb0, addresses [192.168.150.11/24 fd00::11/64] -> [192.168.150.11/24] !"
+        ]
+    );
+    assert_eq!(
+        lines(|m| {
+            let mut wan = m.ports[0].clone();
+            wan.name = "wan".to_owned();
+            m.ports = vec![wan];
+        }),
+        ["- port lan null !", "+ port wan null !"]
+    );
+}
+
+#[test]
+fn places_among_ports_and_services_are_seen() {
+    let (mut old, mut new) = (small(), small());
+    for (model, names) in [(&mut old, ["a", "b"]), (&mut new, ["b", "a"])] {
+        let (port, service) = (model.ports.remove(0), model.services.remove(0));
+        for name in names {
+            model.ports.push(crate::Port { name: name.to_owned(), ..port.clone() });
+            model.services.push(crate::Service { name: name.to_owned(), ..service.clone() });
+        }
+    }
+    let changes = diff(&old, &new);
+    let text: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["~ port b: now in place 1", "~ service b: now in place 1"]);
+    assert_eq!(changes.iter().map(super::Change::needs_restart).collect::<Vec<_>>(), [true, false]);
+}

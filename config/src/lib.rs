@@ -1,0 +1,47 @@
+//! Configuration of a director: TOML to a checked [`Model`].
+//!
+//! ```text
+//! text -> read -> Draft -> check -> Model -> to_toml -> text
+//!                   ^-------- edit ---'--- diff -> Changes
+//! ```
+//!
+//! - [`parse`] and [`load`]: text to Model, or all [`Faults`] at once, each with line, column and TOML path
+//! - [`to_toml`]: Model to text; what was written reads back as an equal Model
+//! - [`edit`]: the changes an operator makes by command, each checked as a file is
+//! - [`diff`](fn@diff): what changed between two Models, and whether that needs a restart
+//! - [`bounds`]: every numeric limit
+//!
+//! A new key goes into [`model`], the reader's list of keys and sections (`read`), the writer (`write`), the diff,
+//! and `example.toml`; tests fail when one of them is forgotten. A rule goes into `check`.
+//!
+//! Invariant: nothing outside this crate makes a Model from text, so a Model that came from here is valid.
+//! Limits: pure data; only [`load`] touches the outside, and it reads one file.
+#![forbid(unsafe_code)]
+
+pub mod bounds;
+mod check;
+mod device;
+mod diff;
+mod draft;
+pub mod duration;
+pub mod edit;
+mod fault;
+mod fields;
+mod ifaddr;
+mod load;
+pub mod model;
+mod path;
+mod read;
+mod text;
+mod write;
+
+pub use diff::{Change, FieldChange, diff};
+pub use edit::ServiceRef;
+pub use fault::{Fault, Faults, LoadError};
+pub use load::{load, parse};
+pub use model::*;
+pub use text::ValueError;
+pub use write::to_toml;
+
+#[cfg(test)]
+mod tests;

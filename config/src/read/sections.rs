@@ -1,0 +1,155 @@
+//! Each table of the document, key by key.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{Field, Reader, keys, value};
+use crate::bounds;
+use crate::draft::{Draft, DraftPort, DraftServer, DraftService};
+use crate::fields::{DEFAULT_MTU, DEFAULT_WEIGHT, LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
+use crate::model::{Appliance, Forwarding, Limits, Protocol, Scheduler, ServiceTimeouts, Timeouts};
+
+pub(super) fn root(r: &mut Reader<'_>, document: &DeTable<'_>) -> Draft {
+    r.unknown_keys(document, &keys::ROOT);
+    let default = Appliance::default();
+    let default_workers: Vec<_> = default.workers.iter().copied().map(Some).collect();
+    let (appliance, workers) =
+        r.table(document, "appliance", &keys::APPLIANCE, appliance).unwrap_or((default, Field::Absent));
+    let ports = r.tables(document, "ports", &keys::PORT, port);
+    if matches!(ports, Field::Absent) {
+        r.at("ports", |r| r.fault("is missing: a director has at least one port ([[ports]])"));
+    }
+    let timeout_keys = keys::service_timeouts();
+    let services = r.tables(document, "services", &keys::SERVICE, |r, t| service(r, t, &timeout_keys));
+    Draft {
+        appliance,
+        workers: workers.or(default_workers),
+        limits: r.table(document, "limits", &keys::limits(), limits).unwrap_or_default(),
+        timeouts: r.table(document, "timeouts", &keys::timeouts(), timeouts).unwrap_or_default(),
+        ports: ports.optional().flatten(),
+        services: services.or(Vec::new()).unwrap_or_default(),
+    }
+}
+
+/// A value that cannot be read is left at its default: no other check depends on one of them.
+fn appliance(r: &mut Reader<'_>, t: &DeTable<'_>) -> (Appliance, Field<Vec<Option<u16>>>) {
+    let d = Appliance::default();
+    let workers = r.list(t, "workers", value::integer(bounds::CPU));
+    let read = Appliance {
+        name: r.field(t, "name", value::text).or_default(d.name),
+        workers: d.workers,
+        control_cpu: r.field(t, "control_cpu", value::integer(bounds::CPU)).optional().flatten(),
+        huge_pages: r.field(t, "huge_pages", value::parsed).or_default(d.huge_pages),
+        memory_mib: r.field(t, "memory_mib", value::integer(bounds::MEMORY_MIB)).or_default(d.memory_mib),
+        idle: r.field(t, "idle", value::parsed).or_default(d.idle),
+        socket: r.field(t, "socket", |v| value::text(v).map(PathBuf::from)).or_default(d.socket),
+        socket_group: r.field(t, "socket_group", value::text).optional().flatten(),
+        socket_public_read: r.field(t, "socket_public_read", value::boolean).or_default(d.socket_public_read),
+        cluster_secret: r.field(t, "cluster_secret", value::text).optional().flatten(),
+    };
+    (read, workers)
+}
+
+/// A limit that cannot be read is taken as its largest, so that no count seems to be above it.
+fn limits(r: &mut Reader<'_>, t: &DeTable<'_>) -> Limits {
+    let mut limits = Limits::default();
+    for field in &LIMITS {
+        match r.field(t, field.key, value::integer(field.bounds)) {
+            Field::Absent => {}
+            Field::Bad => (field.set)(&mut limits, field.bounds.max),
+            Field::Is(number) => (field.set)(&mut limits, number),
+        }
+    }
+    limits
+}
+
+fn timeouts(r: &mut Reader<'_>, t: &DeTable<'_>) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    for field in &TIMEOUTS {
+        if let Field::Is(duration) = r.field(t, field.key, value::duration) {
+            (field.set)(&mut timeouts, duration);
+        }
+    }
+    timeouts
+}
+
+fn service_timeouts(r: &mut Reader<'_>, t: &DeTable<'_>) -> ServiceTimeouts {
+    let mut timeouts = ServiceTimeouts::default();
+    for field in &SERVICE_TIMEOUTS {
+        let duration = r.field(t, field.key, value::duration).optional().flatten();
+        (field.set)(&mut timeouts, duration);
+    }
+    timeouts
+}
+
+fn port(r: &mut Reader<'_>, t: &DeTable<'_>) -> DraftPort {
+    DraftPort {
+        name: r.required(t, "name", value::text),
+        device: r.required(t, "device", value::parsed),
+        vlan: r.field(t, "vlan", value::integer(bounds::VLAN)).optional(),
+        mtu: r.field(t, "mtu", value::integer(bounds::MTU)).or(DEFAULT_MTU),
+        addresses: match r.list(t, "addresses", value::parsed) {
+            Field::Absent => {
+                r.at("addresses", |r| r.fault("is missing"));
+                None
+            }
+            list => list.optional().flatten(),
+        },
+        gateways: gateways(r, t).or(Vec::new()),
+    }
+}
+
+/// `gateway` is one address, or an array with one per family.
+fn gateways(r: &mut Reader<'_>, t: &DeTable<'_>) -> Field<Vec<Option<IpAddr>>> {
+    match t.get("gateway").map(|value| value.get_ref()) {
+        Some(DeValue::Array(_)) => r.list(t, "gateway", value::ip),
+        Some(DeValue::String(_)) | None => match r.field(t, "gateway", value::ip) {
+            Field::Absent => Field::Absent,
+            Field::Bad => Field::Bad,
+            Field::Is(gateway) => Field::Is(vec![Some(gateway)]),
+        },
+        Some(other) => {
+            r.at("gateway", |r| r.fault(value::wrong_type("an address or an array of addresses", other)));
+            Field::Bad
+        }
+    }
+}
+
+fn service(r: &mut Reader<'_>, t: &DeTable<'_>, timeout_keys: &[&str]) -> DraftService {
+    DraftService {
+        name: r.required(t, "name", value::text),
+        vip: r.required(t, "vip", value::ip),
+        port: r.required(t, "port", value::integer(bounds::L4_PORT)),
+        protocol: r.field(t, "protocol", value::parsed).or(Protocol::Tcp),
+        scheduler: scheduler(r, t),
+        forwarding: r.field(t, "forwarding", value::parsed).or(Forwarding::Dr),
+        timeouts: r.table(t, "timeouts", timeout_keys, service_timeouts).unwrap_or_default(),
+        servers: r.tables(t, "servers", &keys::SERVER, server).or(Vec::new()).unwrap_or_default(),
+    }
+}
+
+/// `scheduler` with the parameters that belong to it.
+fn scheduler(r: &mut Reader<'_>, t: &DeTable<'_>) -> Option<Scheduler> {
+    let by_name = |v: &DeValue<'_>| Scheduler::from_name(&value::text(v)?).map_err(|e| e.to_string());
+    let scheduler = r.field(t, "scheduler", by_name).or(Scheduler::Rr);
+    let hash = r.field(t, "maglev_hash", value::parsed).optional()?;
+    match (scheduler?, hash) {
+        (scheduler, None) => Some(scheduler),
+        (scheduler, Some(hash)) => match scheduler.with_maglev_hash(hash) {
+            Ok(scheduler) => Some(scheduler),
+            Err(error) => {
+                r.at("maglev_hash", |r| r.fault(error.to_string()));
+                None
+            }
+        },
+    }
+}
+
+fn server(r: &mut Reader<'_>, t: &DeTable<'_>) -> DraftServer {
+    DraftServer {
+        address: r.required(t, "address", value::ip),
+        weight: r.field(t, "weight", value::integer(bounds::WEIGHT)).or(DEFAULT_WEIGHT),
+    }
+}

@@ -1,0 +1,127 @@
+//! The documented example is true: it parses, has every key, and states the real limits and defaults.
+
+use crate::read::known_sections;
+use crate::{Appliance, Limits, Timeouts, bounds, duration, fields, parse, to_toml};
+use toml::Value;
+
+const EXAMPLE: &str = include_str!("../../example.toml");
+
+#[test]
+fn the_example_is_valid() {
+    let model = parse(EXAMPLE).unwrap();
+    assert_eq!(model.ports.len(), 2);
+    assert_eq!(model.services.len(), 2);
+    assert_eq!(parse(&to_toml(&model)).unwrap(), model);
+}
+
+/// All tables of a document that a header such as `services.servers` names.
+fn tables<'v>(root: &'v Value, header: &str) -> Vec<&'v Value> {
+    header.split('.').filter(|key| !key.is_empty()).fold(vec![root], |level, key| {
+        let below = level.into_iter().filter_map(|value| value.get(key));
+        below.flat_map(|value| value.as_array().map_or_else(|| vec![value], |a| a.iter().collect())).collect()
+    })
+}
+
+#[test]
+fn every_key_the_reader_knows_is_in_the_example() {
+    let example: Value = EXAMPLE.parse::<toml::Table>().unwrap().into();
+    for (header, keys) in known_sections() {
+        for key in keys {
+            let present = tables(&example, header).iter().any(|table| table.get(key).is_some());
+            assert!(present, "[{header}] {key}");
+        }
+    }
+}
+
+#[test]
+fn every_key_the_reader_knows_is_read() {
+    for (header, keys) in known_sections() {
+        for key in keys {
+            let mut example: Value = EXAMPLE.parse::<toml::Table>().unwrap().into();
+            // No key takes a date: a key that is read complains.
+            spoil(&mut example, header, key);
+            let faults = parse(&toml::to_string(&example).unwrap()).expect_err(key);
+            let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+            assert!(
+                faults.iter().any(|f| last(&f.path) == key && f.message.ends_with("found a date or time")),
+                "[{header}] {key}: {faults}"
+            );
+        }
+    }
+}
+
+/// Puts a date under `key` in the first table of `header`.
+fn spoil(value: &mut Value, header: &str, key: &str) {
+    let mut table = value;
+    for step in header.split('.').filter(|step| !step.is_empty()) {
+        table = table.get_mut(step).unwrap();
+        if table.is_array() {
+            table = table.get_mut(0).unwrap();
+        }
+    }
+    let date: toml::value::Datetime = "1979-05-27".parse().unwrap();
+    table.as_table_mut().unwrap().insert(key.to_owned(), Value::Datetime(date));
+}
+
+/// The comment above the first `key = ` after `header`.
+fn comment(header: &str, key: &str) -> String {
+    let start = EXAMPLE.find(&format!("\n{header}\n")).expect(header);
+    let at = start + EXAMPLE[start..].find(&format!("\n{key} = ")).expect(key);
+    let above: Vec<&str> = EXAMPLE[..at].lines().rev().take_while(|line| line.starts_with('#')).collect();
+    above.into_iter().rev().map(|line| line.trim_start_matches(['#', ' '])).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_example_states_the_real_limits_and_defaults() {
+    let has = |header: &str, key: &str, want: String| {
+        let comment = comment(header, key);
+        assert!(comment.contains(&want), "[{header}] {key}: \"{want}\" is not in \"{comment}\"");
+    };
+    let range = |b: bounds::Bounds| format!("{} to {}", b.min, b.max);
+    for field in &fields::LIMITS {
+        has("[limits]", field.key, range(field.bounds));
+        has("[limits]", field.key, format!("Default {}.", (field.get)(&Limits::default())));
+    }
+    for field in &fields::TIMEOUTS {
+        let default = duration::format((field.get)(&Timeouts::default()));
+        has("[timeouts]", field.key, format!("Default \"{default}\"."));
+    }
+    let appliance = Appliance::default();
+    let at = "[appliance]";
+    has(at, "name", format!("1 to {} characters", bounds::APPLIANCE_NAME_LEN));
+    has(at, "name", format!("Default \"{}\".", appliance.name));
+    has(at, "workers", range(bounds::CPU));
+    has(at, "workers", range(bounds::WORKERS));
+    has(at, "workers", format!("Default {:?}.", appliance.workers));
+    has(at, "control_cpu", range(bounds::CPU));
+    has(at, "huge_pages", format!("Default \"{}\".", appliance.huge_pages));
+    has(at, "memory_mib", range(bounds::MEMORY_MIB));
+    has(at, "memory_mib", format!("Default {}.", appliance.memory_mib));
+    has(at, "idle", format!("Default \"{}\".", appliance.idle));
+    has(at, "socket", format!("at most {} bytes", bounds::SOCKET_PATH_LEN));
+    has(at, "socket", format!("Default \"{}\".", appliance.socket.display()));
+    has(at, "socket_public_read", format!("Default {}.", appliance.socket_public_read));
+    has(
+        at,
+        "cluster_secret",
+        format!("{} to {} bytes", bounds::SECRET_LEN.start(), bounds::SECRET_LEN.end()),
+    );
+    has("[[ports]]", "name", format!("1 to {} characters", bounds::NAME_LEN));
+    has("[[ports]]", "vlan", range(bounds::VLAN));
+    has("[[ports]]", "mtu", range(bounds::MTU));
+    has("[[ports]]", "mtu", format!("at least {}", bounds::MTU_MIN_IPV6));
+    has("[[ports]]", "mtu", format!("Default {}.", fields::DEFAULT_MTU));
+    has("[[services]]", "port", range(bounds::L4_PORT));
+    has("[[services.servers]]", "weight", range(bounds::WEIGHT));
+    has("[[services.servers]]", "weight", format!("Default {}.", fields::DEFAULT_WEIGHT));
+    let small = super::small();
+    let service = small.services.first().unwrap();
+    has("[[services]]", "protocol", format!("Default \"{}\".", service.protocol));
+    has("[[services]]", "scheduler", format!("Default \"{}\".", service.scheduler));
+    has("[[services]]", "forwarding", format!("Default \"{}\".", service.forwarding));
+    let text = "250ms to 18h";
+    let (min, max) = text.split_once(" to ").unwrap();
+    assert_eq!(duration::parse(min), Ok(bounds::MIN_TIMEOUT));
+    assert_eq!(duration::parse(max), Ok(bounds::MAX_TIMEOUT));
+    assert_eq!(EXAMPLE.matches(text).count(), 2, "at [timeouts] and at [services.timeouts]");
+}

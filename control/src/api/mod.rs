@@ -1,0 +1,36 @@
+//! The API of lbd: frames on a Unix socket that carry TOML.
+//!
+//! Each side's first frame is a hello with the protocol's version. Then the client sends one [`Request`] per frame
+//! and gets one [`Response`] for each, in order. An error that leaves the stream readable is a
+//! [`Response::Error`] and the connection goes on; after a broken frame it is closed.
+
+mod client;
+mod error;
+pub mod frame;
+mod message;
+mod request;
+mod response;
+
+pub use client::{Client, ClientError};
+pub use error::{ApiError, ErrorKind, FaultRow};
+pub use message::{MessageError, decode, encode};
+pub use request::{
+    ConnectionFilter, Hello, Request, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec,
+};
+pub use response::{
+    ChangeRow, Changes, ConfigText, ConnectionRow, Connections, Conservation, Counters, DeviceRow, DropRow,
+    Drops, Latency, LatencyRow, NeighborRow, Neighbors, Response, ServerRow, Servers, ServiceRow,
+    ServiceServers, Services, Stats, Version, WorkerRow, Workers,
+};
+
+/// Version of the protocol; both hellos must carry the same.
+pub const PROTOCOL: u32 = 1;
+
+/// Word in a [`TimeoutSpec`] for the director's own timeout.
+pub const DEFAULT_TIMEOUT: &str = "default";
+
+/// Rows in a [`Connections`] reply when the request names no limit.
+pub const DEFAULT_CONNECTION_ROWS: u32 = 1000;
+
+/// Most rows in a [`Connections`] reply: at about 250 bytes a row it stays inside [`frame::MAX_FRAME`].
+pub const MAX_CONNECTION_ROWS: u32 = 50_000;

@@ -1,0 +1,375 @@
+//! What lbd answers.
+//!
+//! Counters run from the start of lbd and never go back. Rows come in the order of the configuration.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ApiError, Hello};
+
+/// A response, told apart by its key `response`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "snake_case")]
+pub enum Response {
+    /// First frame of lbd.
+    Hello(Hello),
+    /// The request was refused; nothing was changed.
+    Error(ApiError),
+    /// To a change: what was changed. To a diff: what would be.
+    Changes(Changes),
+    /// To `Show`.
+    Config(ConfigText),
+    /// To `ServiceList`.
+    Services(Services),
+    /// To `ServerList`.
+    Servers(Servers),
+    /// To `Connections`.
+    Connections(Connections),
+    /// To `Stats`.
+    Stats(Stats),
+    /// To `Drops`.
+    Drops(Drops),
+    /// To `Neighbors`.
+    Neighbors(Neighbors),
+    /// To `Workers`.
+    Workers(Workers),
+    /// To `Latency`.
+    Latency(Latency),
+    /// To `Version`.
+    Version(Version),
+}
+
+/// Changes of the configuration, in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Empty: both configurations mean the same.
+    pub changes: Vec<ChangeRow>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeRow {
+    /// As in `~ server 192.168.150.12 of web: weight 1 -> 2`.
+    pub text: String,
+    /// Whether lbd must be restarted for it.
+    pub needs_restart: bool,
+}
+
+/// The running configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigText {
+    /// A file that gives this configuration again.
+    pub toml: String,
+}
+
+/// What a service or a server has taken, from clients only: DR does not see the replies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Connections now in ESTABLISHED, SYN_RECV or SYN_SENT. UDP flows are never active (as in IPVS).
+    pub active: u64,
+    /// All other tracked connections now.
+    pub inactive: u64,
+    /// Connections scheduled since the start.
+    pub connections: u64,
+    /// Packets sent on since the start.
+    pub in_packets: u64,
+    /// Bytes of these packets from the IP header on.
+    pub in_bytes: u64,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.active += other.active;
+        self.inactive += other.inactive;
+        self.connections += other.connections;
+        self.in_packets += other.in_packets;
+        self.in_bytes += other.in_bytes;
+    }
+}
+
+/// Every service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Services {
+    /// One row per service.
+    pub services: Vec<ServiceRow>,
+}
+
+/// A service, the sum of its servers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Name.
+    pub name: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Virtual address and port.
+    pub vip: SocketAddr,
+    /// `rr`, `lc` or `maglev`.
+    pub scheduler: String,
+    /// What Maglev hashes.
+    pub maglev_hash: Option<String>,
+    /// `dr`.
+    pub forwarding: String,
+    /// Configured servers.
+    pub servers: u64,
+    /// Those of them that get new connections: weight above 0.
+    pub servers_in_use: u64,
+    /// Sum over the servers.
+    pub counters: Counters,
+}
+
+/// Servers by service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Servers {
+    /// One entry per service.
+    pub services: Vec<ServiceServers>,
+}
+
+/// The servers of one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceServers {
+    /// Name of the service.
+    pub service: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Virtual address and port.
+    pub vip: SocketAddr,
+    /// `rr`, `lc` or `maglev`.
+    pub scheduler: String,
+    /// In scheduling order.
+    pub servers: Vec<ServerRow>,
+}
+
+/// One server of one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerRow {
+    /// Real server's address; its port is the service's.
+    pub address: SocketAddr,
+    /// `dr`.
+    pub forwarding: String,
+    /// Configured weight; 0: draining.
+    pub weight: u32,
+    /// `up`, `draining` (weight 0), `deleted` (gone from the configuration, connections left), with
+    /// `unresolved` or `unreachable` instead of `up` when its MAC address is not yet known or it does not answer.
+    pub state: String,
+    /// What it has taken.
+    pub counters: Counters,
+}
+
+/// Tracked connections.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Whether the limit cut the list.
+    pub truncated: bool,
+    /// At most as many as asked for, in no order.
+    pub connections: Vec<ConnectionRow>,
+}
+
+/// One tracked connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRow {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// State in IPVS's words: `ESTABLISHED`, `SYN_RECV`, `UDP` ...
+    pub state: String,
+    /// Time left before it is forgotten unless a packet comes, ms.
+    pub expires_ms: u64,
+    /// Client (CIP).
+    pub client: SocketAddr,
+    /// Virtual address and port.
+    pub vip: SocketAddr,
+    /// Real server (RIP).
+    pub server: SocketAddr,
+    /// Name of the service; absent when it was deleted.
+    pub service: Option<String>,
+}
+
+/// Packets of the whole director.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// What came in and where it went.
+    pub conservation: Conservation,
+    /// Tracked connections now.
+    pub connections: u64,
+    /// Most connections that are tracked at once.
+    pub max_connections: u64,
+    /// Packet buffers that are free now.
+    pub buffers_free: u64,
+    /// All packet buffers.
+    pub buffers: u64,
+    /// One row per device.
+    pub devices: Vec<DeviceRow>,
+}
+
+/// Packets are conserved: `received + originated = sent + delivered + dropped + waiting`.
+///
+/// The workers count on while these are read, so a busy director may be off by the packets of a burst or two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conservation {
+    /// Packets that workers took from devices.
+    pub received: u64,
+    /// Packets that the director made itself: ARP, ND, ICMP errors.
+    pub originated: u64,
+    /// Packets that devices took from workers.
+    pub sent: u64,
+    /// Packets for the director itself that ended there: ARP replies, say.
+    pub delivered: u64,
+    /// Packets dropped, for any reason.
+    pub dropped: u64,
+    /// Packets that now wait for a next hop's MAC address, a transmit queue or in a ring between workers.
+    pub waiting: u64,
+}
+
+/// A device: what workers took from it and gave to it, and what its driver could not take or give.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRow {
+    /// As in the configuration.
+    pub device: String,
+    /// MAC address.
+    pub mac: String,
+    /// `up` or `down`.
+    pub link: String,
+    /// Largest IP packet, bytes.
+    pub mtu: u32,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes of these from the Ethernet header on, without FCS.
+    pub rx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes of these.
+    pub tx_bytes: u64,
+    /// Packets lost because no worker took them in time.
+    pub rx_missed: u64,
+    /// Packets received damaged or longer than a buffer.
+    pub rx_errors: u64,
+    /// Packets lost because no buffer was free.
+    pub rx_no_buffer: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+}
+
+/// Dropped packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// Every reason, in the order of the packet path; zeros too.
+    pub drops: Vec<DropRow>,
+}
+
+/// One reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRow {
+    /// Name.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+    /// What it means, with its source.
+    pub description: String,
+}
+
+/// Next hops.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbors {
+    /// One row per port and address.
+    pub neighbors: Vec<NeighborRow>,
+}
+
+/// One next hop: a server or a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborRow {
+    /// Name of the port.
+    pub port: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// MAC address; absent while it is not known.
+    pub mac: Option<String>,
+    /// `incomplete`, `reachable`, `probe` or `failed` (RFC 4861 section 7.3.2).
+    pub state: String,
+    /// Time in this state, ms.
+    pub since_ms: u64,
+    /// Probes sent in this state.
+    pub probes: u32,
+}
+
+/// The workers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Workers {
+    /// One row per worker.
+    pub workers: Vec<WorkerRow>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Index, in the order of `appliance.workers`.
+    pub worker: u16,
+    /// CPU that it is pinned to.
+    pub cpu: u16,
+    /// Tracked connections that it owns now.
+    pub connections: u64,
+    /// Most connections that it may own.
+    pub max_connections: u64,
+    /// Connections that it has begun to track.
+    pub inserted: u64,
+    /// Connections that it forgot because their time was up.
+    pub expired: u64,
+    /// Packets taken from devices.
+    pub received: u64,
+    /// Packets that devices took.
+    pub sent: u64,
+    /// Packets dropped.
+    pub dropped: u64,
+    /// Packets given to the workers that own their connections.
+    pub handed_over: u64,
+    /// Packets taken from other workers.
+    pub taken_over: u64,
+    /// Turns of its loop.
+    pub turns: u64,
+    /// Turns that found a packet.
+    pub busy_turns: u64,
+    /// Number of the configuration that it works by; it grows by one with each change.
+    pub generation: u64,
+    /// Messages to the control core that were lost because its queue was full.
+    pub events_lost: u64,
+}
+
+/// Time that packets spend in the director.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Each worker, then all together (without a number).
+    pub latency: Vec<LatencyRow>,
+}
+
+/// Percentiles of the time from a packet's receipt to its hand-over to the driver, ns, of a sample of the turns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyRow {
+    /// Worker; absent: all.
+    pub worker: Option<u16>,
+    /// Turns measured since the start; with none all values are 0.
+    pub samples: u64,
+    /// Half of the turns took at most this.
+    pub p50_ns: u64,
+    /// 90 of 100 turns took at most this.
+    pub p90_ns: u64,
+    /// 99 of 100 turns took at most this.
+    pub p99_ns: u64,
+    /// 999 of 1000 turns took at most this.
+    pub p999_ns: u64,
+    /// Longest.
+    pub max_ns: u64,
+}
+
+/// Who answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Version of lbd.
+    pub version: String,
+    /// Version of the protocol.
+    pub protocol: u32,
+    /// Name of the director.
+    pub name: String,
+    /// Process id of lbd.
+    pub pid: u32,
+    /// Time since its start, ms.
+    pub uptime_ms: u64,
+}

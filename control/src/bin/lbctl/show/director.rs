@@ -1,0 +1,276 @@
+//! Packets, drops, next hops, workers and latency.
+
+use lb_control::api::{Drops, Latency, Neighbors, Stats, Workers};
+
+use crate::table::{Side, Table};
+
+/// Where the packets went, then a line per device.
+pub fn stats(stats: &Stats) -> String {
+    let flow = &stats.conservation;
+    let mut text = format!(
+        "received {} + originated {} = sent {} + delivered {} + dropped {} + waiting {}\nconnections {} of at most {}\npacket buffers {} free of {}\n\n",
+        flow.received,
+        flow.originated,
+        flow.sent,
+        flow.delivered,
+        flow.dropped,
+        flow.waiting,
+        stats.connections,
+        stats.max_connections,
+        stats.buffers_free,
+        stats.buffers
+    );
+    let mut table = Table::new(&[
+        ("Device", Side::Left),
+        ("MAC", Side::Left),
+        ("Link", Side::Left),
+        ("MTU", Side::Right),
+        ("RxPkts", Side::Right),
+        ("RxBytes", Side::Right),
+        ("TxPkts", Side::Right),
+        ("TxBytes", Side::Right),
+        ("RxMissed", Side::Right),
+        ("RxErrors", Side::Right),
+        ("RxNoBuffer", Side::Right),
+        ("TxErrors", Side::Right),
+    ]);
+    for row in &stats.devices {
+        let numbers = [
+            u64::from(row.mtu),
+            row.rx_packets,
+            row.rx_bytes,
+            row.tx_packets,
+            row.tx_bytes,
+            row.rx_missed,
+            row.rx_errors,
+            row.rx_no_buffer,
+            row.tx_errors,
+        ];
+        let words = [row.device.clone(), row.mac.clone(), row.link.clone()];
+        table.row(words.into_iter().chain(numbers.map(|n| n.to_string())));
+    }
+    text += &table.to_string();
+    text
+}
+
+/// One line per reason; those without packets only with `all`.
+pub fn drops(drops: &Drops, all: bool) -> String {
+    let mut table =
+        Table::new(&[("Reason", Side::Left), ("Packets", Side::Right), ("Description", Side::Left)]);
+    let mut none = true;
+    for row in drops.drops.iter().filter(|row| all || row.packets > 0) {
+        none = false;
+        table.row([row.reason.clone(), row.packets.to_string(), row.description.clone()]);
+    }
+    if none { "no packet was dropped\n".to_owned() } else { table.to_string() }
+}
+
+/// One line per next hop.
+pub fn neighbors(neighbors: &Neighbors) -> String {
+    let mut table = Table::new(&[
+        ("Port", Side::Left),
+        ("Address", Side::Left),
+        ("MAC", Side::Left),
+        ("State", Side::Left),
+        ("Since", Side::Right),
+        ("Probes", Side::Right),
+    ]);
+    for row in &neighbors.neighbors {
+        table.row([
+            row.port.clone(),
+            row.address.to_string(),
+            row.mac.clone().unwrap_or_else(|| "-".to_owned()),
+            row.state.clone(),
+            format!("{}.{} s", row.since_ms / 1000, row.since_ms / 100 % 10),
+            row.probes.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// One line per worker.
+pub fn workers(workers: &Workers) -> String {
+    let mut table = Table::new(&[
+        ("Worker", Side::Right),
+        ("CPU", Side::Right),
+        ("Connections", Side::Right),
+        ("RxPkts", Side::Right),
+        ("TxPkts", Side::Right),
+        ("Dropped", Side::Right),
+        ("HandedOver", Side::Right),
+        ("TakenOver", Side::Right),
+        ("Turns", Side::Right),
+        ("BusyTurns", Side::Right),
+    ]);
+    for row in &workers.workers {
+        let numbers = [
+            u64::from(row.worker),
+            u64::from(row.cpu),
+            row.connections,
+            row.received,
+            row.sent,
+            row.dropped,
+            row.handed_over,
+            row.taken_over,
+            row.turns,
+            row.busy_turns,
+        ];
+        table.row(numbers.map(|n| n.to_string()));
+    }
+    table.to_string()
+}
+
+/// One line per worker and one for all, in microseconds.
+pub fn latency(latency: &Latency) -> String {
+    let mut table = Table::new(&[
+        ("Worker", Side::Right),
+        ("Samples", Side::Right),
+        ("p50 us", Side::Right),
+        ("p90 us", Side::Right),
+        ("p99 us", Side::Right),
+        ("p99.9 us", Side::Right),
+        ("max us", Side::Right),
+    ]);
+    for row in &latency.latency {
+        let times = [row.p50_ns, row.p90_ns, row.p99_ns, row.p999_ns, row.max_ns];
+        let name = row.worker.map_or_else(|| "all".to_owned(), |worker| worker.to_string());
+        table.row([name, row.samples.to_string()].into_iter().chain(times.map(microseconds)));
+    }
+    table.to_string()
+}
+
+/// Nanoseconds as microseconds with two decimals, rounded up: a shown bound holds.
+fn microseconds(ns: u64) -> String {
+    let hundredths = ns.div_ceil(10);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lb_control::api::{Conservation, DeviceRow, DropRow, LatencyRow, NeighborRow, WorkerRow};
+
+    #[test]
+    fn stats_show_where_packets_went() {
+        let text = super::stats(&Stats {
+            conservation: Conservation {
+                received: 100,
+                originated: 3,
+                sent: 93,
+                delivered: 2,
+                dropped: 7,
+                waiting: 1,
+            },
+            connections: 2,
+            max_connections: 1_000_000,
+            buffers_free: 8000,
+            buffers: 8192,
+            devices: vec![DeviceRow {
+                device: "af_packet:eth0".into(),
+                mac: "02:00:00:00:00:01".into(),
+                link: "up".into(),
+                mtu: 1500,
+                rx_packets: 100,
+                rx_bytes: 6400,
+                tx_packets: 95,
+                tx_bytes: 6000,
+                rx_missed: 1,
+                rx_errors: 2,
+                rx_no_buffer: 3,
+                tx_errors: 4,
+            }],
+        });
+        let want = "\
+received 100 + originated 3 = sent 93 + delivered 2 + dropped 7 + waiting 1
+connections 2 of at most 1000000
+packet buffers 8000 free of 8192
+
+Device          MAC                Link   MTU  RxPkts  RxBytes  TxPkts  TxBytes  RxMissed  RxErrors  RxNoBuffer  TxErrors
+af_packet:eth0  02:00:00:00:00:01  up    1500     100     6400      95     6000         1         2           3         4
+";
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn drops_without_packets_are_left_out() {
+        let row = |reason: &str, packets| DropRow {
+            reason: reason.into(),
+            packets,
+            description: format!("About {reason}."),
+        };
+        let list = Drops { drops: vec![row("no_service", 12), row("not_for_us", 0)] };
+        let some = "Reason      Packets  Description\nno_service       12  About no_service.\n";
+        assert_eq!(drops(&list, false), some);
+        assert_eq!(drops(&list, true), format!("{some}not_for_us        0  About not_for_us.\n"));
+        assert_eq!(drops(&Drops { drops: vec![row("not_for_us", 0)] }, false), "no packet was dropped\n");
+    }
+
+    #[test]
+    fn an_unresolved_neighbour_has_no_mac() {
+        let row = |address: &str, mac: Option<&str>, state: &str, since_ms| NeighborRow {
+            port: "lan".into(),
+            address: address.parse().unwrap(),
+            mac: mac.map(Into::into),
+            state: state.into(),
+            since_ms,
+            probes: 1,
+        };
+        let text = super::neighbors(&Neighbors {
+            neighbors: vec![
+                row("192.168.150.12", Some("02:00:00:00:00:12"), "reachable", 12_345),
+                row("fd00::13", None, "incomplete", 90),
+            ],
+        });
+        let want = "\
+Port  Address         MAC                State        Since  Probes
+lan   192.168.150.12  02:00:00:00:00:12  reachable   12.3 s       1
+lan   fd00::13        -                  incomplete   0.0 s       1
+";
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn workers_fill_one_line_each() {
+        let row = WorkerRow {
+            worker: 0,
+            cpu: 3,
+            connections: 5,
+            max_connections: 1024,
+            inserted: 6,
+            expired: 1,
+            received: 10,
+            sent: 9,
+            dropped: 1,
+            handed_over: 2,
+            taken_over: 4,
+            turns: 1000,
+            busy_turns: 990,
+            generation: 1,
+            events_lost: 0,
+        };
+        let want = "\
+Worker  CPU  Connections  RxPkts  TxPkts  Dropped  HandedOver  TakenOver  Turns  BusyTurns
+     0    3            5      10       9        1           2          4   1000        990
+";
+        assert_eq!(super::workers(&Workers { workers: vec![row] }), want);
+    }
+
+    #[test]
+    fn latency_is_in_microseconds() {
+        let row = |worker, max_ns| LatencyRow {
+            worker,
+            samples: 1000,
+            p50_ns: 450,
+            p90_ns: 1001,
+            p99_ns: 20_000,
+            p999_ns: 99_999,
+            max_ns,
+        };
+        let want = "\
+Worker  Samples  p50 us  p90 us  p99 us  p99.9 us   max us
+     0     1000    0.45    1.01   20.00    100.00  1234.50
+   all     1000    0.45    1.01   20.00    100.00     0.00
+";
+        assert_eq!(super::latency(&Latency { latency: vec![row(Some(0), 1_234_500), row(None, 0)] }), want);
+    }
+}

@@ -1,0 +1,161 @@
+//! From a file to a running director, and back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+use anyhow::Context;
+use lb_config::{Device, Model};
+use lb_control::core::{Core, DriverRow, Drivers, Process, reload};
+use lb_control::server::{Policy, Socket, SocketSettings, Times, serve};
+use lb_dataplane::director::{Director, devices};
+use lb_dataplane::io::WorkerId;
+use lb_dataplane::setup::DeviceSetup;
+use lb_dataplane::{Worker, run as run_worker};
+use lb_dpdk::{Clock, DeviceSpec, Devices, Eal, EalConfig, WorkerIo, WorkerThread};
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::machine::Lcore;
+use crate::notify::notify;
+use crate::signals::Signals;
+
+/// Calls that wait for the control core; a session has one at a time.
+const CALLS: usize = 64;
+
+/// Threads for what may block: look-ups of users, reading and writing of large messages.
+const BLOCKING_THREADS: usize = 16;
+
+/// Runs lbd until a signal ends it.
+pub fn run(file: &Path) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let model = lb_config::load(file)?;
+    // Before any thread is made: SIGHUP is blocked in all of them and waited for in one.
+    let mut signals = Signals::install().context("cannot install signal handlers")?;
+    // First of what is shared with other processes: a second lbd with this configuration ends here, before it
+    // touches a device. Clients that connect from now on wait until the control loop runs.
+    let socket = Socket::bind(&SocketSettings {
+        path: model.appliance.socket.clone(),
+        group: model.appliance.socket_group.clone(),
+        public_read: model.appliance.socket_public_read,
+    })?;
+    let eal = Eal::init(&eal_config(&model))?;
+    let (devices, ios) = open(&eal, &model)?;
+    let facts = devices.infos().iter().map(|info| DeviceSetup { mac: info.mac, rss: info.rss }).collect();
+    let (director, seeds) = Director::new(&model, facts)?;
+    let mut workers = Vec::new();
+    for (seed, io) in seeds.into_iter().zip(ios) {
+        let (id, limit) = (seed.id, seed.setup.connections_per_worker);
+        let no_memory = || format!("no memory for the {limit} connections of worker {}", id.0);
+        workers.push((id, Worker::new(seed, io).with_context(no_memory)?));
+    }
+    // Dropped last to first: workers end and give their queues back, then the devices close, then DPDK ends.
+    let mut core = Core::new(director, Process { drivers: Box::new(move || drivers(&devices)) })?;
+    let running = Running::launch(&eal, workers, &model)?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("cannot start the control loop")?;
+    let policy = Policy::new(socket.group(), model.appliance.socket_public_read);
+    let listener = socket.listener().context("cannot share the API socket")?;
+    runtime.block_on(async {
+        let (sender, mut calls) = mpsc::channel(CALLS);
+        let server = tokio::spawn(serve(listener, policy, sender.clone(), Times::default()));
+        let path = file.to_owned();
+        let mut hangups = signals.hangups();
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                reload(&path, &sender).await;
+            }
+        });
+        let (name, socket) = (&model.appliance.name, model.appliance.socket.display());
+        info!(director = %name, workers = model.appliance.workers.len(), %socket, "lbd is ready");
+        notify("READY=1");
+        tokio::select! {
+            () = lb_control::core::run(&mut core, start, &mut calls, signals.stop()) => Ok(()),
+            ended = server => match ended {
+                Ok(Err(error)) => Err(anyhow::Error::new(error).context("cannot serve the API socket")),
+                Ok(Ok(())) => Err(anyhow::anyhow!("the API server ended")),
+                Err(failed) => Err(anyhow::Error::new(failed).context("the API server ended")),
+            },
+        }
+    })?;
+    info!("lbd stops");
+    notify("STOPPING=1");
+    // Clients are let go and the socket removed before the workers: who finds no socket finds no director.
+    runtime.shutdown_background();
+    drop(socket);
+    drop(running);
+    drop(core);
+    drop(eal);
+    Ok(())
+}
+
+fn eal_config(model: &Model) -> EalConfig {
+    let address = |port: &lb_config::Port| match &port.device {
+        Device::Pci(address) => Some(address.clone()),
+        _ => None,
+    };
+    EalConfig {
+        instance: model.appliance.name.clone(),
+        huge_pages: model.appliance.huge_pages,
+        memory_mib: model.appliance.memory_mib,
+        main_cpu: model.appliance.control_cpu,
+        worker_cpus: model.appliance.workers.clone(),
+        pci: model.ports.iter().filter_map(address).collect(),
+    }
+}
+
+fn open(eal: &Eal, model: &Model) -> anyhow::Result<(Devices, Vec<WorkerIo>)> {
+    let spec = |(device, mtu)| DeviceSpec { device, mtu };
+    let specs: Vec<DeviceSpec> = devices(model).into_iter().map(spec).collect();
+    Ok(lb_dpdk::open(eal, &specs, model.limits.mbufs)?)
+}
+
+/// What the drivers know, for `lbctl stats`.
+fn drivers(devices: &Devices) -> Drivers {
+    let row = |info: &lb_dpdk::DeviceInfo| {
+        let stats = devices.stats(info.id).unwrap_or_default();
+        DriverRow {
+            mac: info.mac,
+            up: devices.link_up(info.id),
+            mtu: info.mtu,
+            rx_missed: stats.rx_missed,
+            rx_errors: stats.rx_errors + stats.rx_too_long,
+            rx_no_buffer: stats.rx_no_mbuf,
+            tx_errors: stats.tx_errors,
+        }
+    };
+    let (buffers_free, buffers) = devices.mbufs();
+    Drivers { devices: devices.infos().iter().map(row).collect(), buffers_free, buffers }
+}
+
+/// Workers that run. Dropping it ends them and waits for that.
+struct Running {
+    stop: Arc<AtomicBool>,
+    threads: Vec<WorkerThread>,
+}
+
+impl Running {
+    fn launch(eal: &Eal, workers: Vec<(WorkerId, Worker<WorkerIo>)>, model: &Model) -> anyhow::Result<Self> {
+        let machine = Lcore { clock: Clock::new(eal), idle: model.appliance.idle };
+        let mut running = Self { stop: Arc::default(), threads: Vec::new() };
+        for (id, mut worker) in workers {
+            let stop = running.stop.clone();
+            let thread = eal.launch(id, move || run_worker(&mut worker, &machine, &stop))?;
+            running.threads.push(thread);
+        }
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        // Each waits for its worker.
+        self.threads.clear();
+    }
+}

@@ -1,0 +1,165 @@
+//! The control core: one thread that owns the [`Director`] and answers what sessions pass on.
+//!
+//! * this file: which request goes where, and the turn
+//! * `change`: configurations and edits
+//! * `listing`: connections, which the workers list in their own time
+//! * `show`: counters as the API's rows
+//! * `latency`: histograms
+//! * `run`: the loop
+//!
+//! Invariant: nothing here waits. What takes other threads' time is remembered in `waiting` and answered in a later
+//! turn, after a bounded time at the latest.
+
+mod change;
+mod latency;
+mod listing;
+mod run;
+mod show;
+
+use hdrhistogram::CreationError;
+use lb_config::Model;
+use lb_dataplane::director::{Director, Notice};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+pub use run::{reload, run};
+pub use show::{DriverRow, Drivers};
+
+use crate::api::{
+    ApiError, ChangeRow, Changes, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, Version,
+};
+use crate::server::{Access, Call, Work};
+use change::Waiting as WaitingChange;
+use latency::Histograms;
+use listing::Waiting as WaitingListing;
+
+/// What the control core is told about the process that it is in.
+pub struct Process {
+    /// What the drivers count; only called when a client asks.
+    pub drivers: Box<dyn Fn() -> Drivers>,
+}
+
+/// The control core.
+pub struct Core {
+    director: Director,
+    process: Process,
+    histograms: Histograms,
+    listings: Vec<WaitingListing>,
+    changes: Vec<WaitingChange>,
+    /// Until then next hops are being found and frames wait for each answer.
+    lively_until_ms: u64,
+}
+
+/// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
+const LIVELY_MS: u64 = 5_000;
+
+impl Core {
+    /// A control core for a director whose workers have started or are about to.
+    ///
+    /// Errors: no memory for the histograms.
+    pub fn new(director: Director, process: Process) -> Result<Self, CreationError> {
+        let histograms = Histograms::new(director.model().appliance.workers.len())?;
+        let (listings, changes) = (Vec::new(), Vec::new());
+        Ok(Self { director, process, histograms, listings, changes, lively_until_ms: LIVELY_MS })
+    }
+
+    /// The configuration that runs.
+    pub fn model(&self) -> &Model {
+        self.director.model()
+    }
+
+    /// Takes a call; its response is sent now or in one of the next turns. `now_ms`: since the start.
+    pub fn handle(&mut self, call: Call, now_ms: u64) {
+        let Call { work, access, reply } = call;
+        let response = match work {
+            Work::Replace(model) => return self.change(&model, reply, now_ms),
+            Work::Rehearse(model) => self.rehearse(&model).map(changes),
+            Work::Compare(model) => Ok(changes(change::rows(self.model(), &model))),
+            Work::Plain(request) => match *request {
+                Request::Connections(filter) => return self.list(&filter, reply, now_ms),
+                request if request.changes() => match change::edited(self.model(), request) {
+                    Ok(model) => return self.change(&model, reply, now_ms),
+                    Err(error) => Err(error),
+                },
+                request => self.read(request, access, now_ms),
+            },
+        };
+        respond(reply, response);
+    }
+
+    /// The response to a request that changes nothing and needs no worker's answer.
+    fn read(&mut self, request: Request, access: Access, now_ms: u64) -> Result<Response, ApiError> {
+        Ok(match request {
+            Request::Show => Response::Config(ConfigText { toml: show::config(self.model(), access) }),
+            Request::ServiceList => Response::Services(show::services(&self.director)),
+            Request::ServerList { service } => {
+                Response::Servers(show::servers(&self.director, service.as_deref())?)
+            }
+            Request::Stats => Response::Stats(show::stats(&self.director, &(self.process.drivers)())),
+            Request::Drops => Response::Drops(Drops { drops: show::drops(&self.director) }),
+            Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
+            Request::Workers => Response::Workers(show::workers(&self.director)),
+            Request::Latency => {
+                self.histograms.collect(&mut self.director);
+                Response::Latency(Latency { latency: self.histograms.rows() })
+            }
+            Request::Version => Response::Version(Version {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                protocol: PROTOCOL,
+                name: self.model().appliance.name.clone(),
+                pid: std::process::id(),
+                uptime_ms: now_ms,
+            }),
+            other => {
+                let message = format!("lbd has no answer to {other:?} here");
+                return Err(ApiError::new(ErrorKind::Failed, message));
+            }
+        })
+    }
+
+    /// One turn: what time and the workers bring. Call it as often as [`Core::pause_ms`] asks.
+    pub fn tick(&mut self, now_ms: u64) {
+        for notice in self.director.poll(now_ms) {
+            log(&notice);
+        }
+        self.histograms.collect(&mut self.director);
+        self.answer_changes(now_ms);
+        self.answer_listings(now_ms);
+    }
+
+    /// Time until the next turn, ms: short while somebody waits or next hops are being found.
+    pub fn pause_ms(&self, now_ms: u64) -> u64 {
+        match (self.listings.is_empty() && self.changes.is_empty(), now_ms < self.lively_until_ms) {
+            (false, _) => 1,
+            (true, true) => 5,
+            (true, false) => 50,
+        }
+    }
+}
+
+fn changes(changes: Vec<ChangeRow>) -> Response {
+    Response::Changes(Changes { changes })
+}
+
+/// Sends a response to where it is waited for.
+fn respond(reply: oneshot::Sender<Response>, response: Result<Response, ApiError>) {
+    // A client that has gone meanwhile misses nothing.
+    let _ = reply.send(response.unwrap_or_else(Response::Error));
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::AddressConflict { address, mac } => {
+            warn!(%address, mac = %show::mac(*mac), "another station uses an address of the director");
+        }
+        Notice::Neighbor { link, address, mac: Some(mac) } => {
+            info!(port = %link, %address, mac = %show::mac(*mac), "next hop is reachable");
+        }
+        Notice::Neighbor { link, address, mac: None } => {
+            warn!(port = %link, %address, "next hop does not answer");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! What the director counts, as the API's rows.
+
+use std::net::SocketAddr;
+
+use lb_config::{Model, ServiceRef, to_toml};
+use lb_dataplane::director::{DestRow, Director, ServiceRow as ServiceCounts};
+
+use crate::api::{
+    ApiError, Conservation, Counters, DeviceRow, DropRow, ErrorKind, NeighborRow, Neighbors, ServerRow,
+    Servers, ServiceRow, ServiceServers, Services, Stats, WorkerRow, Workers,
+};
+use crate::server::Access;
+
+/// What the drivers know and workers do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drivers {
+    /// In the order of the devices.
+    pub devices: Vec<DriverRow>,
+    /// Packet buffers that are free now.
+    pub buffers_free: u32,
+    /// All packet buffers.
+    pub buffers: u32,
+}
+
+/// What a driver knows of its device that workers do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriverRow {
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// Whether the link is up.
+    pub up: bool,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// Packets lost because no worker took them in time.
+    pub rx_missed: u64,
+    /// Packets received damaged or longer than a buffer.
+    pub rx_errors: u64,
+    /// Packets lost because no buffer was free.
+    pub rx_no_buffer: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+}
+
+/// The running configuration as a file; without its secret for those who may only read.
+pub(super) fn config(model: &Model, access: Access) -> String {
+    if access == Access::Change || model.appliance.cluster_secret.is_none() {
+        return to_toml(model);
+    }
+    let mut model = model.clone();
+    model.appliance.cluster_secret = None;
+    format!(
+        "# appliance.cluster_secret is set, but only shown to those who may change it\n{}",
+        to_toml(&model)
+    )
+}
+
+pub(super) fn mac([a, b, c, d, e, f]: [u8; 6]) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+pub(super) fn services(director: &Director) -> Services {
+    let row = |service: ServiceCounts| {
+        let sum = |of: fn(&DestRow) -> u64| service.dests.iter().map(of).sum();
+        let configured = || service.dests.iter().filter(|dest| !dest.removed);
+        ServiceRow {
+            protocol: service.protocol.to_string(),
+            vip: SocketAddr::new(service.vip, service.port),
+            scheduler: service.scheduler.name().to_owned(),
+            maglev_hash: service.scheduler.maglev_hash().map(|hash| hash.to_string()),
+            forwarding: service.forwarding.to_string(),
+            servers: configured().count() as u64,
+            servers_in_use: configured().filter(|dest| dest.weight > 0).count() as u64,
+            counters: Counters {
+                active: sum(|dest| dest.active),
+                inactive: sum(|dest| dest.inactive),
+                connections: service.conns,
+                in_packets: service.in_packets,
+                in_bytes: service.in_bytes,
+            },
+            name: service.name,
+        }
+    };
+    Services { services: director.services().into_iter().map(row).collect() }
+}
+
+/// Errors: there is no service of that name.
+pub(super) fn servers(director: &Director, only: Option<&str>) -> Result<Servers, ApiError> {
+    let name = match only {
+        None => None,
+        Some(text) => {
+            let reference: ServiceRef = text.parse()?;
+            let at = reference.find(director.model());
+            let missing = || ApiError::new(ErrorKind::NotFound, format!("there is no service {reference}"));
+            Some(director.model().services[at.ok_or_else(missing)?].name.as_str())
+        }
+    };
+    let wanted =
+        director.services().into_iter().filter(|service| name.is_none_or(|name| name == service.name));
+    let row = |service: ServiceCounts| ServiceServers {
+        protocol: service.protocol.to_string(),
+        vip: SocketAddr::new(service.vip, service.port),
+        scheduler: service.scheduler.name().to_owned(),
+        servers: service.dests.iter().map(|dest| server(&service, dest)).collect(),
+        service: service.name,
+    };
+    Ok(Servers { services: wanted.map(row).collect() })
+}
+
+fn server(service: &ServiceCounts, dest: &DestRow) -> ServerRow {
+    let state = match dest {
+        DestRow { removed: true, .. } => "deleted",
+        DestRow { weight: 0, .. } => "draining",
+        DestRow { reachable: None, .. } => "unresolved",
+        DestRow { reachable: Some(false), .. } => "unreachable",
+        DestRow { reachable: Some(true), .. } => "up",
+    };
+    ServerRow {
+        // Direct routing keeps the port.
+        address: SocketAddr::new(dest.address, service.port),
+        forwarding: service.forwarding.to_string(),
+        weight: dest.weight,
+        state: state.to_owned(),
+        counters: Counters {
+            active: dest.active,
+            inactive: dest.inactive,
+            connections: dest.conns,
+            in_packets: dest.in_packets,
+            in_bytes: dest.in_bytes,
+        },
+    }
+}
+
+pub(super) fn stats(director: &Director, drivers: &Drivers) -> Stats {
+    let workers = director.workers();
+    let sum = |of: fn(&lb_dataplane::director::WorkerRow) -> u64| workers.iter().map(of).sum::<u64>();
+    let totals = director.totals();
+    // What one worker has given and the other not yet taken. The counters are read one after the other, so a busy
+    // ring may look emptier than it can be.
+    let in_rings = sum(|worker| worker.handed_over).saturating_sub(sum(|worker| worker.taken_over));
+    let driver = |at: usize| drivers.devices.get(at).cloned().unwrap_or_default();
+    let devices = director.devices().into_iter().enumerate().map(|(at, row)| {
+        let driver = driver(at);
+        DeviceRow {
+            device: row.device,
+            mac: mac(driver.mac),
+            link: if driver.up { "up" } else { "down" }.to_owned(),
+            mtu: u32::from(driver.mtu),
+            rx_packets: row.rx[0],
+            rx_bytes: row.rx[1],
+            tx_packets: row.tx[0],
+            tx_bytes: row.tx[1],
+            rx_missed: driver.rx_missed,
+            rx_errors: driver.rx_errors,
+            rx_no_buffer: driver.rx_no_buffer,
+            tx_errors: driver.tx_errors,
+        }
+    });
+    Stats {
+        conservation: Conservation {
+            received: totals.rx,
+            originated: totals.originated,
+            sent: totals.tx,
+            delivered: totals.delivered,
+            dropped: totals.dropped,
+            waiting: totals.held + in_rings,
+        },
+        connections: sum(|worker| worker.connections),
+        max_connections: u64::from(director.model().limits.max_connections),
+        buffers_free: u64::from(drivers.buffers_free),
+        buffers: u64::from(drivers.buffers),
+        devices: devices.collect(),
+    }
+}
+
+pub(super) fn drops(director: &Director) -> Vec<DropRow> {
+    let row = |(reason, packets): (lb_dataplane::DropReason, u64)| DropRow {
+        reason: reason.name().to_owned(),
+        packets,
+        description: reason.describe().to_owned(),
+    };
+    director.drops().into_iter().map(row).collect()
+}
+
+pub(super) fn neighbors(director: &Director, now_ms: u64) -> Neighbors {
+    let row = |(port, row): (String, lb_dataplane::neighbor::NeighborRow)| NeighborRow {
+        port,
+        address: row.ip,
+        mac: row.mac.map(mac),
+        state: row.state.name().to_owned(),
+        since_ms: row.since_ms,
+        probes: row.probes,
+    };
+    Neighbors { neighbors: director.neighbors(now_ms).into_iter().map(row).collect() }
+}
+
+pub(super) fn workers(director: &Director) -> Workers {
+    let row = |row: lb_dataplane::director::WorkerRow| WorkerRow {
+        worker: row.worker,
+        cpu: row.cpu,
+        connections: row.connections,
+        max_connections: row.max_connections,
+        inserted: row.inserted,
+        expired: row.expired,
+        received: row.rx,
+        sent: row.tx,
+        dropped: row.dropped,
+        handed_over: row.handed_over,
+        taken_over: row.taken_over,
+        turns: row.turns,
+        busy_turns: row.busy_turns,
+        generation: row.generation,
+        events_lost: row.events_lost,
+    };
+    Workers { workers: director.workers().into_iter().map(row).collect() }
+}

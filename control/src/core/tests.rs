@@ -1,0 +1,395 @@
+//! The control core over a real director; its worker takes its turns in the test, on a device without packets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_dataplane::Worker;
+use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo, WorkerId};
+use lb_dataplane::setup::DeviceSetup;
+
+use lb_config::{MaglevHash, Scheduler, ServiceTimeouts};
+
+use super::*;
+use crate::api::{ConnectionFilter, Hello, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec};
+
+const FILE: &str = r#"
+[appliance]
+name = "test"
+cluster_secret = "sixteen letters at least"
+[limits]
+max_connections = 1024
+max_servers = 8
+[[ports]]
+name = "lan"
+device = "null"
+addresses = ["192.168.150.11/24"]
+[[services]]
+name = "web"
+vip = "192.168.150.100"
+port = 80
+protocol = "tcp"
+scheduler = "rr"
+[[services.servers]]
+address = "192.168.150.12"
+[[services.servers]]
+address = "192.168.150.13"
+"#;
+
+/// A device that never has a packet and swallows what is sent.
+struct Silence;
+
+struct NoPacket;
+
+impl Packet for NoPacket {
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut []
+    }
+    fn grow_front(&mut self, _: usize) -> bool {
+        false
+    }
+    fn shrink_front(&mut self, _: usize) -> bool {
+        false
+    }
+    fn set_len(&mut self, _: usize) -> bool {
+        false
+    }
+    fn device(&self) -> DeviceId {
+        DeviceId(0)
+    }
+}
+
+impl PacketIo for Silence {
+    type Packet = NoPacket;
+    fn rx(&mut self, _: DeviceId, _: &mut Burst<NoPacket>) {}
+    fn tx(&mut self, _: DeviceId, from: &mut Burst<NoPacket>) {
+        from.clear();
+    }
+    fn alloc(&mut self) -> Option<NoPacket> {
+        None
+    }
+    fn hand_over(&mut self, _: WorkerId, _: &mut Burst<NoPacket>) {}
+    fn take_over(&mut self, _: &mut Burst<NoPacket>) {}
+}
+
+struct Bench {
+    core: Core,
+    worker: Worker<Silence>,
+    now_ms: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let model = lb_config::parse(FILE).unwrap();
+        let devices = vec![DeviceSetup { mac: [2, 0, 0, 0, 0, 1], rss: false }];
+        let (director, mut seeds) = Director::new(&model, devices).unwrap();
+        let worker = Worker::new(seeds.remove(0), Silence).map_err(|_| "no memory").unwrap();
+        let driver =
+            DriverRow { mac: [2, 0, 0, 0, 0, 1], up: true, mtu: 1500, rx_missed: 7, ..DriverRow::default() };
+        let drivers = Drivers { devices: vec![driver], buffers_free: 90, buffers: 100 };
+        let process = Process { drivers: Box::new(move || drivers.clone()) };
+        let mut bench = Self { core: Core::new(director, process).unwrap(), worker, now_ms: 0 };
+        bench.turn();
+        bench
+    }
+
+    fn turn(&mut self) {
+        self.now_ms += 1;
+        self.worker.turn(self.now_ms * 1_000_000);
+        self.core.tick(self.now_ms);
+    }
+
+    fn start(&mut self, work: Work, access: Access) -> oneshot::Receiver<Response> {
+        let (reply, response) = oneshot::channel();
+        self.core.handle(Call { work, access, reply }, self.now_ms);
+        response
+    }
+
+    fn work(&mut self, work: Work) -> Response {
+        let mut response = self.start(work, Access::Change);
+        for _ in 0..100 {
+            if let Ok(response) = response.try_recv() {
+                return response;
+            }
+            self.turn();
+        }
+        panic!("no response");
+    }
+
+    fn ask(&mut self, request: Request) -> Response {
+        self.work(Work::Plain(Box::new(request)))
+    }
+
+    fn refused(&mut self, request: Request) -> (ErrorKind, String) {
+        match self.ask(request) {
+            Response::Error(error) => (error.kind, error.message),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn changed(&mut self, request: Request) -> Vec<String> {
+        match self.ask(request) {
+            Response::Changes(changes) => changes.changes.into_iter().map(|change| change.text).collect(),
+            other => panic!("not changed: {other:?}"),
+        }
+    }
+}
+
+fn address(last: u8) -> IpAddr {
+    [192, 168, 150, last].into()
+}
+
+fn server(last: u8, weight: u32) -> ServerSpec {
+    ServerSpec { service: "web".into(), address: address(last), weight }
+}
+
+#[test]
+fn servers_are_added_edited_drained_and_deleted() {
+    let mut bench = Bench::new();
+    assert_eq!(
+        bench.changed(Request::ServerAdd(server(14, 2))),
+        ["+ server 192.168.150.14 of web: weight 2"]
+    );
+    assert_eq!(
+        bench.changed(Request::ServerEdit(server(14, 5))),
+        ["~ server 192.168.150.14 of web: weight 2 -> 5"]
+    );
+    let service = "192.168.150.100:80/tcp".to_owned();
+    let drain = ServerRef { service, address: address(14) };
+    assert_eq!(
+        bench.changed(Request::ServerDrain(drain.clone())),
+        ["~ server 192.168.150.14 of web: weight 5 -> 0"]
+    );
+    let Response::Servers(servers) = bench.ask(Request::ServerList { service: Some("web".into()) }) else {
+        panic!()
+    };
+    let rows: Vec<_> = servers.services[0]
+        .servers
+        .iter()
+        .map(|s| (s.address.to_string(), s.weight, s.state.as_str()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("192.168.150.12:80".to_owned(), 1, "unresolved"),
+            ("192.168.150.13:80".to_owned(), 1, "unresolved"),
+            ("192.168.150.14:80".to_owned(), 0, "draining")
+        ]
+    );
+    assert_eq!(bench.changed(Request::ServerDelete(drain)), ["- server 192.168.150.14 of web"]);
+    assert_eq!(*bench.core.model(), lb_config::parse(FILE).unwrap());
+}
+
+#[test]
+fn a_change_is_answered_when_the_worker_goes_by_it() {
+    let mut bench = Bench::new();
+    let mut response = bench.start(
+        Work::Plain(Box::new(Request::ServerDelete(ServerRef {
+            service: "web".into(),
+            address: address(12),
+        }))),
+        Access::Change,
+    );
+    bench.core.tick(bench.now_ms);
+    assert!(response.try_recv().is_err(), "the worker has not looked yet");
+    assert_eq!(bench.core.pause_ms(1_000_000), 1);
+    bench.turn();
+    assert!(matches!(response.try_recv(), Ok(Response::Changes(_))));
+    assert_eq!(bench.core.pause_ms(1_000_000), 50);
+}
+
+#[test]
+fn a_worker_that_hangs_does_not_hold_the_answer_for_ever() {
+    let mut bench = Bench::new();
+    let mut response = bench.start(Work::Plain(Box::new(Request::ServerEdit(server(12, 9)))), Access::Change);
+    bench.core.tick(bench.now_ms + 1999);
+    assert!(response.try_recv().is_err());
+    bench.core.tick(bench.now_ms + 2000);
+    assert!(matches!(response.try_recv(), Ok(Response::Changes(_))));
+    let all = Request::Connections(ConnectionFilter::default());
+    let mut response = bench.start(Work::Plain(Box::new(all)), Access::Read);
+    bench.core.tick(bench.now_ms + 40_000);
+    let Ok(Response::Error(error)) = response.try_recv() else { panic!("no error") };
+    assert_eq!(error.message, "the workers did not list their connections within 30000 ms");
+}
+
+#[test]
+fn services_are_added_edited_and_deleted() {
+    let mut bench = Bench::new();
+    let timeouts = TimeoutSpec { udp: Some("30s".into()), ..TimeoutSpec::default() };
+    let dns = ServiceSpec {
+        name: "dns".into(),
+        vip: address(100),
+        port: 53,
+        protocol: "udp".into(),
+        scheduler: "maglev".into(),
+        maglev_hash: Some("source".into()),
+        timeouts,
+    };
+    assert_eq!(
+        bench.changed(Request::ServiceAdd(dns.clone())),
+        ["+ service dns 192.168.150.100:53/udp maglev:source"]
+    );
+    let edit = |scheduler: Option<&str>, hash: Option<&str>, udp: Option<&str>| {
+        Request::ServiceEdit(ServiceEdit {
+            service: "dns".into(),
+            scheduler: scheduler.map(Into::into),
+            maglev_hash: hash.map(Into::into),
+            timeouts: TimeoutSpec { udp: udp.map(Into::into), ..TimeoutSpec::default() },
+        })
+    };
+    let text = bench.changed(edit(None, Some("flow"), Some("default")));
+    assert_eq!(text.len(), 1, "{text:?}");
+    let service = &bench.core.model().services[1];
+    assert_eq!(service.scheduler, Scheduler::Maglev(MaglevHash::Flow));
+    assert_eq!(service.timeouts, ServiceTimeouts::default());
+    bench.changed(edit(Some("lc"), None, None));
+    assert_eq!(bench.core.model().services[1].scheduler, Scheduler::Lc);
+    let (kind, message) = bench.refused(edit(None, Some("flow"), None));
+    assert_eq!((kind, message.contains("not with lc")), (ErrorKind::Invalid, true), "{message}");
+    assert_eq!(
+        bench.refused(Request::ServiceAdd(dns)),
+        (ErrorKind::Invalid, "service dns exists already".into())
+    );
+    assert_eq!(
+        bench.changed(Request::ServiceDelete { service: "dns".into() }),
+        ["- service dns 192.168.150.100:53/udp lc"]
+    );
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let mut bench = Bench::new();
+    let before = bench.core.model().clone();
+    let gone = Request::ServiceDelete { service: "mail".into() };
+    assert_eq!(bench.refused(gone), (ErrorKind::NotFound, "there is no service mail".into()));
+    let (kind, message) =
+        bench.refused(Request::ServerAdd(ServerSpec { address: [10, 0, 0, 1].into(), ..server(0, 1) }));
+    assert_eq!(kind, ErrorKind::Invalid);
+    assert!(message.contains("10.0.0.1"), "{message}");
+    let (kind, _) = bench.refused(Request::ServerEdit(server(99, 1)));
+    assert_eq!(kind, ErrorKind::NotFound);
+    assert_eq!(*bench.core.model(), before);
+}
+
+#[test]
+fn a_file_that_needs_a_restart_is_refused_with_the_reasons() {
+    let mut bench = Bench::new();
+    let text = FILE.replace("max_servers = 8", "max_servers = 9").replace("13\"", "14\"");
+    let model = || Box::new(lb_config::parse(&text).unwrap());
+    let Response::Changes(changes) = bench.work(Work::Compare(model())) else { panic!("no diff") };
+    let flags: Vec<bool> = changes.changes.iter().map(|change| change.needs_restart).collect();
+    assert_eq!(flags, [true, false, false], "{changes:?}");
+    for work in [Work::Replace(model()), Work::Rehearse(model())] {
+        let Response::Error(error) = bench.work(work) else { panic!("not refused") };
+        assert_eq!(error.kind, ErrorKind::NeedsRestart);
+        assert_eq!(
+            error.message,
+            "nothing was changed, this needs a restart of lbd:\n~ limits: max_servers 8 -> 9"
+        );
+    }
+    assert_eq!(*bench.core.model(), lb_config::parse(FILE).unwrap());
+}
+
+#[test]
+fn a_rehearsal_changes_nothing_and_the_same_file_neither() {
+    let mut bench = Bench::new();
+    let other = Box::new(lb_config::parse(&FILE.replace("13\"", "14\"")).unwrap());
+    let Response::Changes(changes) = bench.work(Work::Rehearse(other.clone())) else { panic!("refused") };
+    assert_eq!(changes.changes.len(), 2);
+    assert_eq!(*bench.core.model(), lb_config::parse(FILE).unwrap());
+    let Response::Changes(made) = bench.work(Work::Replace(other.clone())) else { panic!("refused") };
+    assert_eq!(made, changes);
+    assert_eq!(*bench.core.model(), *other);
+    assert_eq!(bench.work(Work::Replace(other)), Response::Changes(Changes::default()));
+}
+
+#[test]
+fn the_running_configuration_reads_back_but_its_secret_is_for_those_who_may_change() {
+    let mut bench = Bench::new();
+    let Response::Config(config) = bench.ask(Request::Show) else { panic!("no configuration") };
+    assert_eq!(lb_config::parse(&config.toml), lb_config::parse(FILE));
+    let mut response = bench.start(Work::Plain(Box::new(Request::Show)), Access::Read);
+    let Ok(Response::Config(config)) = response.try_recv() else { panic!("no configuration") };
+    assert!(!config.toml.contains("sixteen letters"));
+    assert!(config.toml.starts_with("# appliance.cluster_secret is set"));
+    assert_eq!(lb_config::parse(&config.toml).unwrap().appliance.cluster_secret, None);
+}
+
+#[test]
+fn reads_describe_the_director() {
+    let mut bench = Bench::new();
+    let Response::Services(services) = bench.ask(Request::ServiceList) else { panic!() };
+    let row = &services.services[0];
+    assert_eq!((row.name.as_str(), row.servers, row.servers_in_use), ("web", 2, 2));
+    let Response::Stats(stats) = bench.ask(Request::Stats) else { panic!() };
+    assert_eq!(
+        (stats.max_connections, stats.buffers_free, stats.buffers, stats.devices.len()),
+        (1024, 90, 100, 1)
+    );
+    let device = &stats.devices[0];
+    assert_eq!(
+        (device.device.as_str(), device.mac.as_str(), device.rx_missed),
+        ("null", "02:00:00:00:00:01", 7)
+    );
+    let Response::Drops(drops) = bench.ask(Request::Drops) else { panic!() };
+    assert_eq!(drops.drops.len(), lb_dataplane::DropReason::COUNT);
+    let Response::Neighbors(neighbors) = bench.ask(Request::Neighbors) else { panic!() };
+    let mut known: Vec<_> =
+        neighbors.neighbors.iter().map(|n| (n.port.as_str(), n.address, n.state.as_str())).collect();
+    known.sort();
+    assert_eq!(known, [("lan", address(12), "incomplete"), ("lan", address(13), "incomplete")]);
+    let Response::Workers(workers) = bench.ask(Request::Workers) else { panic!() };
+    assert!(workers.workers[0].turns > 0 && workers.workers[0].max_connections == 1024);
+    let Response::Version(version) = bench.ask(Request::Version) else { panic!() };
+    assert_eq!((version.name.as_str(), version.pid), ("test", std::process::id()));
+    let hello = bench.refused(Request::Hello(Hello::default()));
+    assert_eq!(hello.0, ErrorKind::Failed);
+}
+
+#[test]
+fn latency_is_per_worker_and_merged() {
+    let mut bench = Bench::new();
+    let samples = Arc::clone(bench.worker.mailbox());
+    (1..=1000).for_each(|us| samples.samples.push(us * 1000));
+    let Response::Latency(latency) = bench.ask(Request::Latency) else { panic!() };
+    let [one, all] = latency.latency.as_slice() else { panic!("{latency:?}") };
+    assert_eq!((one.worker, one.samples, all.worker, all.samples), (Some(0), 1000, None, 1000));
+    for (value, want) in [
+        (one.p50_ns, 500_000),
+        (one.p90_ns, 900_000),
+        (all.p99_ns, 990_000),
+        (all.p999_ns, 999_000),
+        (all.max_ns, 1_000_000),
+    ] {
+        assert!(value.abs_diff(want) * 1000 <= want, "{value} is not within 0.1 % of {want}");
+    }
+}
+
+#[test]
+fn connections_are_asked_from_the_workers() {
+    let mut bench = Bench::new();
+    let filter = |change: fn(&mut ConnectionFilter)| {
+        let mut filter = ConnectionFilter::default();
+        change(&mut filter);
+        Request::Connections(filter)
+    };
+    for none in
+        [filter(|_| {}), filter(|f| f.server = Some(address(12))), filter(|f| f.service = Some("web".into()))]
+    {
+        let Response::Connections(connections) = bench.ask(none) else { panic!() };
+        assert!(connections.connections.is_empty() && !connections.truncated);
+    }
+    let refused = |bench: &mut Bench, request| bench.refused(request).1;
+    assert_eq!(refused(&mut bench, filter(|f| f.service = Some("mail".into()))), "there is no service mail");
+    assert_eq!(
+        refused(&mut bench, filter(|f| (f.service, f.protocol) = (Some("web".into()), Some("udp".into())))),
+        "service web has another VIP or protocol than the filter"
+    );
+    assert_eq!(refused(&mut bench, filter(|f| f.limit = Some(0))), "limit 0 is not in 1 to 50000");
+    assert!(
+        refused(&mut bench, filter(|f| f.state = Some("open".into()))).starts_with("\"open\" is not a state")
+    );
+}

@@ -1,0 +1,18 @@
+//! The control core of a director: the API on the Unix socket and what stands behind it.
+//!
+//! ```text
+//! lbctl -> api::Client -> socket -> server::Session -> Call -> core: edits the Model -> Director -> workers
+//!                                                           <- Response, built from what the Director counts
+//! ```
+//!
+//! * [`api`]: the messages and their frames; all that `lbctl` needs.
+//! * [`server`]: the socket, who may do what, one bounded session per connection.
+//! * [`core`]: the control core: what a request does to the director and what it shows.
+//!
+//! Invariant: a session never touches the director. It passes a [`server::Call`] on and waits, so a hostile or slow
+//! client holds up itself alone.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod core;
+pub mod server;

@@ -1,0 +1,110 @@
+//! Receive and transmit queues of a port. Each exists once and has one owner, which is what DPDK demands of them.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::mem;
+use std::sync::Arc;
+
+use dpdk_sys::rte_mbuf;
+use lb_dataplane::io::Burst;
+
+use crate::mbuf::Mbuf;
+use crate::port::Port;
+
+/// A receive queue.
+pub(crate) struct RxQueue {
+    port: Arc<Port>,
+    queue: u16,
+    /// Not `Sync`: one thread at a time.
+    _owned: PhantomData<Cell<()>>,
+}
+
+/// A transmit queue.
+pub(crate) struct TxQueue {
+    port: Arc<Port>,
+    queue: u16,
+    _owned: PhantomData<Cell<()>>,
+}
+
+impl RxQueue {
+    /// # Safety
+    /// `queue` is a receive queue of the started `port`, and no other `RxQueue` was made for it.
+    pub(crate) unsafe fn new(port: Arc<Port>, queue: u16) -> Self {
+        Self { port, queue, _owned: PhantomData }
+    }
+
+    /// Fills the free tail of `into`.
+    ///
+    /// A tag that the driver took out of a frame is put back. Frames in several segments, and such that the tag has
+    /// no room in, are dropped and counted with the port: buffers suit the MTU, so they are longer than may come.
+    #[inline]
+    pub(crate) fn receive(&mut self, into: &mut Burst<Mbuf>) {
+        let first = into.len();
+        let (tail, room) = spare(into);
+        // SAFETY: `tail` has room for `room` pointers; the queue is ours alone and its port started. No safe form: an
+        // FFI call.
+        let n = unsafe { dpdk_sys::sluice_rx_burst(self.port.id(), self.queue, tail, room) };
+        // SAFETY: the driver wrote `n` buffers to the tail and gave them up. No safe form: filled by C.
+        unsafe { take_spare(into, usize::from(n)) };
+        let mut odd = 0;
+        for packet in &mut into[first..] {
+            packet.set_device(self.port.device());
+            odd += usize::from(!packet.is_single_segment() || packet.is_tag_stripped());
+        }
+        if odd != 0 {
+            self.mend(into);
+        }
+    }
+
+    /// What few drivers make necessary. Looks at all of `into`: frames from earlier calls are as they should be.
+    #[cold]
+    fn mend(&self, into: &mut Burst<Mbuf>) {
+        let before = into.len();
+        into.retain(|packet| {
+            packet.is_single_segment() && (!packet.is_tag_stripped() || packet.restore_tag())
+        });
+        self.port.count_too_long(before - into.len());
+    }
+}
+
+impl TxQueue {
+    /// # Safety
+    /// `queue` is a transmit queue of the started `port`, and no other `TxQueue` was made for it.
+    pub(crate) unsafe fn new(port: Arc<Port>, queue: u16) -> Self {
+        Self { port, queue, _owned: PhantomData }
+    }
+
+    /// Sends from the front of `from` and removes what the driver took.
+    #[inline]
+    pub(crate) fn send(&mut self, from: &mut Burst<Mbuf>) {
+        if from.is_empty() {
+            return;
+        }
+        let packets = from.as_mut_ptr().cast::<*mut rte_mbuf>();
+        // SAFETY: an Mbuf is one pointer wide, `from` holds `len` of them; the queue is ours alone. No safe form: an
+        // FFI call.
+        let n = unsafe { dpdk_sys::sluice_tx_burst(self.port.id(), self.queue, packets, from.len() as u16) };
+        // The driver owns them now.
+        from.drain(..usize::from(n)).for_each(mem::forget);
+    }
+}
+
+/// The free tail of `burst`, for C to write buffers to, and how many fit.
+#[inline]
+pub(crate) fn spare(burst: &mut Burst<Mbuf>) -> (*mut *mut rte_mbuf, u16) {
+    let len = burst.len();
+    // SAFETY: `len` is within the array. No safe form: ArrayVec shows its free tail only through pointers.
+    let tail = unsafe { burst.as_mut_ptr().add(len) };
+    (tail.cast(), burst.remaining_capacity() as u16)
+}
+
+/// Makes the first `n` of the tail that [`spare`] gave part of `burst`.
+///
+/// # Safety
+/// They were written with buffers that are the caller's to give.
+#[inline]
+pub(crate) unsafe fn take_spare(burst: &mut Burst<Mbuf>, n: usize) {
+    let len = burst.len() + n;
+    // SAFETY: the caller wrote them, and `spare` told how many fit. No safe form: see `spare`.
+    unsafe { burst.set_len(len) };
+}

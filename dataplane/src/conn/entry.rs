@@ -1,0 +1,155 @@
+//! What the table keeps of a connection beside its key: eight bytes.
+
+use crate::ids::DestId;
+use crate::state::State;
+
+/// Time in the table's unit: 1/16 s, modulo 2^20 (18 h 12 min).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick(u32);
+
+impl Tick {
+    /// Ticks a second.
+    pub const PER_SECOND: u64 = 16;
+    /// Longest timeout, ticks: 18 h. The rest of the circle (12 min) is the time that the sweep has to find an
+    /// entry whose deadline has passed.
+    pub const MAX_TIMEOUT: u32 = 18 * 3600 * Self::PER_SECOND as u32;
+    const BITS: u32 = 20;
+    const MASK: u32 = (1 << Self::BITS) - 1;
+
+    /// From nanoseconds since any fixed point.
+    #[inline]
+    pub fn from_ns(ns: u64) -> Self {
+        Self((ns / (1_000_000_000 / Self::PER_SECOND)) as u32 & Self::MASK)
+    }
+
+    /// `timeout` ticks later; a timeout above [`Tick::MAX_TIMEOUT`] counts as that.
+    #[inline]
+    pub fn after(self, timeout: u32) -> Self {
+        Self((self.0 + timeout.min(Self::MAX_TIMEOUT)) & Self::MASK)
+    }
+
+    /// Ticks from `now` to `self`, or `None` when it has passed.
+    #[inline]
+    pub fn left(self, now: Tick) -> Option<u32> {
+        let left = self.0.wrapping_sub(now.0) & Self::MASK;
+        (left <= Self::MAX_TIMEOUT && left != 0).then_some(left)
+    }
+}
+
+/// State of a connection, packed in a word. The zero word is an empty slot.
+///
+/// | bits | what |
+/// |---|---|
+/// | 0-19 | deadline, [`Tick`] |
+/// | 20-23 | [`State`] |
+/// | 24-31 | protocol, IANA number; 0 marks the empty slot |
+/// | 32-55 | destination |
+/// | 56 | counted as active at its destination |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
+pub struct Meta(u64);
+
+impl Meta {
+    const STATE: u32 = 20;
+    const PROTOCOL: u32 = 24;
+    const DEST: u32 = 32;
+    const ACTIVE: u32 = 56;
+    /// Number of destinations that an entry can tell apart.
+    pub const MAX_DESTS: u32 = 1 << 24;
+
+    /// A new connection: not yet active, as IPVS creates it.
+    #[inline]
+    pub fn new(protocol: u8, dest: DestId, state: State, deadline: Tick) -> Self {
+        debug_assert!(dest.0 < Self::MAX_DESTS && protocol != 0);
+        Self(
+            u64::from(deadline.0)
+                | (state as u64) << Self::STATE
+                | u64::from(protocol) << Self::PROTOCOL
+                | u64::from(dest.0) << Self::DEST,
+        )
+    }
+
+    /// Whether the slot holds no connection.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Protocol, IANA number.
+    #[inline]
+    pub fn protocol(self) -> u8 {
+        (self.0 >> Self::PROTOCOL) as u8
+    }
+
+    /// Destination.
+    #[inline]
+    pub fn dest(self) -> DestId {
+        DestId((self.0 >> Self::DEST) as u32 & (Self::MAX_DESTS - 1))
+    }
+
+    /// State of the protocol.
+    #[inline]
+    pub fn state(self) -> State {
+        State::from_bits((self.0 >> Self::STATE) as u8 & 15)
+    }
+
+    /// Deadline.
+    #[inline]
+    pub fn deadline(self) -> Tick {
+        Tick(self.0 as u32 & Tick::MASK)
+    }
+
+    /// Whether the destination counts it as active.
+    #[inline]
+    pub fn active(self) -> bool {
+        self.0 >> Self::ACTIVE & 1 != 0
+    }
+
+    /// The same connection after a packet.
+    #[inline]
+    pub fn after_packet(self, state: State, active: bool, deadline: Tick) -> Self {
+        const CHANGING: u64 = 1 << Meta::ACTIVE | 15 << Meta::STATE | Tick::MASK as u64;
+        Self(
+            self.0 & !CHANGING
+                | u64::from(deadline.0)
+                | (state as u64) << Self::STATE
+                | u64::from(active) << Self::ACTIVE,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_deadline_counts_down_and_passes() {
+        let now = Tick::from_ns(5_000_000_000);
+        let deadline = now.after(16 * 3);
+        assert_eq!(deadline.left(now), Some(48));
+        assert_eq!(deadline.left(Tick::from_ns(7_000_000_000)), Some(16));
+        assert_eq!(deadline.left(Tick::from_ns(8_000_000_000)), None);
+        assert_eq!(deadline.left(Tick::from_ns(600_000_000_000)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn deadlines_work_across_the_end_of_the_circle(start in 0u64..200_000, timeout in 1u32..=Tick::MAX_TIMEOUT, late in 0u64..700) {
+            let at = |s: u64| Tick::from_ns(s * 1_000_000_000);
+            let deadline = at(start).after(timeout);
+            prop_assert_eq!(deadline.left(at(start)), Some(timeout));
+            let past = start + u64::from(timeout).div_ceil(16) + late;
+            prop_assert_eq!(deadline.left(at(past)), None);
+        }
+
+        #[test]
+        fn an_entry_gives_back_what_it_was_made_of(dest in 0..Meta::MAX_DESTS, protocol in 1u8.., tick: u64, active: bool) {
+            let deadline = Tick::from_ns(tick);
+            let meta = Meta::new(protocol, DestId(dest), State::SynRecv, deadline);
+            prop_assert!(!meta.is_empty() && !meta.active());
+            let after = meta.after_packet(State::FinWait, active, deadline.after(16));
+            prop_assert_eq!((after.dest(), after.protocol(), after.state()), (DestId(dest), protocol, State::FinWait));
+            prop_assert_eq!((after.active(), after.deadline()), (active, deadline.after(16)));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Frames of the control core: gratuitous ARP and unsolicited ND for its addresses, probes for next hops.
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
+use super::Director;
+use crate::mailbox::{Injected, MAX_INJECT, Mail};
+use crate::neighbor::{LinkId, Probe};
+use crate::respond;
+use crate::snapshot::{Link, LocalAddress, Snapshot};
+
+/// How often an address is announced after it became the director's, and the time between, ms. A single frame may
+/// be lost while a switch learns (RFC 5227 section 2.3 announces twice; keepalived five times).
+const REPEATS: u8 = 3;
+const INTERVAL_MS: u64 = 1000;
+
+/// Addresses that are still to be announced.
+#[derive(Debug, Default)]
+pub struct Announcer {
+    pending: Vec<Announcement>,
+}
+
+#[derive(Debug)]
+struct Announcement {
+    address: IpAddr,
+    link: LinkId,
+    left: u8,
+    due_ms: u64,
+}
+
+impl Announcer {
+    /// Notes the addresses that `new` has and `old` has not, or has elsewhere.
+    pub fn added(&mut self, old: &Snapshot, new: &Snapshot) {
+        self.pending.retain(|announcement| new.answers_for(announcement.address, announcement.link));
+        for (address, local) in &new.local {
+            if old.local.get(address) == Some(local) {
+                continue;
+            }
+            for link in links_of(local, new) {
+                self.pending.push(Announcement { address: *address, link, left: REPEATS, due_ms: 0 });
+            }
+        }
+    }
+}
+
+fn links_of(local: &LocalAddress, snapshot: &Snapshot) -> Vec<LinkId> {
+    match local.link {
+        Some(link) => vec![link],
+        None => (0..snapshot.links.len() as u16).map(LinkId).collect(),
+    }
+}
+
+impl Director {
+    pub(super) fn send_announcements(&mut self, now_ms: u64) {
+        let mut pending = std::mem::take(&mut self.announcer.pending);
+        pending.retain_mut(|announcement| {
+            if announcement.due_ms > now_ms {
+                return true;
+            }
+            let Some(link) = self.running.links.get(usize::from(announcement.link.0)) else { return false };
+            let sent = self.inject(link, |frame| match announcement.address {
+                IpAddr::V4(v4) => respond::gratuitous_arp(frame, &link.wire(), v4),
+                IpAddr::V6(v6) => respond::neighbor_advertisement(frame, &link.wire(), v6),
+            });
+            if sent {
+                announcement.left -= 1;
+                announcement.due_ms = now_ms + INTERVAL_MS;
+            }
+            announcement.left > 0
+        });
+        self.announcer.pending = pending;
+    }
+
+    /// Asks for the MAC addresses of next hops.
+    pub(super) fn send_probes(&mut self, now_ms: u64) {
+        let mut probes = Vec::new();
+        self.book.tick(now_ms, &mut probes);
+        for probe in &probes {
+            if let Some(link) = self.running.links.get(usize::from(probe.link.0)) {
+                self.probe(link, probe);
+            }
+        }
+    }
+
+    /// A probe that finds no way out is repeated by its timer.
+    fn probe(&self, link: &Link, probe: &Probe) {
+        let Some(source) = link.addresses.iter().find(|network| network.contains(probe.ip)) else { return };
+        let _repeated_by_timer = self.inject(link, |frame| match (source.addr, probe.ip) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                respond::arp_request(frame, &link.wire(), (source, target), probe.unicast)
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                respond::neighbor_solicitation(frame, &link.wire(), (source, target), probe.unicast)
+            }
+            _ => None,
+        });
+    }
+
+    /// Sends a frame that `build` writes (it returns the length) through the first worker; `false`: not sent.
+    fn inject(&self, link: &Link, build: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+        let mut frame = ArrayVec::from([0; MAX_INJECT]);
+        let Some(len) = build(&mut frame) else { return false };
+        frame.truncate(len);
+        let Some(mailbox) = self.mailboxes.first() else { return false };
+        mailbox.send(Mail::Inject(Injected { device: link.device, frame })).is_ok()
+    }
+}

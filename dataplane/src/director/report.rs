@@ -1,0 +1,268 @@
+//! What `lbctl` shows: counters added up over workers.
+
+use std::net::IpAddr;
+
+use lb_config::{Forwarding, Protocol, Scheduler};
+
+use super::registry::{self, key_of};
+use super::{Director, readings};
+use crate::drop_reason::DropReason;
+use crate::ids::DestId;
+use crate::neighbor::{NeighborRow, Resolution};
+
+/// A destination and its counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestRow {
+    /// Its index, as [`crate::mailbox::ConnRow`] names it.
+    pub dest: DestId,
+    /// Real server.
+    pub address: IpAddr,
+    /// Weight; 0 for a removed one.
+    pub weight: u32,
+    /// Removed from the service, with connections left.
+    pub removed: bool,
+    /// Whether its MAC address is known; `None`: not yet decided.
+    pub reachable: Option<bool>,
+    /// Connections in an active state.
+    pub active: u64,
+    /// Other connections.
+    pub inactive: u64,
+    /// Connections scheduled.
+    pub conns: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Bytes of these, IP header included.
+    pub in_bytes: u64,
+}
+
+/// A service and its counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRow {
+    /// Name.
+    pub name: String,
+    /// VIP.
+    pub vip: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Scheduler.
+    pub scheduler: Scheduler,
+    /// Forwarding.
+    pub forwarding: Forwarding,
+    /// Connections scheduled, those of servers that are gone included.
+    pub conns: u64,
+    /// Packets from clients, likewise.
+    pub in_packets: u64,
+    /// Bytes of these, likewise.
+    pub in_bytes: u64,
+    /// Servers in scheduling order, then removed ones that still have connections.
+    pub dests: Vec<DestRow>,
+}
+
+/// One device's frames over all workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRow {
+    /// As the configuration names it.
+    pub device: String,
+    /// Frames and bytes received.
+    pub rx: [u64; 2],
+    /// Frames and bytes sent.
+    pub tx: [u64; 2],
+}
+
+/// Where packets went, over all workers. `rx + originated = tx + delivered + dropped + held`, but for frames that
+/// are in a ring between two workers at the moment of reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Frames received.
+    pub rx: u64,
+    /// Frames that the director made.
+    pub originated: u64,
+    /// Frames sent.
+    pub tx: u64,
+    /// Frames for the director itself.
+    pub delivered: u64,
+    /// Frames dropped, see [`Director::drops`].
+    pub dropped: u64,
+    /// Frames that wait for a next hop or a transmit queue now.
+    pub held: u64,
+}
+
+/// A worker and what it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerRow {
+    /// Index.
+    pub worker: u16,
+    /// CPU.
+    pub cpu: u16,
+    /// Turns of its loop.
+    pub turns: u64,
+    /// Turns with packets.
+    pub busy_turns: u64,
+    /// Frames received.
+    pub rx: u64,
+    /// Frames sent.
+    pub tx: u64,
+    /// Frames dropped.
+    pub dropped: u64,
+    /// Frames given to other workers.
+    pub handed_over: u64,
+    /// Frames taken from other workers.
+    pub taken_over: u64,
+    /// Connections in its tables.
+    pub connections: u64,
+    /// Connections that it may track.
+    pub max_connections: u64,
+    /// Connections inserted.
+    pub inserted: u64,
+    /// Connections that ended by their timeout.
+    pub expired: u64,
+    /// Generation of its snapshot.
+    pub generation: u64,
+    /// Messages to the control core that were lost.
+    pub events_lost: u64,
+}
+
+impl Director {
+    /// Every service, in the order of the configuration.
+    pub fn services(&self) -> Vec<ServiceRow> {
+        let mut removed: std::collections::HashMap<_, Vec<DestId>> = std::collections::HashMap::new();
+        for (at, record) in self.registry.dests.iter().enumerate() {
+            if let Some(record) = record.as_ref().filter(|record| record.entry.removed) {
+                removed.entry(record.service).or_default().push(DestId(at as u32));
+            }
+        }
+        let mut rows = Vec::with_capacity(self.model.services.len());
+        for service in &self.model.services {
+            let key = key_of(service);
+            let Some(record) = self.registry.services.get(&key) else { continue };
+            let standing = record.entry.candidates.iter().map(|candidate| candidate.dest);
+            let gone = removed.get(&key).into_iter().flatten().copied();
+            let dests: Vec<DestRow> = standing.chain(gone).filter_map(|dest| self.dest_row(dest)).collect();
+            let sum = |past: u64, of: fn(&DestRow) -> u64| past + dests.iter().map(of).sum::<u64>();
+            rows.push(ServiceRow {
+                name: service.name.clone(),
+                vip: service.vip,
+                port: service.port,
+                protocol: service.protocol,
+                scheduler: service.scheduler,
+                forwarding: service.forwarding,
+                conns: sum(record.past[0], |dest| dest.conns),
+                in_packets: sum(record.past[1], |dest| dest.in_packets),
+                in_bytes: sum(record.past[2], |dest| dest.in_bytes),
+                dests,
+            });
+        }
+        rows
+    }
+
+    fn dest_row(&self, dest: DestId) -> Option<DestRow> {
+        let record = self.registry.dests[dest.0 as usize].as_ref()?;
+        let now = readings(&self.counters, dest);
+        let (mut active, mut total) = (0, 0);
+        for worker in &self.counters {
+            active += u64::from(worker.dests[dest.0 as usize].active.get());
+            total += u64::from(worker.dests[dest.0 as usize].total.get());
+        }
+        let since = |n: usize| now[n] - record.base[n];
+        Some(DestRow {
+            dest,
+            address: record.address,
+            weight: record.weight,
+            removed: record.entry.removed,
+            reachable: match self.running.cells.mac(record.entry.neighbor) {
+                Resolution::Resolved(_) => Some(true),
+                Resolution::Failed => Some(false),
+                Resolution::Pending => None,
+            },
+            active,
+            inactive: total.saturating_sub(active),
+            conns: since(0),
+            in_packets: since(1),
+            in_bytes: since(2),
+        })
+    }
+
+    /// Address of a destination's server; `None`: the index is unused.
+    pub fn server_of(&self, dest: DestId) -> Option<IpAddr> {
+        Some(self.registry.dests.get(dest.0 as usize)?.as_ref()?.address)
+    }
+
+    /// The destination of a server of a service.
+    pub fn dest_of(&self, service: &lb_config::Service, server: IpAddr) -> Option<DestId> {
+        let record: &registry::ServiceRecord = self.registry.services.get(&key_of(service))?;
+        record.entry.candidates.iter().map(|c| c.dest).find(|dest| self.server_of(*dest) == Some(server))
+    }
+
+    /// Every drop reason and its count over all workers.
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        let count =
+            |reason: DropReason| self.counters.iter().map(|worker| worker.drops[reason as usize].get()).sum();
+        DropReason::ALL.iter().map(|reason| (*reason, count(*reason))).collect()
+    }
+
+    /// Every device and its frames.
+    pub fn devices(&self) -> Vec<DeviceRow> {
+        let row = |(at, (device, _)): (usize, (lb_config::Device, u16))| {
+            let mut row = DeviceRow { device: device.to_string(), rx: [0; 2], tx: [0; 2] };
+            for worker in &self.counters {
+                let own = &worker.devices[at];
+                row.rx[0] += own.rx_packets.get();
+                row.rx[1] += own.rx_bytes.get();
+                row.tx[0] += own.tx_packets.get();
+                row.tx[1] += own.tx_bytes.get();
+            }
+            row
+        };
+        super::devices(&self.model).into_iter().enumerate().map(row).collect()
+    }
+
+    /// Where packets went.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for worker in &self.counters {
+            totals.rx += worker.devices.iter().map(|device| device.rx_packets.get()).sum::<u64>();
+            totals.tx += worker.devices.iter().map(|device| device.tx_packets.get()).sum::<u64>();
+            totals.originated += worker.own.originated.get();
+            totals.delivered += worker.own.delivered.get();
+            totals.held += worker.own.held.get();
+            totals.dropped += worker.drops.iter().map(|count| count.get()).sum::<u64>();
+        }
+        totals
+    }
+
+    /// Every worker.
+    pub fn workers(&self) -> Vec<WorkerRow> {
+        let row = |(at, worker): (usize, &std::sync::Arc<crate::counters::WorkerCounters>)| WorkerRow {
+            worker: at as u16,
+            cpu: self.model.appliance.workers[at],
+            turns: worker.own.turns.get(),
+            busy_turns: worker.own.busy_turns.get(),
+            rx: worker.devices.iter().map(|device| device.rx_packets.get()).sum(),
+            tx: worker.devices.iter().map(|device| device.tx_packets.get()).sum(),
+            dropped: worker.drops.iter().map(|count| count.get()).sum(),
+            handed_over: worker.own.handed_over.get(),
+            taken_over: worker.own.taken_over.get(),
+            connections: worker.own.connections.get(),
+            max_connections: u64::from(self.setup.connections_per_worker),
+            inserted: worker.own.inserted.get(),
+            expired: worker.own.expired.get(),
+            generation: worker.own.generation.get(),
+            events_lost: worker.own.events_lost.get(),
+        };
+        self.counters.iter().enumerate().map(row).collect()
+    }
+
+    /// Every next hop, with the name of its port.
+    pub fn neighbors(&self, now_ms: u64) -> Vec<(String, NeighborRow)> {
+        let name =
+            |row: &NeighborRow| self.running.links.get(usize::from(row.link.0)).map(|link| link.name.clone());
+        self.book.rows(now_ms).into_iter().map(|row| (name(&row).unwrap_or_default(), row)).collect()
+    }
+
+    /// Shows the latency samples of worker `worker` since the last call, ns.
+    pub fn drain_latency(&mut self, worker: usize, see: impl FnMut(u32)) {
+        self.mailboxes[worker].samples.drain(&mut self.samples_read[worker], see);
+    }
+}

@@ -1,0 +1,59 @@
+//! Where packets come from and go to: the one seam between the packet path and DPDK.
+//!
+//! Invariant: a packet is owned by exactly one of a driver, a burst, a ring between workers, or the queue of
+//! frames that wait for a neighbour; dropping it frees it.
+
+use arrayvec::ArrayVec;
+
+/// Largest number of packets that a worker takes from a queue at once.
+pub const BURST: usize = 32;
+
+/// Index of a device, in the order in which the configuration first names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(pub u16);
+
+/// Index of a worker, in the order of `appliance.workers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u16);
+
+/// Up to [`BURST`] packets, on the stack.
+pub type Burst<P> = ArrayVec<P, BURST>;
+
+/// A frame in memory that the packet path may read and rewrite.
+pub trait Packet: Sized {
+    /// The frame from its Ethernet header on, without FCS.
+    fn bytes(&self) -> &[u8];
+    /// The frame, to be rewritten in place.
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// Makes the frame `n` bytes longer at its front; the new bytes are unspecified. `false`: no room, unchanged.
+    fn grow_front(&mut self, n: usize) -> bool;
+    /// Cuts `n` bytes off the front. `false`: shorter than that, unchanged.
+    fn shrink_front(&mut self, n: usize) -> bool;
+    /// Makes the frame `len` bytes long, cutting or extending its end; new bytes are unspecified.
+    /// `false`: no room, unchanged.
+    fn set_len(&mut self, len: usize) -> bool;
+    /// Device that received it (after [`PacketIo::rx`] and across [`PacketIo::hand_over`]).
+    fn device(&self) -> DeviceId;
+}
+
+/// One worker's queues: its rx/tx queue of every device and its rings to the other workers.
+pub trait PacketIo {
+    /// The frames of this kind of port.
+    type Packet: Packet;
+
+    /// Fills the free tail of `into` from this worker's rx queue of `device`. Nothing comes from a device whose
+    /// queues belong to other workers.
+    fn rx(&mut self, device: DeviceId, into: &mut Burst<Self::Packet>);
+
+    /// Sends from the front of `from` and removes what was taken. What is left did not fit.
+    fn tx(&mut self, device: DeviceId, from: &mut Burst<Self::Packet>);
+
+    /// A new frame of length 0 with the usual headroom, or `None` when the pool is empty.
+    fn alloc(&mut self) -> Option<Self::Packet>;
+
+    /// Gives packets to another worker, removing from `from` what its ring took.
+    fn hand_over(&mut self, to: WorkerId, from: &mut Burst<Self::Packet>);
+
+    /// Fills the free tail of `into` with what other workers handed over.
+    fn take_over(&mut self, into: &mut Burst<Self::Packet>);
+}

@@ -1,0 +1,51 @@
+//! What happens to a packet.
+//!
+//! The path, one step after the other; the files follow this order:
+//! - [`io`]: a burst comes from a queue ([`receive`]);
+//! - [`parse`]: what the frames are; headers in [`wire`];
+//! - [`steer`]: which worker owns a flow;
+//! - [`conn`]: the connection, [`state`]: what its packets make of it ([`flow`]);
+//! - [`sched`]: who gets a new one;
+//! - [`forward`]: the frame is rewritten for its server;
+//! - [`local`]: what is for the director itself, answered by [`respond`];
+//! - [`transmit`]: bursts leave, frames without a next hop's MAC address wait.
+//!
+//! A [`Worker`] does all this for one core, a turn at a time ([`worker`]); [`run()`] is its loop. What it knows of
+//! the configuration is a [`snapshot`], made by the control core's [`Director`] and passed through a [`mailbox`];
+//! what it counts is in [`counters`]; next hops are resolved in [`neighbor`]. Any step may end in a
+//! [`DropReason`], counted: frames received and originated are sent, delivered to the director, held or dropped.
+//!
+//! No DPDK, no clock, no allocation per packet; one intrinsic, in [`prefetch`].
+
+pub mod conn;
+pub mod counters;
+pub mod director;
+pub mod drop_reason;
+pub mod flow;
+pub mod forward;
+pub mod ids;
+pub mod io;
+pub mod latency;
+pub mod local;
+pub mod mailbox;
+pub mod memory;
+pub mod neighbor;
+pub mod parse;
+pub mod post;
+pub mod prefetch;
+pub mod receive;
+pub mod respond;
+pub mod run;
+pub mod sched;
+pub mod setup;
+pub mod snapshot;
+pub mod state;
+pub mod steer;
+pub mod transmit;
+pub mod wire;
+pub mod worker;
+
+pub use director::Director;
+pub use drop_reason::DropReason;
+pub use run::run;
+pub use worker::Worker;

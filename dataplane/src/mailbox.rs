@@ -1,0 +1,214 @@
+//! How the control core and a worker talk: the one publishing mechanism.
+//!
+//! Everything goes through bounded queues; a worker looks at one word a turn, the doorbell, and at the queues only
+//! when it changed. A snapshot is picked up between bursts; the one it replaces travels back and is freed on the
+//! control core, so a worker never frees configuration and never touches a shared reference count per turn.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+
+use crate::conn::Tick;
+use crate::ids::DestId;
+use crate::io::DeviceId;
+use crate::latency::SampleRing;
+use crate::neighbor::Sighting;
+use crate::snapshot::Snapshot;
+use crate::state::State;
+
+/// Longest frame that the control core sends through a worker, bytes.
+pub const MAX_INJECT: usize = 192;
+
+/// Mail and events that may wait.
+const QUEUE: usize = 1024;
+
+/// A queue between the control core and a worker is full: the reader is 1024 messages behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull;
+
+/// A frame that the control core made.
+#[derive(Clone, Debug)]
+pub struct Injected {
+    /// Where it goes out.
+    pub device: DeviceId,
+    /// Ethernet header to the end, without FCS.
+    pub frame: arrayvec::ArrayVec<u8, MAX_INJECT>,
+}
+
+/// Which connections to list; `None` takes any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnFilter {
+    /// Client address.
+    pub client: Option<IpAddr>,
+    /// Client port.
+    pub client_port: Option<u16>,
+    /// VIP.
+    pub vip: Option<IpAddr>,
+    /// Port of the VIP.
+    pub vip_port: Option<u16>,
+    /// Real server.
+    pub server: Option<IpAddr>,
+    /// Protocol.
+    pub protocol: Option<lb_config::Protocol>,
+    /// State.
+    pub state: Option<State>,
+}
+
+/// A connection as it is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnRow {
+    /// Protocol.
+    pub protocol: lb_config::Protocol,
+    /// Client address and port.
+    pub client: (IpAddr, u16),
+    /// VIP and port.
+    pub vip: (IpAddr, u16),
+    /// Destination.
+    pub dest: DestId,
+    /// State.
+    pub state: State,
+    /// Time left, units of 1/[`Tick::PER_SECOND`] s.
+    pub expires_ticks: u32,
+}
+
+impl ConnRow {
+    /// Time left, ms.
+    pub fn expires_ms(&self) -> u64 {
+        u64::from(self.expires_ticks) * 1000 / Tick::PER_SECOND
+    }
+}
+
+/// A listing under way. The worker fills `rows` up to its capacity and never beyond: it does not allocate.
+#[derive(Debug)]
+pub struct Listing {
+    /// Number that the asker knows it by.
+    pub ticket: u64,
+    /// What to list.
+    pub filter: ConnFilter,
+    /// The result.
+    pub rows: Vec<ConnRow>,
+    /// Connections that matched, listed or not.
+    pub matched: u64,
+    /// Next line of the table; IPv6 lines follow IPv4 lines.
+    pub cursor: u64,
+}
+
+/// Control core to worker.
+#[derive(Debug)]
+pub enum Mail {
+    /// Send this frame.
+    Inject(Injected),
+    /// List connections.
+    List(Listing),
+}
+
+/// Worker to control core.
+#[derive(Debug)]
+pub enum Event {
+    /// A station that is a configured next hop spoke.
+    NeighborHeard(Sighting),
+    /// Another station says that it has one of the director's addresses.
+    AddressConflict {
+        /// The address.
+        address: IpAddr,
+        /// The station.
+        mac: [u8; 6],
+    },
+    /// A listing is complete.
+    Listed(Listing),
+}
+
+/// The queues between the control core and one worker.
+#[derive(Debug)]
+pub struct Mailbox {
+    /// Rung by the control core after it put something in. Control: wo, worker: ro.
+    doorbell: CachePadded<AtomicU64>,
+    snapshots: ArrayQueue<Arc<Snapshot>>,
+    retired: ArrayQueue<Arc<Snapshot>>,
+    mail: ArrayQueue<Mail>,
+    events: ArrayQueue<Event>,
+    /// Latency samples.
+    pub samples: SampleRing,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            doorbell: CachePadded::default(),
+            // one is enough: a newer snapshot replaces one that was not yet picked up
+            snapshots: ArrayQueue::new(1),
+            retired: ArrayQueue::new(8),
+            mail: ArrayQueue::new(QUEUE),
+            events: ArrayQueue::new(QUEUE),
+            samples: SampleRing::default(),
+        }
+    }
+}
+
+impl Mailbox {
+    /// Control core: gives the worker a snapshot; it is picked up before the next burst.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        // what comes back was never seen by the worker and is freed here
+        drop(self.snapshots.force_push(snapshot));
+        self.ring();
+    }
+
+    /// Control core: frees the snapshots that the worker has replaced.
+    pub fn reclaim(&self) {
+        while self.retired.pop().is_some() {}
+    }
+
+    /// Control core: sends mail. Errors: the queue is full; the mail is lost.
+    pub fn send(&self, mail: Mail) -> Result<(), QueueFull> {
+        self.mail.push(mail).map_err(|_| QueueFull)?;
+        self.ring();
+        Ok(())
+    }
+
+    /// Control core: the next event.
+    pub fn next_event(&self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    fn ring(&self) {
+        // one writer: the control core
+        let rung = self.doorbell.load(Acquire);
+        self.doorbell.store(rung + 1, Release);
+    }
+
+    /// Worker: the number of rings so far.
+    #[inline]
+    pub fn rings(&self) -> u64 {
+        self.doorbell.load(Acquire)
+    }
+
+    /// Worker: the newest snapshot, if there is one; `current` goes back to the control core in its place.
+    pub fn refresh(&self, current: &mut Arc<Snapshot>) -> bool {
+        // without room to send the old one back the new one waits, so that nothing is ever freed here
+        if self.retired.is_full() {
+            return false;
+        }
+        let Some(snapshot) = self.snapshots.pop() else { return false };
+        let old = std::mem::replace(current, snapshot);
+        let _freed_by_control = self.retired.push(old);
+        true
+    }
+
+    /// Worker: whether a snapshot waits.
+    pub fn has_snapshot(&self) -> bool {
+        !self.snapshots.is_empty()
+    }
+
+    /// Worker: the next mail.
+    pub fn next_mail(&self) -> Option<Mail> {
+        self.mail.pop()
+    }
+
+    /// Worker: tells the control core something. Errors: the queue is full; the event is lost.
+    pub fn tell(&self, event: Event) -> Result<(), QueueFull> {
+        self.events.push(event).map_err(|_| QueueFull)
+    }
+}

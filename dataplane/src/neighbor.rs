@@ -1,0 +1,287 @@
+//! Next hops and their Ethernet addresses: ARP and neighbour discovery behind one state machine.
+//!
+//! The control core owns the [`NeighborBook`]: which next hops are wanted, what was heard of them, when to ask
+//! again. Workers read the outcome from [`NeighborCells`], one word per next hop. States and times are those of
+//! RFC 4861 section 7.3 for both families, with one difference: a next hop in use is configured, so its entry never
+//! goes stale unasked; after [`REACHABLE_MS`] it is probed whether or not packets flow. Times are passed in.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::wire::Mac;
+
+mod cells;
+mod sighting;
+
+pub use cells::{NeighborCells, Resolution};
+pub use sighting::{Heard, Sighting};
+
+/// Time between two probes, ms (RFC 4861 section 10: RETRANS_TIMER).
+pub const RETRANS_MS: u64 = 1_000;
+/// Time that an answer is trusted, ms (RFC 4861 section 10: REACHABLE_TIME).
+pub const REACHABLE_MS: u64 = 30_000;
+/// Unanswered multicast or broadcast probes after which a next hop counts as failed
+/// (RFC 4861 section 10: MAX_MULTICAST_SOLICIT).
+pub const MAX_MULTICAST_PROBES: u32 = 3;
+/// Unanswered unicast probes after which an address is no longer used (RFC 4861 section 10: MAX_UNICAST_SOLICIT).
+pub const MAX_UNICAST_PROBES: u32 = 3;
+
+/// Index of a next hop, stable until it is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NeighborId(pub u32);
+
+/// Index of an L3 interface, in the order of the configuration's ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u16);
+
+/// The book has no room for another next hop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("next hop {ip} on link {}: the neighbour book is full, its limit is {capacity} entries", .link.0)]
+pub struct Full {
+    /// Link of the next hop.
+    pub link: LinkId,
+    /// Address of the next hop.
+    pub ip: IpAddr,
+    /// How many the book holds.
+    pub capacity: usize,
+}
+
+/// How much is known of a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighborState {
+    /// Asked, no answer yet; frames wait.
+    Incomplete,
+    /// Answered less than [`REACHABLE_MS`] ago.
+    Reachable,
+    /// Has an address that is being verified; frames are sent to it.
+    Probe,
+    /// Did not answer; frames are dropped, asking goes on.
+    Failed,
+}
+
+impl NeighborState {
+    /// Name in `lbctl neighbors`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NeighborState::Incomplete => "incomplete",
+            NeighborState::Reachable => "reachable",
+            NeighborState::Probe => "probe",
+            NeighborState::Failed => "failed",
+        }
+    }
+}
+
+/// A question that the control core must send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Where to send it.
+    pub link: LinkId,
+    /// Address that is asked for.
+    pub ip: IpAddr,
+    /// Station to ask; `None`: everyone (ARP) or the solicited-node group (ND).
+    pub unicast: Option<Mac>,
+}
+
+/// A next hop as `lbctl neighbors` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighborRow {
+    /// Its index.
+    pub id: NeighborId,
+    /// Where it is.
+    pub link: LinkId,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its station, if known and in use.
+    pub mac: Option<Mac>,
+    /// How much is known.
+    pub state: NeighborState,
+    /// Time in this state, ms.
+    pub since_ms: u64,
+    /// Probes sent since the last answer.
+    pub probes: u32,
+}
+
+/// What is remembered of a next hop.
+#[derive(Clone, Debug)]
+struct Entry {
+    link: LinkId,
+    ip: IpAddr,
+    state: NeighborState,
+    /// Some in Reachable and Probe, None in Incomplete and Failed.
+    mac: Option<Mac>,
+    /// When the state was entered; `None` until the first tick.
+    since_ms: Option<u64>,
+    /// When the next tick has something to do.
+    due_ms: u64,
+    /// Probes sent in this state.
+    sent: u32,
+    /// Probes sent since the last answer.
+    probes: u32,
+}
+
+impl Entry {
+    fn new(link: LinkId, ip: IpAddr) -> Self {
+        let state = NeighborState::Incomplete;
+        Self { link, ip, state, mac: None, since_ms: None, due_ms: 0, sent: 0, probes: 0 }
+    }
+
+    fn enter(&mut self, state: NeighborState, now_ms: u64) {
+        (self.state, self.since_ms, self.sent) = (state, Some(now_ms), 0);
+    }
+
+    fn resolution(&self) -> Resolution {
+        match (self.state, self.mac) {
+            (_, Some(mac)) => Resolution::Resolved(mac),
+            (NeighborState::Failed, None) => Resolution::Failed,
+            (_, None) => Resolution::Pending,
+        }
+    }
+
+    /// Moves on if its time has come, and gives the probe to send.
+    fn tick(&mut self, now_ms: u64) -> Option<Probe> {
+        self.since_ms.get_or_insert(now_ms);
+        if now_ms < self.due_ms {
+            return None;
+        }
+        if self.state == NeighborState::Reachable {
+            self.enter(NeighborState::Probe, now_ms);
+        } else if self.state == NeighborState::Probe && self.sent >= MAX_UNICAST_PROBES {
+            self.mac = None;
+            self.enter(NeighborState::Incomplete, now_ms);
+        } else if self.state == NeighborState::Incomplete && self.sent >= MAX_MULTICAST_PROBES {
+            self.enter(NeighborState::Failed, now_ms);
+        }
+        (self.sent, self.probes) = (self.sent.saturating_add(1), self.probes.saturating_add(1));
+        self.due_ms = now_ms.saturating_add(RETRANS_MS);
+        Some(Probe { link: self.link, ip: self.ip, unicast: self.mac })
+    }
+
+    /// Takes an address that has not been confirmed: used at once, verified by the next tick.
+    fn suspect(&mut self, now_ms: u64, mac: Mac) {
+        self.mac = Some(mac);
+        self.enter(NeighborState::Probe, now_ms);
+        self.due_ms = now_ms;
+    }
+
+    /// RFC 4861 section 7.2.3 for announcements, 7.2.5 for replies.
+    fn heard(&mut self, now_ms: u64, sighting: &Sighting) {
+        // a reply without an address confirms the one that is known
+        let Some(mac) = sighting.mac.or(self.mac) else { return };
+        match (sighting.how, self.mac) {
+            // someone else answers: the known address stays, but must be verified
+            (Heard::Reply { overrides: false } | Heard::Announcement { overrides: false }, Some(known))
+                if known != mac =>
+            {
+                if self.state == NeighborState::Reachable {
+                    self.suspect(now_ms, known);
+                }
+            }
+            (Heard::Reply { .. }, _) => {
+                self.mac = Some(mac);
+                self.probes = 0;
+                self.enter(NeighborState::Reachable, now_ms);
+                self.due_ms = now_ms.saturating_add(REACHABLE_MS);
+            }
+            (Heard::Announcement { .. }, Some(known)) if known == mac => {}
+            (Heard::Announcement { .. }, _) => self.suspect(now_ms, mac),
+        }
+    }
+}
+
+/// The next hops that are wanted; lives on the control core.
+#[derive(Debug)]
+pub struct NeighborBook {
+    cells: Arc<NeighborCells>,
+    /// By [`NeighborId`]; `None`: free.
+    entries: Vec<Option<Entry>>,
+    by_address: HashMap<(LinkId, IpAddr), NeighborId>,
+    free: Vec<NeighborId>,
+}
+
+impl NeighborBook {
+    /// A book for at most `capacity` next hops; 8 bytes each are taken at once.
+    pub fn new(capacity: usize) -> Self {
+        let cells = Arc::new(NeighborCells::new(capacity));
+        Self { cells, entries: Vec::new(), by_address: HashMap::new(), free: Vec::new() }
+    }
+
+    /// What workers read.
+    pub fn cells(&self) -> Arc<NeighborCells> {
+        Arc::clone(&self.cells)
+    }
+
+    /// The index of the next hop `ip` on `link`, the same as long as it is remembered. A new one is asked for at the
+    /// next tick.
+    ///
+    /// Errors: [`Full`]; nothing changed.
+    pub fn intern(&mut self, link: LinkId, ip: IpAddr) -> Result<NeighborId, Full> {
+        if let Some(id) = self.by_address.get(&(link, ip)) {
+            return Ok(*id);
+        }
+        let capacity = self.cells.capacity();
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None if self.entries.len() < capacity => {
+                self.entries.push(None);
+                NeighborId((self.entries.len() - 1) as u32)
+            }
+            None => return Err(Full { link, ip, capacity }),
+        };
+        if let Some(slot) = self.entries.get_mut(id.0 as usize) {
+            *slot = Some(Entry::new(link, ip));
+        }
+        self.by_address.insert((link, ip), id);
+        self.cells.set(id, Resolution::Pending);
+        Ok(id)
+    }
+
+    /// Forgets the next hops that `keep` refuses; their indices may be given out again.
+    ///
+    /// Call it once every worker has left the snapshots that use them.
+    pub fn retain(&mut self, keep: impl Fn(NeighborId) -> bool) {
+        for (id, slot) in (0..).map(NeighborId).zip(self.entries.iter_mut()) {
+            let Some(entry) = slot.take_if(|_| !keep(id)) else { continue };
+            self.by_address.remove(&(entry.link, entry.ip));
+            self.cells.set(id, Resolution::Pending);
+            self.free.push(id);
+        }
+    }
+
+    /// Takes in what was heard on a link. `true`: what workers see of the next hop changed. A station that is no
+    /// wanted next hop is ignored (RFC 4861 section 7.2.5).
+    pub fn heard(&mut self, now_ms: u64, sighting: &Sighting) -> bool {
+        let Some(id) = self.by_address.get(&(sighting.link, sighting.ip)) else { return false };
+        let Some(Some(entry)) = self.entries.get_mut(id.0 as usize) else { return false };
+        entry.heard(now_ms, sighting);
+        self.cells.set(*id, entry.resolution())
+    }
+
+    /// Moves every next hop on whose time has come, and appends the probes to send now to `out`.
+    ///
+    /// Cost: one pass over the book. At most one step and one probe per next hop, however late the call is.
+    pub fn tick(&mut self, now_ms: u64, out: &mut Vec<Probe>) {
+        for (id, slot) in (0..).map(NeighborId).zip(self.entries.iter_mut()) {
+            let Some(entry) = slot else { continue };
+            out.extend(entry.tick(now_ms));
+            self.cells.set(id, entry.resolution());
+        }
+    }
+
+    /// Every next hop, by index.
+    pub fn rows(&self, now_ms: u64) -> Vec<NeighborRow> {
+        let row = |(id, entry): (u32, &Entry)| NeighborRow {
+            id: NeighborId(id),
+            link: entry.link,
+            ip: entry.ip,
+            mac: entry.mac,
+            state: entry.state,
+            since_ms: entry.since_ms.map_or(0, |since| now_ms.saturating_sub(since)),
+            probes: entry.probes,
+        };
+        (0..).zip(&self.entries).filter_map(|(id, entry)| Some((id, entry.as_ref()?))).map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Taking in: a burst is parsed, every line that it will need is fetched ahead, then packet after packet goes its way.
+
+use arrayvec::ArrayVec;
+
+use crate::conn::{ConnKey, Key4, Key6, Probe};
+use crate::drop_reason::DropReason;
+use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo};
+use crate::parse::{Flow, Net, Parsed, parse};
+use crate::wire::ethernet;
+use crate::worker::Worker;
+
+/// The key of a client's packet.
+#[inline]
+fn key<K: ConnKey>(flow: &Flow<K::Address>) -> K {
+    K::new(flow.src, flow.src_port, flow.dst, flow.dst_port)
+}
+
+impl<I: PacketIo> Worker<I> {
+    /// One burst from this worker's queue of `device`. Returns its size.
+    pub(crate) fn receive_from(&mut self, device: DeviceId) -> usize {
+        let mut burst = Burst::new();
+        self.io.rx(device, &mut burst);
+        if burst.is_empty() {
+            return 0;
+        }
+        let received = &self.counters.devices[usize::from(device.0)];
+        received.rx_packets.add(burst.len() as u64);
+        received.rx_bytes.add(burst.iter().map(|frame| frame.bytes().len()).sum::<usize>() as u64);
+        let steered = self.setup.workers == 1 || self.setup.devices[usize::from(device.0)].rss;
+        self.process(burst, steered)
+    }
+
+    /// One burst from the other workers. Returns its size.
+    pub(crate) fn receive_handed_over(&mut self) -> usize {
+        if self.setup.workers == 1 {
+            return 0;
+        }
+        let mut burst = Burst::new();
+        self.io.take_over(&mut burst);
+        self.counters.own.taken_over.add(burst.len() as u64);
+        self.process(burst, true)
+    }
+
+    /// `steered`: flows in it are this worker's own.
+    fn process(&mut self, mut burst: Burst<I::Packet>, steered: bool) -> usize {
+        let frames = burst.len();
+        let mut parsed = ArrayVec::<Result<Parsed, DropReason>, BURST>::new();
+        let mut probes = ArrayVec::<Probe, BURST>::new();
+        for frame in &burst {
+            let result = parse(frame.bytes());
+            probes.push(self.fetch_ahead(&result));
+            parsed.push(result);
+        }
+        for (parsed, probe) in parsed.iter().zip(&probes) {
+            self.fetch_spilled(parsed, *probe);
+        }
+        for ((frame, parsed), probe) in burst.drain(..).zip(&parsed).zip(&probes) {
+            match parsed {
+                Ok(parsed) => self.dispatch(frame, parsed, *probe, steered),
+                Err(reason) => self.counters.drop_packet(*reason),
+            }
+        }
+        frames
+    }
+
+    #[inline]
+    fn fetch_ahead(&self, parsed: &Result<Parsed, DropReason>) -> Probe {
+        match parsed {
+            Ok(Parsed { net: Net::Flow4(flow), .. }) => {
+                let probe = self.tables.v4.probe(&key::<Key4>(flow), flow.protocol as u8);
+                self.tables.v4.prefetch(probe);
+                probe
+            }
+            Ok(Parsed { net: Net::Flow6(flow), .. }) => {
+                let probe = self.tables.v6.probe(&key::<Key6>(flow), flow.protocol as u8);
+                self.tables.v6.prefetch(probe);
+                probe
+            }
+            _ => Probe::default(),
+        }
+    }
+
+    /// By now the first lines of the burst are here: those that point elsewhere fetch their second line.
+    #[inline]
+    fn fetch_spilled(&self, parsed: &Result<Parsed, DropReason>, probe: Probe) {
+        match parsed {
+            Ok(Parsed { net: Net::Flow4(flow), .. }) => {
+                self.tables.v4.prefetch_spilled(&key::<Key4>(flow), flow.protocol as u8, probe);
+            }
+            Ok(Parsed { net: Net::Flow6(flow), .. }) => {
+                self.tables.v6.prefetch_spilled(&key::<Key6>(flow), flow.protocol as u8, probe);
+            }
+            _ => {}
+        }
+    }
+
+    fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, steered: bool) {
+        let device = frame.device();
+        let to_us = frame.bytes().starts_with(&self.setup.devices[usize::from(device.0)].mac);
+        let to_group = frame.bytes().first().is_some_and(|first| first & 1 != 0);
+        if !to_us && !to_group {
+            return self.counters.drop_packet(DropReason::NotOurMac);
+        }
+        // a VLAN without a port is another network: nothing of it passes, flows to a VIP included
+        let Some(link) = self.snapshot.link(device, parsed.vlan) else {
+            return self.counters.drop_packet(DropReason::VlanUnknown);
+        };
+        match &parsed.net {
+            // RFC 1812 section 5.3.4: a unicast packet does not come in a broadcast frame
+            Net::Flow4(flow) if to_us => self.flow::<Key4>(frame, parsed, flow, probe, steered),
+            Net::Flow6(flow) if to_us => self.flow::<Key6>(frame, parsed, flow, probe, steered),
+            _ => self.local(frame, parsed, link, steered),
+        }
+    }
+
+    /// MAC address that a frame came from.
+    pub(crate) fn source(frame: &I::Packet) -> [u8; 6] {
+        ethernet::source(frame.bytes()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,202 @@
+//! A worker: one core's share of the director.
+//!
+//! This file holds the turn; every step of it has a file of its own: [`crate::receive`], [`crate::flow`],
+//! [`crate::forward`], [`crate::local`], [`crate::transmit`], [`crate::post`].
+
+use std::sync::Arc;
+
+use crate::conn::table::NoMemory;
+use crate::conn::{HashKey, Key4, Key6, Table, Tick};
+use crate::counters::WorkerCounters;
+use crate::io::{Burst, DeviceId, PacketIo, WorkerId};
+use crate::mailbox::{Listing, Mailbox};
+use crate::setup::{Setup, WorkerSeed};
+use crate::snapshot::Snapshot;
+use crate::transmit::{Budget, Waiting};
+
+/// Lines that the sweep visits in a turn with packets: bounds the pause that it makes.
+const SWEEP_BUSY: u32 = 32;
+/// Lines that it visits in a turn without packets, when nobody waits.
+const SWEEP_IDLE: u32 = 1024;
+/// Time for one pass of the sweep over the whole table, ns: how late an entry may be removed.
+const SWEEP_PASS_NS: u64 = 1_000_000_000;
+
+/// Both connection tables of a worker.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub v4: Table<Key4>,
+    pub v6: Table<Key6>,
+    pub max: u32,
+}
+
+impl Tables {
+    pub fn len(&self) -> u32 {
+        self.v4.len() + self.v6.len()
+    }
+}
+
+/// One core's share of the director. Owned by its thread; shares only what [`crate::counters`] and
+/// [`crate::mailbox`] hold.
+pub struct Worker<I: PacketIo> {
+    pub(crate) id: WorkerId,
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) io: I,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) all_counters: Vec<Arc<WorkerCounters>>,
+    pub(crate) tables: Tables,
+    /// Frames to be sent, by device.
+    pub(crate) out: Vec<Burst<I::Packet>>,
+    /// Frames to be handed over, by worker.
+    pub(crate) hand: Vec<Burst<I::Packet>>,
+    pub(crate) waiting: Waiting<I::Packet>,
+    pub(crate) errors: Budget,
+    /// Identification of the latest ICMP error.
+    pub(crate) error_id: u16,
+    pub(crate) now_ns: u64,
+    pub(crate) now: Tick,
+    pub(crate) listing: Option<Listing>,
+    rings_seen: u64,
+    swept_ns: u64,
+}
+
+impl<I: PacketIo> Worker<I> {
+    /// A worker with empty tables.
+    ///
+    /// Errors: no memory for the tables.
+    pub fn new(seed: WorkerSeed, io: I) -> Result<Self, NoMemory> {
+        let setup = seed.setup;
+        let max = setup.connections_per_worker;
+        let secret = HashKey::random();
+        Ok(Self {
+            id: seed.id,
+            io,
+            snapshot: seed.snapshot,
+            mailbox: seed.mailbox,
+            counters: seed.counters[usize::from(seed.id.0)].clone(),
+            all_counters: seed.counters,
+            tables: Tables { v4: Table::new(max, secret)?, v6: Table::new(max, secret)?, max },
+            out: setup.devices.iter().map(|_| Burst::new()).collect(),
+            hand: (0..setup.workers).map(|_| Burst::new()).collect(),
+            waiting: Waiting::new(setup.neighbor_queue),
+            errors: Budget::default(),
+            error_id: 0,
+            now_ns: 0,
+            now: Tick::from_ns(0),
+            listing: None,
+            rings_seen: 0,
+            swept_ns: 0,
+            setup,
+        })
+    }
+
+    /// One turn: configuration, packets of every queue, sending, upkeep. Returns the number of packets taken in.
+    ///
+    /// `now_ns`: time since any fixed point, ns, never going back.
+    pub fn turn(&mut self, now_ns: u64) -> usize {
+        (self.now_ns, self.now) = (now_ns, Tick::from_ns(now_ns));
+        self.refresh();
+        let mut packets = 0;
+        for device in 0..self.setup.devices.len() {
+            packets += self.receive_from(DeviceId(device as u16));
+        }
+        packets += self.receive_handed_over();
+        self.release_waiting();
+        self.flush();
+        self.upkeep(packets);
+        packets
+    }
+
+    /// Picks up a new snapshot and mail, if the doorbell rang.
+    fn refresh(&mut self) {
+        let rings = self.mailbox.rings();
+        if rings != self.rings_seen {
+            if self.mailbox.refresh(&mut self.snapshot) {
+                self.counters.own.generation.set(self.snapshot.generation);
+            }
+            self.read_mail();
+            // a snapshot that could not be taken, or mail that was left, is looked for again next turn
+            if !self.mailbox.has_snapshot() {
+                self.rings_seen = rings;
+            }
+        }
+        if self.listing.is_some() {
+            self.continue_listing();
+        }
+    }
+
+    /// Expiry and the counters that describe the turn.
+    fn upkeep(&mut self, packets: usize) {
+        let counters = &self.counters;
+        counters.own.turns.add(1);
+        if packets > 0 {
+            counters.own.busy_turns.add(1);
+        }
+        let limit = if packets > 0 { SWEEP_BUSY } else { SWEEP_IDLE };
+        let elapsed = self.now_ns.saturating_sub(self.swept_ns).min(SWEEP_PASS_NS);
+        let due = |lines: u32| (u64::from(lines) * elapsed / SWEEP_PASS_NS) as u32;
+        let (due4, due6) = (due(self.tables.v4.lines()), due(self.tables.v6.lines()));
+        if due4.max(due6) > 0 {
+            let gone = |meta: crate::conn::Meta| {
+                let dest = &counters.dests[meta.dest().0 as usize];
+                dest.total.down();
+                if meta.active() {
+                    dest.active.down();
+                }
+                counters.own.expired.add(1);
+            };
+            if !self.tables.v4.is_empty() {
+                self.tables.v4.sweep(due4.min(limit), self.now, |_, meta| gone(meta));
+            }
+            if !self.tables.v6.is_empty() {
+                self.tables.v6.sweep(due6.min(limit), self.now, |_, meta| gone(meta));
+            }
+            self.swept_ns = self.now_ns;
+        }
+        counters.own.connections.set(u64::from(self.tables.len()));
+        counters.own.held.set(
+            (self.waiting.len() + self.out.iter().chain(&self.hand).map(|burst| burst.len()).sum::<usize>())
+                as u64,
+        );
+    }
+
+    /// Whether a listing of connections is under way.
+    pub fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
+    /// The worker's queues, for tests and benchmarks that put frames in.
+    pub fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// The same worker on other queues; frames that were still to be sent are dropped.
+    pub fn with_io<J: PacketIo>(self, io: J) -> Worker<J> {
+        Worker {
+            id: self.id,
+            io,
+            snapshot: self.snapshot,
+            mailbox: self.mailbox,
+            counters: self.counters,
+            all_counters: self.all_counters,
+            tables: self.tables,
+            out: self.setup.devices.iter().map(|_| Burst::new()).collect(),
+            hand: (0..self.setup.workers).map(|_| Burst::new()).collect(),
+            waiting: Waiting::new(self.setup.neighbor_queue),
+            errors: self.errors,
+            error_id: self.error_id,
+            now_ns: self.now_ns,
+            now: self.now,
+            listing: self.listing,
+            rings_seen: self.rings_seen,
+            swept_ns: self.swept_ns,
+            setup: self.setup,
+        }
+    }
+
+    /// The worker's mailbox, for what runs beside the turn.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+}

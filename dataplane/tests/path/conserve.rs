@@ -1,0 +1,62 @@
+//! Packets are conserved, whatever comes.
+
+use proptest::prelude::*;
+
+use crate::frames::{ACK, SYN, arp, from_client, icmp, segment, server_mac, tcp, udp};
+use crate::lab::{Lab, web};
+
+/// Frames of every kind, then damaged.
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let whole = prop_oneof![
+        (0u16..50, prop_oneof![Just(SYN), Just(ACK), any::<u8>()])
+            .prop_map(|(port, flags)| segment(port, flags)),
+        (0u16..9).prop_map(|port| from_client("192.168.150.1", "192.168.150.100", 17, &udp(port, 80, 10))),
+        Just(from_client("192.168.150.1", "192.168.150.11", 1, &icmp(vec![8, 0, 0, 0, 0, 1, 0, 1]))),
+        Just(from_client("fd00:150::1", "fd00:150::11", 6, &tcp(1, 80, SYN, 0))),
+        Just(arp(1, [0xff; 6], (server_mac(1), [192, 168, 150, 1]), ([0; 6], [192, 168, 150, 100]))),
+        prop::collection::vec(any::<u8>(), 0..200),
+    ];
+    (whole, any::<prop::sample::Index>(), any::<u8>(), 0u8..4).prop_map(|(mut bytes, at, value, damage)| {
+        match damage {
+            0 if !bytes.is_empty() => {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            1 => bytes.truncate(at.index(bytes.len() + 1)),
+            _ => {}
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 96 }, ..ProptestConfig::default() })]
+
+    #[test]
+    fn received_and_originated_is_sent_delivered_held_or_dropped(
+        frames in prop::collection::vec(frame(), 1..300),
+        workers in 1u16..4,
+        room in prop_oneof![Just(usize::MAX), 0usize..100],
+        cold: bool,
+    ) {
+        let text = format!("{}{}", crate::lab::BASE, web("rr", &[(12, 1), (13, 1)]));
+        let mut lab = Lab::of(&text, workers);
+        if !cold {
+            lab = lab.resolved();
+        }
+        let before = lab.director.totals();
+        lab.workers.iter_mut().for_each(|worker| worker.io_mut().room = room);
+        for frame in &frames {
+            lab.put(frame);
+        }
+        lab.settle();
+        lab.wait(200);
+        let totals = lab.director.totals();
+        prop_assert_eq!(totals.rx - before.rx, frames.len() as u64);
+        prop_assert_eq!(totals.rx + totals.originated, totals.tx + totals.delivered + totals.dropped + totals.held, "{:?} {:?}", totals, lab.drops());
+        let sent = lab.workers.iter_mut().map(|worker| worker.io_mut().sent[0].len() as u64).sum::<u64>();
+        prop_assert!(sent <= totals.tx);
+        let (active, inactive) = lab.counts().iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+        prop_assert_eq!(active + inactive, lab.connections().len() as u64, "every connection is counted at its server");
+    }
+}

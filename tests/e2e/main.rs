@@ -1,0 +1,41 @@
+//! End-to-end tests: lbd between a real client and real servers, in network namespaces.
+//!
+//! One file per topic. `tests/run` builds lbd in release mode and runs this with `SLUICE_BIN` set.
+
+mod api;
+mod forwarding;
+mod ipv6;
+mod load;
+mod malformed;
+mod process;
+mod reconfigure;
+mod schedulers;
+mod wire;
+
+use std::process::ExitCode;
+
+use lb_tests::{case, lab};
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One at a time: the machine's cores are the labs', and some tests measure.
+    arguments.test_threads = Some(1);
+    let missing = case::missing();
+    if missing.is_none() {
+        lab::remove_stale();
+    }
+    let topics = [
+        forwarding::cases(),
+        schedulers::cases(),
+        wire::cases(),
+        ipv6::cases(),
+        malformed::cases(),
+        reconfigure::cases(),
+        load::cases(),
+        api::cases(),
+        process::cases(),
+    ];
+    let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
