@@ -53,10 +53,34 @@ pub const VLAN: Bounds = Bounds::new(1, 4094);
 pub const MTU: Bounds = Bounds::new(576, 9000);
 /// Smallest `mtu` of a port with an IPv6 address, bytes. Source: RFC 8200 section 5.
 pub const MTU_MIN_IPV6: u16 = 1280;
-/// TCP or UDP port of a service. Port 0 means "every port" in IPVS, which is not offered.
+/// Port of a server, and of each end of a range of ports.
 pub const L4_PORT: Bounds = Bounds::new(1, 65_535);
+/// `port` of a service. 0 is every port, as in IPVS, and needs persistence.
+pub const SERVICE_PORT: Bounds = Bounds::new(0, 65_535);
+/// Firewall mark. Source: linux/skbuff.h, a `u32`; 0 is no mark.
+pub const MARK: Bounds = Bounds::new(1, u32::MAX);
+/// Rules in `[[marks]]`: they are gone through one by one for packets of new connections.
+pub const MARK_RULES: usize = 4096;
+/// `mss` of a service, bytes: what every host takes (RFC 9293 section 3.7.1) to what fits an IPv4 packet.
+pub const MSS: Bounds = Bounds::new(536, 65_495);
+/// `max_connections` of a service; 0: no limit.
+pub const SERVICE_CONNECTIONS: Bounds = Bounds::new(0, MAX_CONNECTIONS.max);
+/// `conn_reuse_mode`: two bits. Source: Documentation/networking/ipvs-sysctl.rst.
+pub const CONN_REUSE_MODE: Bounds = Bounds::new(0, 3);
+/// `secure_tcp`. Source: Documentation/networking/ipvs-sysctl.rst.
+pub const SECURE_TCP: Bounds = Bounds::new(0, 3);
 /// Weight of a server. Source: ipvsadm(8), `--weight`.
 pub const WEIGHT: Bounds = Bounds::new(0, 65_535);
+/// `upper_threshold` and `lower_threshold` of a server, connections. ipvsadm 1.31 takes what an `int` holds.
+pub const THRESHOLD: Bounds = Bounds::new(0, i32::MAX as u32);
+/// `persistence.timeout` of a service. Source: ipvsadm(8): whole seconds, at most 31 days.
+pub const MIN_PERSISTENCE: Duration = Duration::from_secs(1);
+/// Longest `persistence.timeout`: 31 days.
+pub const MAX_PERSISTENCE: Duration = Duration::from_secs(31 * 24 * 3600);
+/// `persistence.prefix`, bits, of an IPv4 VIP.
+pub const PREFIX_IPV4: Bounds = Bounds::new(0, 32);
+/// `persistence.prefix`, bits, of an IPv6 VIP.
+pub const PREFIX_IPV6: Bounds = Bounds::new(0, 128);
 /// Shortest timeout: a quarter of a second, a few turns of the expiry's coarse tick.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest timeout: 18 h, which a 16-bit count of seconds (65,535) still holds.

@@ -5,10 +5,14 @@
 
 use std::net::IpAddr;
 
+use crate::address::{IpPrefix, PortRange, ServiceAddress};
+use crate::forwarding::Forwarding;
+use crate::mark::MarkRule;
 use crate::model::{
-    Appliance, Device, Forwarding, IfAddr, Limits, Model, Port, Protocol, Scheduler, Server, Service,
-    ServiceTimeouts, Timeouts,
+    Appliance, Device, IfAddr, Limits, Model, Persistence, Port, Protocol, Scheduler, SchedulerFlags, Server,
+    Service, ServiceTimeouts, Timeouts,
 };
+use crate::policy::{Policy, ServicePolicy};
 
 /// Draft of a [`Model`]. A scalar that could not be read holds its default.
 #[derive(Clone, Debug)]
@@ -18,7 +22,9 @@ pub(crate) struct Draft {
     pub workers: Option<Vec<Option<u16>>>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    pub policy: Policy,
     pub ports: Option<Vec<DraftPort>>,
+    pub marks: Vec<DraftMark>,
     pub services: Vec<DraftService>,
 }
 
@@ -37,20 +43,142 @@ pub(crate) struct DraftPort {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DraftService {
     pub name: Option<String>,
-    pub vip: Option<IpAddr>,
-    pub port: Option<u16>,
-    pub protocol: Option<Protocol>,
+    pub address: DraftAddress,
     pub scheduler: Option<Scheduler>,
+    pub scheduler_flags: Option<SchedulerFlags>,
     pub forwarding: Option<Forwarding>,
     pub timeouts: ServiceTimeouts,
+    pub persistence: Option<Option<Persistence>>,
+    pub one_packet: Option<bool>,
+    pub policy: ServicePolicy,
     pub servers: Vec<DraftServer>,
+}
+
+/// Draft of a [`ServiceAddress`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum DraftAddress {
+    /// Not even which kind it is could be read.
+    #[default]
+    Unknown,
+    /// Addresses and ports; where they are one each, an exact one.
+    Packet { vips: Option<IpPrefix>, ports: Option<PortRange>, protocol: Option<Protocol> },
+    /// A mark.
+    Mark { mark: Option<u32>, ipv6: Option<bool> },
+}
+
+/// Draft of a [`MarkRule`]. The default is a rule of which nothing could be read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DraftMark {
+    pub value: Option<u32>,
+    pub source: Option<Option<IpPrefix>>,
+    pub destination: Option<Option<IpPrefix>>,
+    pub protocol: Option<Option<Protocol>>,
+    pub source_ports: Option<Option<PortRange>>,
+    pub ports: Option<Option<PortRange>>,
+    pub port: Option<Option<String>>,
+    pub vlan: Option<Option<u16>>,
+}
+
+impl DraftAddress {
+    /// The address, when all of it could be read.
+    pub fn whole(self) -> Option<ServiceAddress> {
+        match self {
+            Self::Unknown => None,
+            Self::Packet { vips, ports, protocol } => Some(ServiceAddress::of(vips?, ports?, protocol?)),
+            Self::Mark { mark, ipv6 } => Some(ServiceAddress::Mark { mark: mark?, ipv6: ipv6? }),
+        }
+    }
+
+    /// The virtual addresses; `None`: none could be read, or it is a mark.
+    pub fn vips(self) -> Option<IpPrefix> {
+        match self {
+            Self::Packet { vips, .. } => vips,
+            Self::Unknown | Self::Mark { .. } => None,
+        }
+    }
+
+    /// The protocol; `None`: none could be read, or it is a mark.
+    pub fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Packet { protocol, .. } => protocol,
+            Self::Unknown | Self::Mark { .. } => None,
+        }
+    }
+
+    /// See [`ServiceAddress::port`].
+    pub fn port(self) -> Option<u16> {
+        match self {
+            Self::Unknown => None,
+            Self::Packet { ports, .. } => ports.map(|ports| ports.single().unwrap_or(0)),
+            Self::Mark { .. } => Some(0),
+        }
+    }
+
+    /// See [`ServiceAddress::is_ipv6`].
+    pub fn is_ipv6(self) -> Option<bool> {
+        match self {
+            Self::Unknown => None,
+            Self::Packet { vips, .. } => vips.map(|vips| vips.network().is_ipv6()),
+            Self::Mark { ipv6, .. } => ipv6,
+        }
+    }
+}
+
+impl From<ServiceAddress> for DraftAddress {
+    fn from(address: ServiceAddress) -> Self {
+        match address {
+            ServiceAddress::Vip { vip, port, protocol } => Self::Packet {
+                vips: Some(IpPrefix::host(vip)),
+                ports: Some(PortRange::one(port)),
+                protocol: Some(protocol),
+            },
+            ServiceAddress::Range { vips, ports, protocol } => {
+                Self::Packet { vips: Some(vips), ports: Some(ports), protocol: Some(protocol) }
+            }
+            ServiceAddress::Mark { mark, ipv6 } => Self::Mark { mark: Some(mark), ipv6: Some(ipv6) },
+        }
+    }
+}
+
+impl DraftMark {
+    fn finish(self) -> Option<MarkRule> {
+        Some(MarkRule {
+            value: self.value?,
+            source: self.source?,
+            destination: self.destination?,
+            protocol: self.protocol?,
+            source_ports: self.source_ports?,
+            ports: self.ports?,
+            port: self.port?,
+            vlan: self.vlan?,
+        })
+    }
+}
+
+impl From<&MarkRule> for DraftMark {
+    fn from(rule: &MarkRule) -> Self {
+        Self {
+            value: Some(rule.value),
+            source: Some(rule.source),
+            destination: Some(rule.destination),
+            protocol: Some(rule.protocol),
+            source_ports: Some(rule.source_ports),
+            ports: Some(rule.ports),
+            port: Some(rule.port.clone()),
+            vlan: Some(rule.vlan),
+        }
+    }
 }
 
 /// Draft of a [`Server`]. The default is a server of which nothing could be read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DraftServer {
     pub address: Option<IpAddr>,
+    pub port: Option<u16>,
     pub weight: Option<u32>,
+    pub forwarding: Option<Forwarding>,
+    pub upper_threshold: Option<u32>,
+    pub lower_threshold: Option<u32>,
 }
 
 impl Draft {
@@ -61,7 +189,9 @@ impl Draft {
             appliance: Appliance { workers, ..self.appliance },
             limits: self.limits,
             timeouts: self.timeouts,
+            policy: self.policy,
             ports: self.ports?.into_iter().map(DraftPort::finish).collect::<Option<_>>()?,
+            marks: self.marks.into_iter().map(DraftMark::finish).collect::<Option<_>>()?,
             services: self.services.into_iter().map(DraftService::finish).collect::<Option<_>>()?,
         })
     }
@@ -84,12 +214,14 @@ impl DraftService {
     fn finish(self) -> Option<Service> {
         Some(Service {
             name: self.name?,
-            vip: self.vip?,
-            port: self.port?,
-            protocol: self.protocol?,
+            address: self.address.whole()?,
             scheduler: self.scheduler?,
+            scheduler_flags: self.scheduler_flags?,
             forwarding: self.forwarding?,
             timeouts: self.timeouts,
+            persistence: self.persistence?,
+            one_packet: self.one_packet?,
+            policy: self.policy,
             servers: self.servers.into_iter().map(DraftServer::finish).collect::<Option<_>>()?,
         })
     }
@@ -97,7 +229,14 @@ impl DraftService {
 
 impl DraftServer {
     fn finish(self) -> Option<Server> {
-        Some(Server { address: self.address?, weight: self.weight? })
+        Some(Server {
+            address: self.address?,
+            port: self.port?,
+            weight: self.weight?,
+            forwarding: self.forwarding?,
+            upper_threshold: self.upper_threshold?,
+            lower_threshold: self.lower_threshold?,
+        })
     }
 }
 
@@ -108,7 +247,9 @@ impl From<&Model> for Draft {
             workers: Some(model.appliance.workers.iter().copied().map(Some).collect()),
             limits: model.limits.clone(),
             timeouts: model.timeouts,
+            policy: model.policy,
             ports: Some(model.ports.iter().map(DraftPort::from).collect()),
+            marks: model.marks.iter().map(DraftMark::from).collect(),
             services: model.services.iter().map(DraftService::from).collect(),
         }
     }
@@ -129,15 +270,24 @@ impl From<&Port> for DraftPort {
 
 impl From<&Service> for DraftService {
     fn from(service: &Service) -> Self {
-        let server = |s: &Server| DraftServer { address: Some(s.address), weight: Some(s.weight) };
+        let server = |s: &Server| DraftServer {
+            address: Some(s.address),
+            port: Some(s.port),
+            weight: Some(s.weight),
+            forwarding: Some(s.forwarding),
+            upper_threshold: Some(s.upper_threshold),
+            lower_threshold: Some(s.lower_threshold),
+        };
         Self {
             name: Some(service.name.clone()),
-            vip: Some(service.vip),
-            port: Some(service.port),
-            protocol: Some(service.protocol),
+            address: service.address.into(),
             scheduler: Some(service.scheduler),
+            scheduler_flags: Some(service.scheduler_flags),
             forwarding: Some(service.forwarding),
             timeouts: service.timeouts,
+            persistence: Some(service.persistence),
+            one_packet: Some(service.one_packet),
+            policy: service.policy,
             servers: service.servers.iter().map(server).collect(),
         }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bounds::{self, Bounds};
+use crate::edit::TimeoutsEdit;
 use crate::model::{Appliance, HugePages, Idle, Limits, Protocol, ServiceTimeouts, Timeouts};
 
 /// A number of [`Limits`].
@@ -58,22 +59,33 @@ macro_rules! timeout {
     };
 }
 
-pub(crate) const TIMEOUTS: [TimeoutField; 6] = [
+pub(crate) const TIMEOUTS: [TimeoutField; 15] = [
     timeout!(tcp_established),
+    timeout!(tcp_syn_sent),
     timeout!(tcp_syn_recv),
     timeout!(tcp_fin_wait),
     timeout!(tcp_time_wait),
     timeout!(tcp_close),
+    timeout!(tcp_close_wait),
+    timeout!(tcp_synack),
     timeout!(udp),
+    timeout!(sctp_init),
+    timeout!(sctp_handshake),
+    timeout!(sctp_established),
+    timeout!(sctp_shutdown),
+    timeout!(sctp_rejected),
+    timeout!(sctp_closed),
 ];
 
 /// A duration of [`ServiceTimeouts`].
 pub(crate) struct ServiceTimeoutField {
     pub key: &'static str,
-    /// Services of the other protocol must not set it: it would do nothing.
+    /// Services of another protocol must not set it: it would do nothing.
     pub protocol: Protocol,
     pub get: fn(&ServiceTimeouts) -> Option<Duration>,
     pub set: fn(&mut ServiceTimeouts, Option<Duration>),
+    pub edit: fn(&TimeoutsEdit) -> Option<Option<Duration>>,
+    pub put: fn(&mut TimeoutsEdit, Option<Option<Duration>>),
 }
 
 macro_rules! service_timeout {
@@ -83,19 +95,34 @@ macro_rules! service_timeout {
             protocol: Protocol::$protocol,
             get: |t| t.$field,
             set: |t, v| t.$field = v,
+            edit: |t| t.$field,
+            put: |t, v| t.$field = v,
         }
     };
 }
 
-pub(crate) const SERVICE_TIMEOUTS: [ServiceTimeoutField; 4] = [
+pub(crate) const SERVICE_TIMEOUTS: [ServiceTimeoutField; 15] = [
     service_timeout!(tcp_established, Tcp),
+    service_timeout!(tcp_syn_sent, Tcp),
     service_timeout!(tcp_syn_recv, Tcp),
     service_timeout!(tcp_fin_wait, Tcp),
+    service_timeout!(tcp_time_wait, Tcp),
+    service_timeout!(tcp_close, Tcp),
+    service_timeout!(tcp_close_wait, Tcp),
+    service_timeout!(tcp_synack, Tcp),
     service_timeout!(udp, Udp),
+    service_timeout!(sctp_init, Sctp),
+    service_timeout!(sctp_handshake, Sctp),
+    service_timeout!(sctp_established, Sctp),
+    service_timeout!(sctp_shutdown, Sctp),
+    service_timeout!(sctp_rejected, Sctp),
+    service_timeout!(sctp_closed, Sctp),
 ];
 
 /// Port's default `mtu`, bytes. Source: RFC 894.
 pub(crate) const DEFAULT_MTU: u16 = 1500;
+/// Service's default `persistence.timeout`. Source: ipvsadm(8), `--persistent`.
+pub(crate) const DEFAULT_PERSISTENCE: Duration = Duration::from_secs(300);
 /// Server's default `weight`. Source: ipvsadm(8).
 pub(crate) const DEFAULT_WEIGHT: u32 = 1;
 
@@ -130,16 +157,25 @@ impl Default for Limits {
     }
 }
 
-/// IPVS's defaults. Source: `tcp_timeouts`, `udp_timeouts` of `ip_vs_proto_tcp.c` and `ip_vs_proto_udp.c`.
+/// IPVS's defaults. Source: `tcp_timeouts`, `udp_timeouts` and `sctp_timeouts`.
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
             tcp_established: Duration::from_secs(900),
+            tcp_syn_sent: Duration::from_secs(120),
             tcp_syn_recv: Duration::from_secs(60),
             tcp_fin_wait: Duration::from_secs(120),
             tcp_time_wait: Duration::from_secs(120),
             tcp_close: Duration::from_secs(10),
+            tcp_close_wait: Duration::from_secs(60),
+            tcp_synack: Duration::from_secs(120),
             udp: Duration::from_secs(300),
+            sctp_init: Duration::from_secs(4),
+            sctp_handshake: Duration::from_secs(61),
+            sctp_established: Duration::from_secs(900),
+            sctp_shutdown: Duration::from_secs(61),
+            sctp_rejected: Duration::from_secs(4),
+            sctp_closed: Duration::from_secs(61),
         }
     }
 }

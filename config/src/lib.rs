@@ -7,6 +7,7 @@
 //!
 //! - [`parse`] and [`load`]: text to Model, or all [`Faults`] at once, each with line, column and TOML path
 //! - [`to_toml`]: Model to text; what was written reads back as an equal Model
+//! - [`warnings`]: what is allowed and yet unlikely to be meant
 //! - [`edit`]: the changes an operator makes by command, each checked as a file is
 //! - [`diff`](fn@diff): what changed between two Models, and whether that needs a restart
 //! - [`bounds`]: every numeric limit
@@ -18,6 +19,7 @@
 //! Limits: pure data; only [`load`] touches the outside, and it reads one file.
 #![forbid(unsafe_code)]
 
+mod address;
 pub mod bounds;
 mod check;
 mod device;
@@ -27,21 +29,32 @@ pub mod duration;
 pub mod edit;
 mod fault;
 mod fields;
+mod forwarding;
 mod ifaddr;
 mod load;
+mod mark;
 pub mod model;
 mod path;
+mod persistence;
+mod policy;
 mod read;
+mod scheduler;
 mod text;
+mod warning;
 mod write;
 
+pub use address::{IpPrefix, PortRange, ServiceAddress};
 pub use diff::{Change, FieldChange, diff};
-pub use edit::ServiceRef;
+pub use edit::{ServerRef, ServiceRef};
 pub use fault::{Fault, Faults, LoadError};
-pub use load::{load, parse};
+pub use forwarding::*;
+pub use load::{load, load_with_warnings, parse, parse_with_warnings};
+pub use mark::MarkRule;
 pub use model::*;
+pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reuse, ServicePolicy};
 pub use text::ValueError;
-pub use write::to_toml;
+pub use warning::{Warning, warnings};
+pub use write::{services_to_toml, to_toml};
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::bounds::FILE_LEN;
@@ -11,19 +12,34 @@ use crate::check::check;
 use crate::fault::{Faults, LoadError, Problems};
 use crate::model::Model;
 use crate::read::document;
+use crate::warning::{self, Warning};
 
 /// Reads and checks a configuration.
 ///
 /// Errors: every fault of the text at once. Where the text is no TOML, the faults are those of syntax alone: what
 /// the rest means is not known then.
 pub fn parse(text: &str) -> Result<Model, Faults> {
+    read(text).map(|(model, _)| model)
+}
+
+/// As [`parse`], and what is unlikely to be meant, in the order of the text.
+///
+/// Errors: as [`parse`].
+pub fn parse_with_warnings(text: &str) -> Result<(Model, Vec<Warning>), Faults> {
+    let (model, toml) = read(text)?;
+    let warnings = warning::located(text, &toml, &model);
+    Ok((model, warnings))
+}
+
+/// The Model and the document that it was read from.
+fn read(text: &str) -> Result<(Model, Spanned<DeTable<'_>>), Faults> {
     let toml = DeTable::parse(text).map_err(|first| syntax_faults(text, first))?;
     let mut problems = Problems::default();
     let draft = document(toml.get_ref(), &mut problems);
     check(&draft, &mut problems);
     let model = draft.finish();
     match model {
-        Some(model) if problems.list.is_empty() => Ok(model),
+        Some(model) if problems.list.is_empty() => Ok((model, toml)),
         _ => {
             debug_assert!(!problems.list.is_empty(), "a value that could not be read has a fault");
             Err(Faults::locate(text, &toml, problems))
@@ -48,6 +64,13 @@ fn syntax_faults(text: &str, first: toml::de::Error) -> Faults {
 ///
 /// Errors: the file cannot be read, is longer than [`FILE_LEN`], is no UTF-8, or is wrong; each names the file.
 pub fn load(path: impl AsRef<Path>) -> Result<Model, LoadError> {
+    load_with_warnings(path).map(|(model, _)| model)
+}
+
+/// As [`load`], and what is unlikely to be meant, in the order of the file.
+///
+/// Errors: as [`load`].
+pub fn load_with_warnings(path: impl AsRef<Path>) -> Result<(Model, Vec<Warning>), LoadError> {
     let path = path.as_ref();
     let read_error = |source| LoadError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
@@ -59,7 +82,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Model, LoadError> {
     }
     let text = String::from_utf8(bytes)
         .map_err(|e| LoadError::NotText { path: path.to_owned(), offset: e.utf8_error().valid_up_to() })?;
-    parse(&text).map_err(|faults| LoadError::Faulty { path: path.to_owned(), faults })
+    parse_with_warnings(&text).map_err(|faults| LoadError::Faulty { path: path.to_owned(), faults })
 }
 
 #[cfg(test)]

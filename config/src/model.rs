@@ -1,12 +1,19 @@
 //! What the configuration means: a value that cannot be wrong.
 //!
 //! A [`Model`] is only made by [`crate::parse`] and by the checked edits of [`crate::edit`], so everything
-//! downstream relies on its invariants: names are unique, every service has a supported forwarding, every DR
-//! server is on a directly connected network, weights and timeouts are in range.
+//! downstream relies on its invariants: names are unique, every DR server is on a directly connected network and
+//! every other one there or behind a gateway, a server keeps the service's port unless NAT maps it, weights,
+//! thresholds and timeouts are in range.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::address::ServiceAddress;
+use crate::forwarding::Forwarding;
+use crate::mark::MarkRule;
+use crate::policy::{Policy, ServicePolicy};
+pub use crate::scheduler::{MaglevHash, MaglevSize, Scheduler, SchedulerFlags};
 
 /// A whole configuration of one director.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +24,12 @@ pub struct Model {
     pub limits: Limits,
     /// Timeouts of the whole director; a service may override them.
     pub timeouts: Timeouts,
+    /// Policies of the whole director; a service may have its own.
+    pub policy: Policy,
     /// L3 interfaces in the order of the file.
     pub ports: Vec<Port>,
+    /// What gives packets their marks; the first rule that matches holds.
+    pub marks: Vec<MarkRule>,
     /// Services in the order of the file.
     pub services: Vec<Service>,
 }
@@ -83,21 +94,42 @@ pub struct Limits {
     pub mbufs: u32,
 }
 
-/// How long an idle connection is kept in each state. Source of the defaults: IPVS, `ip_vs_proto_tcp.c`.
+/// How long an idle connection is kept in each state.
+///
+/// Source of the defaults: IPVS, `ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`, `ip_vs_proto_sctp.c`. Its states LAST_ACK
+/// and LISTEN have no timeout here: no packet leads to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Connection with data flowing. IPVS: 900 s.
     pub tcp_established: Duration,
+    /// The server's SYN came before the client's; NAT alone sees it. IPVS: 120 s.
+    pub tcp_syn_sent: Duration,
     /// Handshake not finished. IPVS: 60 s.
     pub tcp_syn_recv: Duration,
-    /// One side closed. IPVS: 120 s.
+    /// The server closed; in one-directional flows, the client. IPVS: 120 s.
     pub tcp_fin_wait: Duration,
     /// Both closed. IPVS: 120 s.
     pub tcp_time_wait: Duration,
     /// Reset. IPVS: 10 s.
     pub tcp_close: Duration,
+    /// The client closed first; NAT alone sees it. IPVS: 60 s.
+    pub tcp_close_wait: Duration,
+    /// Handshake not finished, under `secure_tcp`. IPVS: 120 s.
+    pub tcp_synack: Duration,
     /// UDP flow. IPVS: 300 s.
     pub udp: Duration,
+    /// One INIT was seen, and no answer. IPVS: 4 s.
+    pub sctp_init: Duration,
+    /// Handshake not finished. IPVS: 61 s.
+    pub sctp_handshake: Duration,
+    /// Association with data flowing. IPVS: 900 s.
+    pub sctp_established: Duration,
+    /// Shutdown not finished. IPVS: 61 s.
+    pub sctp_shutdown: Duration,
+    /// Aborted during the handshake. IPVS: 4 s.
+    pub sctp_rejected: Duration,
+    /// Association that is over. IPVS: 61 s.
+    pub sctp_closed: Duration,
 }
 
 /// Timeouts that a service sets for itself; `None` takes the director's.
@@ -105,12 +137,34 @@ pub struct Timeouts {
 pub struct ServiceTimeouts {
     /// See [`Timeouts::tcp_established`].
     pub tcp_established: Option<Duration>,
+    /// See [`Timeouts::tcp_syn_sent`].
+    pub tcp_syn_sent: Option<Duration>,
     /// See [`Timeouts::tcp_syn_recv`].
     pub tcp_syn_recv: Option<Duration>,
     /// See [`Timeouts::tcp_fin_wait`].
     pub tcp_fin_wait: Option<Duration>,
+    /// See [`Timeouts::tcp_time_wait`].
+    pub tcp_time_wait: Option<Duration>,
+    /// See [`Timeouts::tcp_close`].
+    pub tcp_close: Option<Duration>,
+    /// See [`Timeouts::tcp_close_wait`].
+    pub tcp_close_wait: Option<Duration>,
+    /// See [`Timeouts::tcp_synack`].
+    pub tcp_synack: Option<Duration>,
     /// See [`Timeouts::udp`].
     pub udp: Option<Duration>,
+    /// See [`Timeouts::sctp_init`].
+    pub sctp_init: Option<Duration>,
+    /// See [`Timeouts::sctp_handshake`].
+    pub sctp_handshake: Option<Duration>,
+    /// See [`Timeouts::sctp_established`].
+    pub sctp_established: Option<Duration>,
+    /// See [`Timeouts::sctp_shutdown`].
+    pub sctp_shutdown: Option<Duration>,
+    /// See [`Timeouts::sctp_rejected`].
+    pub sctp_rejected: Option<Duration>,
+    /// See [`Timeouts::sctp_closed`].
+    pub sctp_closed: Option<Duration>,
 }
 
 /// An L3 interface of the director: a device, a VLAN on it, addresses.
@@ -170,61 +224,89 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
-/// How the server of a new connection is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheduler {
-    /// Round robin.
-    Rr,
-    /// Least connections.
-    Lc,
-    /// Consistent hashing after Maglev (Eisenbud et al., NSDI 2016, section 3.4).
-    Maglev(MaglevHash),
-}
-
-/// What Maglev hashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MaglevHash {
-    /// Client address and port: connections of one client spread.
-    Flow,
-    /// Client address alone: a client stays with its server.
-    Source,
-}
-
-/// How packets are sent on to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarding {
-    /// Direct routing: only the MAC addresses (and the TTL) change.
-    Dr,
-}
-
-/// A VIP, protocol and port with a scheduler and its servers.
+/// What clients address, with a scheduler and servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Unique name.
     pub name: String,
-    /// Virtual address that clients use.
-    pub vip: IpAddr,
-    /// Port that clients use, 1 to 65535.
-    pub port: u16,
-    /// L4 protocol.
-    pub protocol: Protocol,
+    /// What clients address, unique. Where several services cover a packet, the most specific has it: a mark, then one
+    /// address and port, then the longest prefix, then the narrowest range of ports; last, port 0.
+    pub address: ServiceAddress,
     /// Scheduler of new connections.
     pub scheduler: Scheduler,
-    /// Forwarding of every server.
+    /// Flags of the scheduler.
+    pub scheduler_flags: SchedulerFlags,
+    /// Forwarding of the servers that are not given one of their own; each [`Server`] holds what it got.
     pub forwarding: Forwarding,
     /// Timeouts that differ from the director's.
     pub timeouts: ServiceTimeouts,
-    /// Servers in scheduling order; may be empty.
+    /// Whether a client stays with its server beyond one connection; `None`: it need not.
+    pub persistence: Option<Persistence>,
+    /// Every packet is scheduled anew and no connection is kept; UDP only.
+    pub one_packet: bool,
+    /// What it decides for itself, see [`Policy::of`].
+    pub policy: ServicePolicy,
+    /// Servers in scheduling order, which is IPVS's list order; may be empty.
     pub servers: Vec<Server>,
+}
+
+impl Service {
+    /// A service by round robin and direct routing, without servers and with every option at its default.
+    pub fn new(name: impl Into<String>, address: ServiceAddress) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            scheduler: Scheduler::Rr,
+            scheduler_flags: SchedulerFlags::default(),
+            forwarding: Forwarding::Dr,
+            timeouts: ServiceTimeouts::default(),
+            persistence: None,
+            one_packet: false,
+            policy: ServicePolicy::default(),
+            servers: Vec::new(),
+        }
+    }
+}
+
+/// How a client stays with its server. Source: ipvsadm(8), `--persistent` and `--netmask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Persistence {
+    /// How long after its last connection a client comes back to its server, whole seconds, 1 s to 31 days.
+    pub timeout: Duration,
+    /// Clients that share so many leading bits of their address are one client, 0 to 32 or 0 to 128.
+    pub prefix_len: u8,
 }
 
 /// One real server of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Real server's address (RIP), unique within the service.
+    /// Real server's address (RIP).
     pub address: IpAddr,
+    /// Port of the server; the service's ([`ServiceAddress::port`]) unless NAT maps it. 0, where that is 0: the port that
+    /// the client used. Address and port are unique within the service.
+    pub port: u16,
     /// 0 to 65535; 0 drains: old connections go on, no new ones.
     pub weight: u32,
+    /// How packets get to it.
+    pub forwarding: Forwarding,
+    /// Connections from which on it gets no new ones; 0: no such limit.
+    pub upper_threshold: u32,
+    /// Connections below which it gets new ones again, at most `upper_threshold`; 0: three quarters of that.
+    pub lower_threshold: u32,
+}
+
+impl Server {
+    /// A server of weight 1 without thresholds.
+    pub fn new(address: IpAddr, port: u16, forwarding: Forwarding) -> Self {
+        Self { address, port, weight: 1, forwarding, upper_threshold: 0, lower_threshold: 0 }
+    }
+
+    /// Its address and port, which name it within its service.
+    pub const fn key(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
 }

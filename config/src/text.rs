@@ -1,9 +1,6 @@
 //! The words of the configuration: text forms of the Model's enums.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::model::{Forwarding, HugePages, Idle, MaglevHash, Protocol, Scheduler};
+use crate::model::{HugePages, Idle, MaglevHash, Protocol};
 
 /// A text is not a value of its type; the message names the text and what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +33,11 @@ pub(crate) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// Finds the value of a word; `what` names the kind of value for the message.
-fn from_word<T: Copy>(text: &str, what: &str, words: &[(&'static str, T)]) -> Result<T, ValueError> {
+pub(crate) fn from_word<T: Copy>(
+    text: &str,
+    what: &str,
+    words: &[(&'static str, T)],
+) -> Result<T, ValueError> {
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
     }
@@ -59,25 +60,27 @@ macro_rules! words {
                 }
             }
         }
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
-        impl FromStr for $type {
-            type Err = ValueError;
-            fn from_str(text: &str) -> Result<Self, ValueError> {
-                from_word(text, $what, &[$(($word, $make)),+])
+        impl std::str::FromStr for $type {
+            type Err = $crate::text::ValueError;
+            fn from_str(text: &str) -> Result<Self, $crate::text::ValueError> {
+                $crate::text::from_word(text, $what, &[$(($word, $make)),+])
             }
         }
     };
 }
 
+pub(crate) use words;
+
 words!(Protocol, "a protocol", [
     "tcp" => Self::Tcp => Self::Tcp,
     "udp" => Self::Udp => Self::Udp,
+    "sctp" => Self::Sctp => Self::Sctp,
 ]);
-words!(Forwarding, "a forwarding", ["dr" => Self::Dr => Self::Dr]);
 words!(MaglevHash, "a Maglev hash", [
     "flow" => Self::Flow => Self::Flow,
     "source" => Self::Source => Self::Source,
@@ -92,75 +95,13 @@ words!(HugePages, "a huge page size", [
     "1G" => Self::Size1G => Self::Size1G,
 ]);
 
-impl Scheduler {
-    /// The scheduler's name alone, without its parameters.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Lc => "lc",
-            Self::Maglev(_) => "maglev",
-        }
-    }
-
-    /// What Maglev hashes; `None` for the other schedulers.
-    pub const fn maglev_hash(self) -> Option<MaglevHash> {
-        match self {
-            Self::Maglev(hash) => Some(hash),
-            Self::Rr | Self::Lc => None,
-        }
-    }
-
-    /// Finds a scheduler by its bare name; Maglev hashes the flow unless told otherwise.
-    ///
-    /// Errors: no scheduler has this name.
-    pub fn from_name(name: &str) -> Result<Self, ValueError> {
-        let known = [("rr", Self::Rr), ("lc", Self::Lc), ("maglev", Self::Maglev(MaglevHash::Flow))];
-        from_word(name, "a scheduler", &known)
-    }
-
-    /// The same scheduler hashing `hash`.
-    ///
-    /// Errors: the scheduler is not Maglev.
-    pub fn with_maglev_hash(self, hash: MaglevHash) -> Result<Self, ValueError> {
-        match self {
-            Self::Maglev(_) => Ok(Self::Maglev(hash)),
-            Self::Rr | Self::Lc => Err(ValueError(format!(
-                "{} is of use with the scheduler maglev only, not with {}",
-                show(hash.as_str()),
-                self.name()
-            ))),
-        }
-    }
-}
-
-/// `rr`, `lc`, `maglev` (by flow) or `maglev:source`.
-impl fmt::Display for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Maglev(MaglevHash::Source) => f.pad("maglev:source"),
-            Self::Rr | Self::Lc | Self::Maglev(MaglevHash::Flow) => f.pad(self.name()),
-        }
-    }
-}
-
-/// Reads what `Display` writes, and `maglev:flow`.
-impl FromStr for Scheduler {
-    type Err = ValueError;
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.split_once(':') {
-            Some((name, hash)) => Self::from_name(name)?.with_maglev_hash(hash.parse()?),
-            None => Self::from_name(text),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_word_reads_back() {
-        for text in ["tcp", "udp"] {
+        for text in ["tcp", "udp", "sctp"] {
             assert_eq!(text.parse::<Protocol>().map(|p| p.to_string()), Ok(text.to_owned()));
         }
         for text in ["adaptive", "spin"] {
@@ -169,29 +110,6 @@ mod tests {
         for text in ["none", "2M", "1G"] {
             assert_eq!(text.parse::<HugePages>().map(|p| p.to_string()), Ok(text.to_owned()));
         }
-        for text in ["rr", "lc", "maglev", "maglev:source"] {
-            assert_eq!(text.parse::<Scheduler>().map(|p| p.to_string()), Ok(text.to_owned()));
-        }
-        assert_eq!("maglev:flow".parse(), Ok(Scheduler::Maglev(MaglevHash::Flow)));
-        assert_eq!("dr".parse(), Ok(Forwarding::Dr));
-    }
-
-    #[test]
-    fn a_wrong_word_names_the_known_ones() {
-        let err = |text: &str| text.parse::<Scheduler>().map_err(|e| e.to_string());
-        assert_eq!(
-            err("magelv"),
-            Err("\"magelv\" is not a scheduler (known: rr, lc, maglev); did you mean \"maglev\"?".to_owned())
-        );
-        assert_eq!(
-            err("wlc"),
-            Err("\"wlc\" is not a scheduler (known: rr, lc, maglev); did you mean \"lc\"?".to_owned())
-        );
-        assert_eq!(err("fo"), Err("\"fo\" is not a scheduler (known: rr, lc, maglev)".to_owned()));
-        assert_eq!(
-            err("rr:flow"),
-            Err("\"flow\" is of use with the scheduler maglev only, not with rr".to_owned())
-        );
     }
 
     #[test]

@@ -1,12 +1,16 @@
-//! A Model as TOML text: every value spelled out, in the order of the documented example.
+//! A Model as TOML text: every value spelled out but what a server takes from its service, in the order of the
+//! documented example.
 
 use std::fmt::{Display, Write};
 
 use toml::Value;
 
+use crate::address::ServiceAddress;
 use crate::duration;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
-use crate::model::{Appliance, Model, Port, Service};
+use crate::forwarding::{Forwarding, Tunnel};
+use crate::mark::MarkRule;
+use crate::model::{Appliance, Model, Port, Server, Service};
 
 /// Writes `model` as a text that [`crate::parse`] reads back as an equal Model.
 ///
@@ -22,10 +26,26 @@ pub fn to_toml(model: &Model) -> String {
     for field in &TIMEOUTS {
         out.text(field.key, &duration::format((field.get)(&model.timeouts)));
     }
+    out.header("[policy]");
+    for (key, value) in model.policy.entries() {
+        out.plain(key, value);
+    }
     for port in &model.ports {
         out.port(port);
     }
+    for rule in &model.marks {
+        out.mark(rule);
+    }
     for service in &model.services {
+        out.service(service);
+    }
+    out.0
+}
+
+/// Writes services alone, as they stand in a configuration file.
+pub fn services_to_toml(services: &[Service]) -> String {
+    let mut out = Writer(String::new());
+    for service in services {
         out.service(service);
     }
     out.0
@@ -100,14 +120,24 @@ impl Writer {
     fn service(&mut self, service: &Service) {
         self.header("[[services]]");
         self.text("name", &service.name);
-        self.text("vip", &service.vip.to_string());
-        self.plain("port", service.port);
-        self.text("protocol", service.protocol.as_str());
+        self.address(&service.address);
         self.text("scheduler", service.scheduler.name());
         if let Some(hash) = service.scheduler.maglev_hash() {
             self.text("maglev_hash", hash.as_str());
         }
-        self.text("forwarding", service.forwarding.as_str());
+        if let Some(size) = service.scheduler.maglev_size() {
+            self.plain("maglev_size", size);
+        }
+        if !service.scheduler_flags.is_empty() {
+            self.list("scheduler_flags", &service.scheduler_flags.words(service.scheduler));
+        }
+        self.forwarding(service.forwarding);
+        if let Some(persistence) = service.persistence {
+            let timeout = Value::String(duration::format(persistence.timeout));
+            let prefix = persistence.prefix_len;
+            self.plain("persistence", format_args!("{{ timeout = {timeout}, prefix = {prefix} }}"));
+        }
+        self.plain("one_packet", service.one_packet);
         let own = SERVICE_TIMEOUTS.iter().filter_map(|f| Some((f.key, (f.get)(&service.timeouts)?)));
         for (index, (key, duration)) in own.enumerate() {
             if index == 0 {
@@ -115,26 +145,120 @@ impl Writer {
             }
             self.text(key, &duration::format(duration));
         }
+        let policy = service.policy.entries().into_iter().filter_map(|(key, value)| Some((key, value?)));
+        for (index, (key, value)) in policy.enumerate() {
+            if index == 0 {
+                self.header("[services.policy]");
+            }
+            self.plain(key, value);
+        }
         for server in &service.servers {
-            self.header("[[services.servers]]");
-            self.text("address", &server.address.to_string());
-            self.plain("weight", server.weight);
+            self.server(service, server);
         }
     }
+
+    fn address(&mut self, address: &ServiceAddress) {
+        match *address {
+            ServiceAddress::Vip { vip, port, protocol } => {
+                self.text("vip", &vip.to_string());
+                self.plain("port", port);
+                self.text("protocol", protocol.as_str());
+            }
+            ServiceAddress::Range { vips, ports, protocol } => {
+                let vip = vips.single().map_or_else(|| vips.to_string(), |vip| vip.to_string());
+                self.text("vip", &vip);
+                match ports.single() {
+                    Some(port) => self.plain("port", port),
+                    None => self.text("ports", &ports.to_string()),
+                }
+                self.text("protocol", protocol.as_str());
+            }
+            ServiceAddress::Mark { mark, ipv6 } => {
+                self.plain("mark", mark);
+                self.text("family", if ipv6 { "ipv6" } else { "ipv4" });
+            }
+        }
+    }
+
+    fn mark(&mut self, rule: &MarkRule) {
+        self.header("[[marks]]");
+        self.plain("value", rule.value);
+        let text = |value: &dyn Display| Value::String(value.to_string()).to_string();
+        let values = [
+            ("source", rule.source.map(|prefix| text(&prefix))),
+            ("destination", rule.destination.map(|prefix| text(&prefix))),
+            ("protocol", rule.protocol.map(|protocol| text(&protocol))),
+            ("source_ports", rule.source_ports.map(|ports| text(&ports))),
+            ("ports", rule.ports.map(|ports| text(&ports))),
+            ("port", rule.port.as_ref().map(|port| text(port))),
+            ("vlan", rule.vlan.map(|vlan| vlan.to_string())),
+        ];
+        for (key, value) in values {
+            if let Some(value) = value {
+                self.plain(key, value);
+            }
+        }
+    }
+
+    fn server(&mut self, service: &Service, server: &Server) {
+        self.header("[[services.servers]]");
+        self.text("address", &server.address.to_string());
+        if server.port != service.port() {
+            self.plain("port", server.port);
+        }
+        self.plain("weight", server.weight);
+        if server.forwarding != service.forwarding {
+            self.forwarding(server.forwarding);
+        }
+        for (key, threshold) in
+            [("upper_threshold", server.upper_threshold), ("lower_threshold", server.lower_threshold)]
+        {
+            if threshold > 0 {
+                self.plain(key, threshold);
+            }
+        }
+    }
+
+    fn forwarding(&mut self, forwarding: Forwarding) {
+        self.text("forwarding", forwarding.name());
+        if let Some(tunnel) = forwarding.tunnel() {
+            self.plain("tunnel", inline(tunnel));
+        }
+    }
+}
+
+/// `{ type = "gue", port = 6080, checksum = "full" }`
+fn inline(tunnel: Tunnel) -> String {
+    let mut text = format!("{{ type = \"{}\"", tunnel.name());
+    if let Some(port) = tunnel.port() {
+        text.push_str(&format!(", port = {port}"));
+    }
+    if let Some(checksum) = tunnel.checksum() {
+        text.push_str(&format!(", checksum = \"{checksum}\""));
+    }
+    text + " }"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{MaglevHash, Scheduler};
+    use crate::model::{MaglevHash, MaglevSize, Scheduler};
     use std::time::Duration;
+
+    #[test]
+    fn services_alone_are_the_end_of_the_whole() {
+        let model = crate::tests::small();
+        let services = services_to_toml(&model.services);
+        assert!(services.starts_with("[[services]]\n"), "{services}");
+        assert!(to_toml(&model).ends_with(&format!("\n\n{services}")));
+    }
 
     #[test]
     fn every_value_is_spelled_out_and_unset_ones_are_left_out() {
         let mut model = crate::tests::small();
         model.appliance.socket_group = Some("a\"b".to_owned());
         model.ports[0].gateways = vec!["192.168.150.1".parse().unwrap()];
-        model.services[0].scheduler = Scheduler::Maglev(MaglevHash::Flow);
+        model.services[0].scheduler = Scheduler::Maglev(MaglevHash::Flow, MaglevSize::Small);
         model.services[0].timeouts.tcp_fin_wait = Some(Duration::from_millis(1500));
         model.services[0].servers.truncate(1);
         assert_eq!(
@@ -158,11 +282,32 @@ mbufs = 32768
 
 [timeouts]
 tcp_established = "900s"
+tcp_syn_sent = "120s"
 tcp_syn_recv = "60s"
 tcp_fin_wait = "120s"
 tcp_time_wait = "120s"
 tcp_close = "10s"
+tcp_close_wait = "60s"
+tcp_synack = "120s"
 udp = "300s"
+sctp_init = "4s"
+sctp_handshake = "61s"
+sctp_established = "900s"
+sctp_shutdown = "61s"
+sctp_rejected = "4s"
+sctp_closed = "61s"
+
+[policy]
+compat = "none"
+sloppy_tcp = false
+sloppy_sctp = false
+conn_reuse_mode = 1
+expire_nodest_conn = false
+expire_quiescent_template = false
+secure_tcp = 0
+schedule_icmp = false
+pmtu_disc = true
+nat_icmp_send = false
 
 [[ports]]
 name = "lan"
@@ -178,7 +323,9 @@ port = 80
 protocol = "tcp"
 scheduler = "maglev"
 maglev_hash = "flow"
+maglev_size = 65537
 forwarding = "dr"
+one_packet = false
 
 [services.timeouts]
 tcp_fin_wait = "1500ms"

@@ -81,17 +81,21 @@ impl Drop for Server {
     }
 }
 
+fn config(toml: String) -> Response {
+    Response::Config(ConfigText { toml, generation: 0 })
+}
+
 fn answer(call: Call) {
     let response = match call.work {
-        Work::Replace(model) | Work::Rehearse(model) | Work::Compare(model) => {
-            Response::Config(ConfigText { toml: lb_config::to_toml(&model) })
+        Work::Replace(model) | Work::Rehearse(model) | Work::Compare(model) | Work::Exchange(model, _) => {
+            config(lb_config::to_toml(&model))
         }
         Work::Plain(request) => match *request {
-            Request::Show => Response::Config(ConfigText { toml: "x".repeat(8 << 20) }),
+            Request::Show => config("x".repeat(8 << 20)),
             Request::ServiceDelete { service } => {
                 Response::Error(ApiError::new(ErrorKind::NotFound, format!("there is no service {service}")))
             }
-            Request::Latency => Response::Config(ConfigText { toml: "x".repeat(frame::MAX_FRAME) }),
+            Request::Latency => config("x".repeat(frame::MAX_FRAME)),
             _ => Response::Changes(Changes::default()),
         },
     };

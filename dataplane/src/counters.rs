@@ -71,6 +71,10 @@ pub struct DestCounters {
     pub in_packets: Counter,
     /// Bytes of these, IP header included (IPVS counts the same).
     pub in_bytes: Counter,
+    /// Packets from the server to clients; none where replies go past the director.
+    pub out_packets: Counter,
+    /// Bytes of these, IP header included.
+    pub out_bytes: Counter,
 }
 
 const _: () = assert!(size_of::<DestCounters>() == 64);
@@ -130,6 +134,8 @@ pub struct OwnCounters {
     pub expired: Counter,
     /// Generation of the snapshot in use.
     pub generation: Counter,
+    /// The worker's clock at its latest turn, ns.
+    pub now_ns: Counter,
     /// Messages to the control core that found its queue full.
     pub events_lost: Counter,
 }

@@ -58,7 +58,7 @@ drop_reasons! {
     Ipv4Checksum => "ipv4_checksum",
     /// RFC 1812 section 5.3.7: source is a multicast, broadcast, loopback or unspecified address.
     Ipv4Source => "ipv4_source",
-    /// RFC 791: a fragment; fragments are not steered yet.
+    /// RFC 791: a fragment of a protocol that is not balanced.
     Ipv4Fragment => "ipv4_fragment",
     /// RFC 8200: shorter than an IPv6 header.
     Ipv6Truncated => "ipv6_truncated",
@@ -70,8 +70,22 @@ drop_reasons! {
     Ipv6Source => "ipv6_source",
     /// RFC 8200 section 4: extension headers cut short, out of order, more than 8, or routing on.
     Ipv6ExtensionHeader => "ipv6_extension_header",
-    /// RFC 8200 section 4.5: a fragment; fragments are not steered yet.
+    /// RFC 8200 section 4.5: a fragment of a protocol that is not balanced.
     Ipv6Fragment => "ipv6_fragment",
+    /// RFC 791 section 3.2 or RFC 8200 section 4.5: a fragment that is empty, not cut at a multiple of 8, or past 65,535 bytes.
+    FragmentMalformed => "fragment_malformed",
+    /// RFC 1858 section 3: a first fragment without its whole transport header, or a later one that reaches into it.
+    FragmentTiny => "fragment_tiny",
+    /// The same fragment came twice.
+    FragmentDuplicate => "fragment_duplicate",
+    /// RFC 5722 section 3: fragments that overlap or contradict each other; the rest of their datagram is refused too.
+    FragmentOverlap => "fragment_overlap",
+    /// A datagram in more fragments than are followed, or of more that wait than one may hold.
+    FragmentTooMany => "fragment_too_many",
+    /// Fragments that waited for the first one of their datagram gave way to newer ones.
+    FragmentQueueFull => "fragment_queue_full",
+    /// RFC 8200 section 4.5: the first fragment of a datagram did not come in time.
+    FragmentExpired => "fragment_expired",
     /// RFC 9293: shorter than a TCP header.
     TcpTruncated => "tcp_truncated",
     /// RFC 9293 section 3.1: data offset below 5 words or past the end of the packet.
@@ -80,6 +94,10 @@ drop_reasons! {
     UdpTruncated => "udp_truncated",
     /// RFC 768: length below 8 or past the end of the packet.
     UdpLength => "udp_length",
+    /// RFC 9260: shorter than an SCTP header with the header of one chunk.
+    SctpTruncated => "sctp_truncated",
+    /// RFC 9260 section 3.2: a first chunk shorter than its header.
+    SctpChunkLength => "sctp_chunk_length",
     /// RFC 792 or RFC 4443: ICMP message cut short.
     IcmpTruncated => "icmp_truncated",
     /// RFC 792 or RFC 4443: ICMP checksum wrong.
@@ -100,7 +118,7 @@ drop_reasons! {
     NotForUs => "not_for_us",
     /// The destination is the director's, no service has this protocol and port.
     NoService => "no_service",
-    /// A TCP packet without SYN (or with RST) and without a connection.
+    /// A TCP packet without SYN (or with RST), or an SCTP packet without INIT, and without a connection.
     NoConnection => "no_connection",
     /// No server of the service may take a new connection.
     NoServer => "no_server",
@@ -110,6 +128,8 @@ drop_reasons! {
     TtlExpired => "ttl_expired",
     /// RFC 1191 and RFC 8201: larger than the MTU towards the server.
     MtuExceeded => "mtu_exceeded",
+    /// RFC 1812 section 5.2.4.3: no connected network and no gateway leads to the packet's destination.
+    NoRoute => "no_route",
     /// The next hop does not answer ARP or neighbour solicitations.
     NeighborUnreachable => "neighbor_unreachable",
     /// Too many frames wait for next hops to be resolved.

@@ -1,108 +1,132 @@
-//! Sending on to the real server: direct routing.
+//! Sending on: to the real server, and back to the client.
 //!
-//! The packet keeps every byte from its IP header on but the TTL (recorded from Linux: `wire.json`, `dr-tcp`); the
-//! MAC addresses become the director's and the server's.
+//! What becomes of the packet's bytes is [`crate::rewrite`]'s; here is which of it a destination asks for, and where
+//! the frame goes then.
 
 use std::net::IpAddr;
 
+use crate::answer::Speaker;
 use crate::drop_reason::DropReason;
+use crate::flow::Family;
 use crate::io::{Packet, PacketIo};
-use crate::neighbor::LinkId;
 use crate::parse::{Flow, Net, Parsed};
-use crate::respond::{self, ErrorFrom, IcmpError};
-use crate::snapshot::DestEntry;
-use crate::transmit::NextHop;
-use crate::wire::{Mac, ethernet, ipv4, ipv6, vlan};
+use crate::respond::IcmpError;
+use crate::rewrite::{self, Towards, Translation, Verdict};
+use crate::snapshot::{DestEntry, Way};
+use crate::steer;
+use crate::transmit::{Awaited, NextHop};
 use crate::worker::Worker;
 
 impl<I: PacketIo> Worker<I> {
-    /// Sends a packet on to a destination.
+    /// Sends a client's packet on to its destination.
     ///
     /// A TTL that would run out and a packet above the MTU towards the server are answered with ICMP errors, as a
     /// router does (RFC 1812 section 5.3.1; RFC 1191).
-    pub(crate) fn forward<A: Copy + Into<IpAddr>>(
+    pub(crate) fn forward<K: Family>(
         &mut self,
         mut frame: I::Packet,
         parsed: &Parsed,
-        flow: &Flow<A>,
+        flow: &Flow<K::Address>,
         entry: &DestEntry,
     ) {
-        if flow.ttl <= 1 {
-            self.answer_with_error(&frame, parsed, IcmpError::TimeExceeded);
-            return self.counters.drop_packet(DropReason::TtlExpired);
-        }
-        decrement_ttl(frame.bytes_mut(), parsed);
-        // after the TTL: the packet is quoted as Linux quotes it (`wire.json`, `mtu-dr`)
-        if flow.ip_len > entry.mtu {
-            if flow.df {
-                self.answer_with_error(&frame, parsed, IcmpError::TooBig { mtu: entry.mtu });
+        let Some(cut) = self.may_pass(&mut frame, parsed, entry.mtu, Towards::Server) else { return };
+        let limit = match entry.way {
+            Way::Dr => entry.mtu,
+            Way::Nat => {
+                let port = if entry.port == 0 { flow.dst_port } else { entry.port };
+                let dst = K::address(entry.address).map(|address| (address, port));
+                if !rewrite::translate(frame.bytes_mut(), parsed.l3, flow, &Translation { src: None, dst }) {
+                    // parsing has seen the whole header
+                    return self.counters.drop_packet(DropReason::TcpTruncated);
+                }
+                entry.mtu
             }
-            return self.counters.drop_packet(DropReason::MtuExceeded);
-        }
-        self.pass_on(frame, parsed, entry);
-    }
-
-    /// The link-layer part: VLAN, MAC addresses, sending.
-    pub(crate) fn pass_on(&mut self, mut frame: I::Packet, parsed: &Parsed, entry: &DestEntry) {
-        if (parsed.vlan != entry.vlan || entry.vlan == 0) && !vlan::set_vlan(&mut frame, entry.vlan) {
-            return self.counters.drop_packet(DropReason::NoBuffer);
-        }
-        self.send_to(NextHop { neighbor: entry.neighbor, device: entry.device, mac: entry.mac }, frame);
-    }
-
-    /// Tells the sender of a packet why it was not sent on, as far as the budget for such messages goes.
-    pub(crate) fn answer_with_error(&mut self, frame: &I::Packet, parsed: &Parsed, error: IcmpError) {
-        let Some(link_id) = self.snapshot.link(frame.device(), parsed.vlan) else { return };
-        let Some(packet) = frame.bytes().get(usize::from(parsed.l3)..) else { return };
-        if !self.errors.take(self.now_ns) {
-            return;
-        }
-        let Some(mut answer) = self.io.alloc() else {
-            self.counters.own.originated.add(1);
-            return self.counters.drop_packet(DropReason::NoBuffer);
+            Way::Tunnel(at) => {
+                let Some(limit) = self.wrap(&mut frame, parsed, at) else { return };
+                limit
+            }
         };
-        let (station, link) = (Self::source(frame), self.snapshot.links[usize::from(link_id.0)].wire());
+        self.leave(frame, parsed, entry.hop(), cut.then_some(limit));
+    }
+
+    /// Sends a server's packet on to its client, from the address and port that the client knows.
+    pub(crate) fn forward_reply<K: Family>(
+        &mut self,
+        mut frame: I::Packet,
+        parsed: &Parsed,
+        flow: &Flow<K::Address>,
+        vip: (K::Address, u16),
+    ) {
+        let Some((hop, mtu)) = self.hop_towards(flow.dst.into()) else {
+            return self.counters.drop_packet(DropReason::NoRoute);
+        };
+        let Some(cut) = self.may_pass(&mut frame, parsed, mtu, Towards::Client) else { return };
+        let to = Translation { src: Some(vip), dst: None };
+        if !rewrite::translate(frame.bytes_mut(), parsed.l3, flow, &to) {
+            // parsing has seen the whole header
+            return self.counters.drop_packet(DropReason::TcpTruncated);
+        }
+        self.leave(frame, parsed, hop, cut.then_some(mtu));
+    }
+
+    /// Takes one off the TTL of a packet that may go on; says whether it must be cut. `None`: it was answered with an
+    /// error and dropped.
+    pub(crate) fn may_pass(
+        &mut self,
+        frame: &mut I::Packet,
+        parsed: &Parsed,
+        mtu: u16,
+        towards: Towards,
+    ) -> Option<bool> {
+        let speaker = if towards == Towards::Server { Speaker::Vip } else { Speaker::Own };
+        let (error, reason) = match rewrite::pass(frame.bytes_mut(), parsed, mtu, towards) {
+            Verdict::Whole => return Some(false),
+            Verdict::Fragments => return Some(true),
+            Verdict::TtlExpired => (IcmpError::TimeExceeded, DropReason::TtlExpired),
+            Verdict::TooBig { mtu } => (IcmpError::TooBig { mtu }, DropReason::MtuExceeded),
+        };
+        self.answer_with_error(frame, parsed, error, speaker);
+        self.counters.drop_packet(reason);
+        None
+    }
+
+    /// Puts a packet into a tunnel; gives the MTU of the link behind it. `None`: no room, dropped.
+    pub(crate) fn wrap(&mut self, frame: &mut I::Packet, parsed: &Parsed, tunnel: u16) -> Option<u16> {
         self.error_id = self.error_id.wrapping_add(1);
-        let id = self.error_id;
-        let (len, to) = match &parsed.net {
-            Net::Flow4(flow) if answer.set_len(respond::MAX_ERROR4_LEN) => {
-                let from = ErrorFrom { link, to: station, src: flow.dst, id };
-                (respond::icmp_error4(answer.bytes_mut(), packet, error, &from), IpAddr::from(flow.src))
-            }
-            Net::Flow6(flow) if answer.set_len(respond::MAX_ERROR6_LEN) => {
-                let from = ErrorFrom { link, to: station, src: flow.dst, id };
-                (respond::icmp_error6(answer.bytes_mut(), packet, error, &from), IpAddr::from(flow.src))
-            }
-            _ => return,
-        };
-        // no length: no error may be sent about this packet
-        if len.is_some_and(|len| answer.set_len(len)) {
-            self.counters.own.originated.add(1);
-            self.reply(answer, link_id, to, station);
+        let encap = &self.snapshot.tunnels[usize::from(tunnel)];
+        if !rewrite::encapsulate(frame, parsed, encap, self.flow_hash(parsed), self.error_id) {
+            self.counters.drop_packet(DropReason::NoBuffer);
+            return None;
+        }
+        Some(encap.link_mtu())
+    }
+
+    /// A hash that all packets of a flow share: the source port of GUE, by which routers spread flows.
+    fn flow_hash(&self, parsed: &Parsed) -> u32 {
+        let of = |src: IpAddr, port| steer::hash(src, port, &self.setup.steer_key);
+        match &parsed.net {
+            Net::Flow4(flow) => of(flow.src.into(), flow.src_port),
+            Net::Flow6(flow) => of(flow.src.into(), flow.src_port),
+            Net::Icmp4(icmp) => of(icmp.src.into(), 0),
+            Net::Icmp6(icmp) => of(icmp.src.into(), 0),
+            _ => 0,
         }
     }
 
-    /// Sends an answer back: to the station that asked, or over the gateway when the asker is on no network of the
-    /// link.
-    pub(crate) fn reply(&mut self, mut answer: I::Packet, link_id: LinkId, to: IpAddr, station: Mac) {
-        let link = &self.snapshot.links[usize::from(link_id.0)];
-        let (device, mac) = (link.device, link.mac);
-        // behind a gateway on another link the question came from a router here, which routes the answer as well
-        match self.snapshot.gateway_for(to, link_id).filter(|(of, _)| *of == link_id) {
-            Some((_, neighbor)) => self.send_to(NextHop { neighbor, device, mac }, answer),
-            None => {
-                ethernet::rewrite_macs(answer.bytes_mut(), station, mac);
-                self.send(device, answer);
-            }
+    /// The link-layer part: fragments where `cut` says what the link takes, VLAN, MAC addresses, sending.
+    pub(crate) fn leave(&mut self, frame: I::Packet, parsed: &Parsed, hop: NextHop, cut: Option<u16>) {
+        match cut {
+            None => self.send_tagged(hop, parsed.vlan, frame),
+            Some(mtu) => self.send_fragments(frame, parsed, hop, mtu),
         }
     }
 }
 
-/// Takes one off the TTL or hop limit, which is above 1.
-pub(crate) fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) {
-    let l3 = usize::from(parsed.l3);
-    match &parsed.net {
-        Net::Flow4(_) | Net::Icmp4(_) => ipv4::decrement_ttl4(frame, l3),
-        _ => ipv6::decrement_hop_limit6(frame, l3),
-    };
+impl DestEntry {
+    /// Where its packets go on the wire.
+    #[inline]
+    pub(crate) fn hop(&self) -> NextHop {
+        let Self { neighbor, device, vlan, mac, .. } = *self;
+        NextHop { to: Awaited::Neighbor(neighbor), device, vlan, mac }
+    }
 }

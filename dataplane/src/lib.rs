@@ -3,11 +3,13 @@
 //! The path, one step after the other; the files follow this order:
 //! - [`io`]: a burst comes from a queue ([`receive`]);
 //! - [`parse`]: what the frames are; headers in [`wire`];
-//! - [`steer`]: which worker owns a flow;
+//! - [`steer`]: which worker owns a flow; [`fragments`]: the flow that a fragment is of;
 //! - [`conn`]: the connection, [`state`]: what its packets make of it ([`flow`]);
-//! - [`sched`]: who gets a new one;
-//! - [`forward`]: the frame is rewritten for its server;
-//! - [`local`]: what is for the director itself, answered by [`respond`];
+//! - [`classify`]: the service of a new one, [`persist`]: whether its client has a server already;
+//! - [`sched`]: who gets it;
+//! - [`forward`]: the frame is rewritten ([`mod@rewrite`]) for its server or client;
+//! - [`icmp`]: errors about balanced packets, which go the same ways;
+//! - [`local`]: what is for the director itself; [`answer`]: what it says of its own, built by [`respond`];
 //! - [`transmit`]: bursts leave, frames without a next hop's MAC address wait.
 //!
 //! A [`Worker`] does all this for one core, a turn at a time ([`worker`]); [`run()`] is its loop. What it knows of
@@ -17,12 +19,16 @@
 //!
 //! No DPDK, no clock, no allocation per packet; one intrinsic, in [`prefetch`].
 
+pub mod answer;
+pub mod classify;
 pub mod conn;
 pub mod counters;
 pub mod director;
 pub mod drop_reason;
 pub mod flow;
 pub mod forward;
+pub mod fragments;
+pub mod icmp;
 pub mod ids;
 pub mod io;
 pub mod latency;
@@ -31,10 +37,12 @@ pub mod mailbox;
 pub mod memory;
 pub mod neighbor;
 pub mod parse;
+pub mod persist;
 pub mod post;
 pub mod prefetch;
 pub mod receive;
 pub mod respond;
+pub mod rewrite;
 pub mod run;
 pub mod sched;
 pub mod setup;

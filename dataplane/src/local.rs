@@ -4,14 +4,12 @@ use std::net::IpAddr;
 
 use crate::conn::{Key4, Key6};
 use crate::drop_reason::DropReason;
-use crate::flow::Family;
-use crate::forward::decrement_ttl;
 use crate::io::{Packet, PacketIo};
 use crate::mailbox::Event;
 use crate::neighbor::{LinkId, Sighting};
-use crate::parse::{Arp, Icmp, Inner, Nd, Net, Parsed};
+use crate::parse::{Arp, Nd, Net, Parsed};
 use crate::respond;
-use crate::steer;
+use crate::snapshot::Route;
 use crate::worker::Worker;
 
 impl<I: PacketIo> Worker<I> {
@@ -33,14 +31,16 @@ impl<I: PacketIo> Worker<I> {
             Net::Icmp6(icmp) => self.refuse(icmp.dst.into(), DropReason::IcmpUnsupported),
             Net::Other4 { dst, .. } => self.refuse((*dst).into(), DropReason::ProtocolUnsupported),
             Net::Other6 { dst, .. } => self.refuse((*dst).into(), DropReason::ProtocolUnsupported),
+            Net::Fragment4(_) => self.counters.drop_packet(DropReason::Ipv4Fragment),
+            Net::Fragment6(_) => self.counters.drop_packet(DropReason::Ipv6Fragment),
             // a flow in a frame to a group of stations
             Net::Flow4(_) | Net::Flow6(_) => self.counters.drop_packet(DropReason::NotForUs),
         }
     }
 
     /// Drops a packet: for `reason` when it was for the director, else because it was not.
-    fn refuse(&self, to: IpAddr, reason: DropReason) {
-        let ours = self.snapshot.local.contains_key(&to);
+    pub(crate) fn refuse(&self, to: IpAddr, reason: DropReason) {
+        let ours = self.snapshot.is_ours(to);
         self.counters.drop_packet(if ours { reason } else { DropReason::NotForUs });
     }
 
@@ -51,6 +51,7 @@ impl<I: PacketIo> Worker<I> {
             Arp::Request { sender_ip, target_ip, .. }
                 if sender_ip != target_ip && self.snapshot.answers_for(target_ip.into(), link) =>
             {
+                self.expect(sender_ip.into(), link);
                 let own = self.snapshot.links[usize::from(link.0)].mac;
                 if respond::arp_reply(frame.bytes_mut(), parsed, own) {
                     self.send(frame.device(), frame);
@@ -67,6 +68,7 @@ impl<I: PacketIo> Worker<I> {
         let known = self.hear(Sighting::of_nd(link, nd));
         match nd {
             Nd::Solicit(solicit) if self.snapshot.answers_for(solicit.target.into(), link) => {
+                self.expect(solicit.src.into(), link);
                 let own = self.snapshot.links[usize::from(link.0)].mac;
                 if respond::nd_reply(&mut frame, parsed, own) {
                     self.send(frame.device(), frame);
@@ -76,6 +78,14 @@ impl<I: PacketIo> Worker<I> {
             }
             _ if known => self.counters.own.delivered.add(1),
             _ => self.counters.drop_packet(DropReason::NdNotForUs),
+        }
+    }
+
+    /// A station asks for the director's MAC address: a client is about to send. Where replies come back through the
+    /// director, its own MAC address will be needed; asking now saves the first reply the wait.
+    fn expect(&mut self, station: IpAddr, link: LinkId) {
+        if !self.snapshot.nat_servers.is_empty() && self.snapshot.route(station) == Route::Stranger(link) {
+            self.meet(link, station);
         }
     }
 
@@ -99,7 +109,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     fn echo(&mut self, mut frame: I::Packet, parsed: &Parsed, from: IpAddr, to: IpAddr, link: LinkId) {
-        if !self.snapshot.local.contains_key(&to) {
+        if !self.snapshot.is_ours(to) {
             return self.counters.drop_packet(DropReason::NotForUs);
         }
         let station = Self::source(&frame);
@@ -109,41 +119,5 @@ impl<I: PacketIo> Worker<I> {
         } else {
             self.counters.drop_packet(DropReason::IcmpTruncated);
         }
-    }
-
-    /// An ICMP error about a packet that a server sent to a client belongs to that server (IPVS: `ip_vs_in_icmp`):
-    /// it may be the path's MTU. The inner packet goes from VIP to client, the connection is kept the other way.
-    fn icmp_error<K: Family>(
-        &mut self,
-        mut frame: I::Packet,
-        parsed: &Parsed,
-        icmp: &Icmp<K::Address>,
-        steered: bool,
-    ) {
-        let Some(inner) = &icmp.inner else {
-            return self.refuse(icmp.dst.into(), DropReason::IcmpErrorUnmatched);
-        };
-        let Inner { src: vip, dst: client, src_port: vip_port, dst_port: client_port, protocol } = *inner;
-        if !steered {
-            let owner = steer::owner(client.into(), client_port, self.setup.workers, &self.setup.steer_key);
-            if owner != self.id {
-                return self.hand_over(owner, frame);
-            }
-        }
-        let key = K::new(client, client_port, vip, vip_port);
-        let table = K::table(&mut self.tables);
-        let found = table.find(&key, protocol as u8, table.probe(&key, protocol as u8));
-        let alive = found.filter(|found| found.meta.deadline().left(self.now).is_some());
-        let Some(entry) = alive.and_then(|found| self.snapshot.dest(found.meta.dest()).copied()) else {
-            return self.refuse(icmp.dst.into(), DropReason::IcmpErrorUnmatched);
-        };
-        if icmp.ttl <= 1 {
-            return self.counters.drop_packet(DropReason::TtlExpired);
-        }
-        if icmp.ip_len > entry.mtu {
-            return self.counters.drop_packet(DropReason::MtuExceeded);
-        }
-        decrement_ttl(frame.bytes_mut(), parsed);
-        self.pass_on(frame, parsed, &entry);
     }
 }

@@ -15,7 +15,7 @@ use crate::conn::Tick;
 use crate::ids::DestId;
 use crate::io::DeviceId;
 use crate::latency::SampleRing;
-use crate::neighbor::Sighting;
+use crate::neighbor::{LinkId, Sighting};
 use crate::snapshot::Snapshot;
 use crate::state::State;
 
@@ -108,6 +108,13 @@ pub enum Mail {
 /// Worker to control core.
 #[derive(Debug)]
 pub enum Event {
+    /// Frames wait for a station on a link that nobody has asked for yet.
+    Stranger {
+        /// Its link.
+        link: LinkId,
+        /// Its address.
+        address: IpAddr,
+    },
     /// A station that is a configured next hop spoke.
     NeighborHeard(Sighting),
     /// Another station says that it has one of the director's addresses.

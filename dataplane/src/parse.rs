@@ -1,21 +1,25 @@
 //! The first step of the packet path: what a frame is.
 //!
-//! One pass over the headers of Ethernet, 802.1Q, ARP, IPv4, IPv6, ICMP, neighbour discovery, TCP and UDP, each in
+//! One pass over the headers of Ethernet, 802.1Q, ARP, IPv4, IPv6, ICMP, neighbour discovery, TCP, UDP and SCTP, each in
 //! its file under [`wire`]. Invariant: any bytes give a [`Parsed`] or a [`DropReason`]; offsets in
-//! `Parsed` are inside the frame. Limits: checksums of TCP and UDP are not verified, because with direct routing
-//! the packet reaches the server as it came and the server verifies them; fragments are refused.
+//! `Parsed` are inside the frame. Limits: checksums of TCP, UDP and SCTP are not verified, because with direct routing
+//! the packet reaches the server as it came and the server verifies them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::DropReason;
+use crate::state::{self, Event};
 use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::{self, Ip, PROTOCOL_ICMP, PROTOCOL_ICMP6, ipv4, ipv6, tcp, udp};
+use crate::wire::{self, Ip, PROTOCOL_ICMP, PROTOCOL_ICMP6, ipv4, ipv6, sctp, tcp, udp};
+
+mod fragment;
 
 pub use crate::wire::L4;
 pub use crate::wire::arp::Arp;
 pub use crate::wire::icmp::{Icmp, Inner};
 pub use crate::wire::nd::{Advert, Nd, Solicit};
 pub use crate::wire::tcp::TcpFlags;
+pub use fragment::{Fragment, Head};
 
 /// A frame that passed every check of its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +35,14 @@ pub struct Parsed {
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Net {
-    /// TCP or UDP over IPv4.
+    /// TCP, UDP or SCTP over IPv4.
     Flow4(Flow<Ipv4Addr>),
-    /// TCP or UDP over IPv6.
+    /// TCP, UDP or SCTP over IPv6.
     Flow6(Flow<Ipv6Addr>),
+    /// A fragment of TCP, UDP or SCTP over IPv4.
+    Fragment4(Fragment<Ipv4Addr>),
+    /// A fragment of TCP, UDP or SCTP over IPv6.
+    Fragment6(Fragment<Ipv6Addr>),
     /// ARP for Ethernet and IPv4.
     Arp(Arp),
     /// ICMP; kinds that the director does not act upon have not been verified.
@@ -63,7 +71,7 @@ pub enum Net {
     },
 }
 
-/// A packet of TCP or UDP.
+/// A packet of TCP, UDP or SCTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow<A> {
     /// Source address.
@@ -74,11 +82,13 @@ pub struct Flow<A> {
     pub src_port: u16,
     /// Destination port, host order.
     pub dst_port: u16,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: L4,
-    /// The TCP control bits; 0 for UDP.
+    /// The TCP control bits; 0 for UDP and SCTP.
     pub tcp_flags: TcpFlags,
-    /// Offset of the TCP or UDP header from the start of the frame, bytes.
+    /// What it means to the state of its connection.
+    pub event: Event,
+    /// Offset of the TCP, UDP or SCTP header from the start of the frame, bytes.
     pub l4: u16,
     /// TTL or hop limit.
     pub ttl: u8,
@@ -89,12 +99,16 @@ pub struct Flow<A> {
 }
 
 impl<A: Copy> Flow<A> {
-    /// Reads the TCP or UDP header in `payload`; `l3` is the offset of the IP header in the frame.
+    /// Reads the TCP, UDP or SCTP header in `payload`; `l3` is the offset of the IP header in the frame.
     #[inline(always)]
     fn parse(ip: &Ip<A>, l3: u16, protocol: L4, payload: &[u8]) -> Result<Self, DropReason> {
-        let (ports, tcp_flags) = match protocol {
-            L4::Tcp => tcp::parse(payload)?,
-            L4::Udp => (udp::parse(payload)?, TcpFlags::default()),
+        let none = TcpFlags::default();
+        let (ports, tcp_flags, event) = match protocol {
+            L4::Tcp => {
+                tcp::parse(payload).map(|(ports, flags)| (ports, flags, state::tcp::event(flags.0)))?
+            }
+            L4::Udp => (udp::parse(payload)?, none, Event::default()),
+            L4::Sctp => sctp::parse(payload).map(|(ports, kind)| (ports, none, state::sctp::event(kind)))?,
         };
         Ok(Flow {
             src: ip.src,
@@ -103,6 +117,7 @@ impl<A: Copy> Flow<A> {
             dst_port: ports.dst,
             protocol,
             tcp_flags,
+            event,
             l4: l3 + ip.header_len,
             ttl: ip.ttl,
             ip_len: ip.ip_len,
@@ -132,7 +147,7 @@ fn split6(packet: &[u8]) -> Result<(Ip<Ipv6Addr>, &[u8]), DropReason> {
     Ok((ip, payload.ok_or(DropReason::Ipv6PayloadLength)?))
 }
 
-/// An IPv4 packet that is neither TCP nor UDP.
+/// An IPv4 packet that is neither TCP, UDP nor SCTP.
 ///
 /// Reads the header anew: if [`parse`] lent it out, it would have to live in memory for TCP and UDP too (measured on
 /// a 64-byte TCP frame: 21 ns against 13).
@@ -151,7 +166,7 @@ fn other4(frame: &[u8], packet: &[u8], ethernet: Ethernet) -> Result<Parsed, Dro
     Ok(Parsed { vlan, l3, net: Net::Icmp4(icmp) })
 }
 
-/// An IPv6 packet that is neither TCP nor UDP; reads the header anew as [`other4`] does.
+/// An IPv6 packet that is neither TCP, UDP nor SCTP; reads the header anew as [`other4`] does.
 #[inline(never)]
 fn other6(frame: &[u8], packet: &[u8], ethernet: Ethernet) -> Result<Parsed, DropReason> {
     use wire::nd::{ADVERTISEMENT, ROUTER_SOLICITATION, SOLICITATION};
@@ -177,7 +192,10 @@ fn other6(frame: &[u8], packet: &[u8], ethernet: Ethernet) -> Result<Parsed, Dro
 /// Any IPv6 packet; a function of its own so that IPv4 need not save the registers that it takes.
 #[inline(never)]
 fn net6(frame: &[u8], packet: &[u8], ethernet: Ethernet) -> Result<Parsed, DropReason> {
-    let (ip, payload) = split6(packet)?;
+    let (ip, payload) = match split6(packet) {
+        Ok(parts) => parts,
+        Err(reason) => return fragment::parse6(packet, ethernet, reason),
+    };
     let Some(protocol) = L4::of(ip.protocol) else { return other6(frame, packet, ethernet) };
     if ip.src.is_unspecified() {
         return Err(DropReason::Ipv6Source);
@@ -207,7 +225,10 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, DropReason> {
     let packet = frame.get(usize::from(ethernet.l3)..).unwrap_or_default();
     match ethernet.ethertype {
         ethernet::ETHERTYPE_IPV4 => {
-            let (ip, payload) = split4(packet)?;
+            let (ip, payload) = match split4(packet) {
+                Ok(parts) => parts,
+                Err(reason) => return fragment::parse4(packet, ethernet, reason),
+            };
             let Some(protocol) = L4::of(ip.protocol) else { return other4(frame, packet, ethernet) };
             let flow = Flow::parse(&ip, ethernet.l3, protocol, payload)?;
             Ok(Parsed { vlan: ethernet.vlan, l3: ethernet.l3, net: Net::Flow4(flow) })

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use lb_config::Protocol;
-
 use crate::conn::{ConnKey, Meta, Table, Tick};
 use crate::drop_reason::DropReason;
 use crate::io::{Packet, PacketIo};
 use crate::mailbox::{ConnFilter, ConnRow, Event, Injected, Listing, Mail};
 use crate::parse::L4;
 use crate::snapshot::Snapshot;
+use crate::state::State;
 use crate::worker::Worker;
 
 /// Lines of the table that a listing visits in one turn: some microseconds.
@@ -87,7 +86,7 @@ fn list<K: ConnKey<Address: Into<IpAddr>>>(
 /// `None`: its time is over, the sweep has not come by yet.
 fn row<K: ConnKey<Address: Into<IpAddr>>>(key: &K, meta: Meta, now: Tick) -> Option<ConnRow> {
     Some(ConnRow {
-        protocol: if meta.protocol() == L4::Tcp as u8 { Protocol::Tcp } else { Protocol::Udp },
+        protocol: L4::of(meta.protocol())?.protocol(),
         client: (key.client().into(), key.client_port()),
         vip: (key.vip().into(), key.vip_port()),
         dest: meta.dest(),
@@ -104,7 +103,8 @@ fn takes(filter: &ConnFilter, row: &ConnRow, snapshot: &Snapshot) -> bool {
         && any(filter.client_port, row.client.1)
         && any(filter.vip, row.vip.0)
         && any(filter.vip_port, row.vip.1)
-        && filter.server.is_none_or(|server| snapshot.servers.get(row.dest.0 as usize) == Some(&Some(server)))
+        && filter.server.is_none_or(|server| snapshot.dest(row.dest).is_some_and(|entry| entry.address == server))
         && any(filter.protocol, row.protocol)
-        && any(filter.state, row.state)
+        // by name: NONE and ESTABLISHED are of TCP and of SCTP
+        && any(filter.state.map(State::name), row.state.name())
 }

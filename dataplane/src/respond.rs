@@ -13,11 +13,13 @@ use crate::wire::{DEFAULT_TTL, arp, checksum, icmp, ipv4, ipv6, nd};
 
 mod icmp_error;
 mod originate;
+mod reset;
 
 pub use icmp_error::{ErrorFrom, IcmpError, MAX_ERROR4_LEN, MAX_ERROR6_LEN, icmp_error4, icmp_error6};
 pub use originate::{
     MAX_PROBE_LEN, arp_request, gratuitous_arp, neighbor_advertisement, neighbor_solicitation,
 };
+pub use reset::tcp_reset;
 
 /// Exchanges the `N` bytes of an address with the `N` bytes behind it. `false`: past the end, unchanged.
 fn swap<const N: usize>(frame: &mut [u8], at: usize) -> bool {

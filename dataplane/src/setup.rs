@@ -6,6 +6,7 @@ use crate::conn::HashKey;
 use crate::counters::WorkerCounters;
 use crate::io::WorkerId;
 use crate::mailbox::Mailbox;
+use crate::persist::Templates;
 use crate::snapshot::Snapshot;
 
 /// A device as the driver reports it, in the order of [`crate::io::DeviceId`].
@@ -18,7 +19,7 @@ pub struct DeviceSetup {
 }
 
 /// Sizes and facts that do not change while the process runs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Setup {
     /// Devices.
     pub devices: Vec<DeviceSetup>,
@@ -32,6 +33,8 @@ pub struct Setup {
     pub max_dests: u32,
     /// Key of [`crate::steer::owner`], random per start.
     pub steer_key: HashKey,
+    /// Persistence templates of all workers.
+    pub templates: Templates,
 }
 
 /// Everything that a worker is made from, beside its queues.

@@ -3,18 +3,22 @@
 //! Built on the control core by [`crate::director`], read by every worker. Invariant: every index in it is within
 //! the bounds of what it points to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_config::IfAddr;
 
+use crate::classify::Classifier;
 use crate::counters::WorkerCounters;
 use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
 use crate::neighbor::{LinkId, NeighborCells, NeighborId};
-use crate::sched::{Candidate, FlowHash, Question, Scheduler};
+use crate::persist::Rule;
+use crate::rewrite::Encap;
+use crate::sched::{Candidate, DrawSource, FlowHash, NewConnection, Overload, Question, Scheduler};
 use crate::state::TimeoutTable;
+use crate::transmit::{Awaited, NextHop};
 
 /// An L3 interface: a device and a VLAN on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,17 +52,6 @@ pub struct LocalAddress {
     pub link: Option<LinkId>,
 }
 
-/// Virtual address, port and protocol (its IANA number's place in [`crate::parse::L4`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceKey {
-    /// VIP.
-    pub vip: IpAddr,
-    /// Port, host order.
-    pub port: u16,
-    /// Protocol.
-    pub protocol: u8,
-}
-
 /// A service as the packet path needs it.
 #[derive(Clone, Debug)]
 pub struct ServiceEntry {
@@ -68,11 +61,26 @@ pub struct ServiceEntry {
     pub scheduler: Scheduler,
     /// Servers in scheduling order, those with weight 0 included.
     pub candidates: Vec<Candidate>,
+    /// Persistence.
+    pub rule: Option<Rule>,
+    /// Every packet is scheduled anew, no connection is kept.
+    pub one_packet: bool,
 }
 
-/// A destination as the packet path needs it; half a cache line.
+/// What is done to a packet on its way to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(align(32))]
+pub enum Way {
+    /// Direct routing: the MAC addresses change.
+    Dr,
+    /// The destination becomes the server's address and port; replies come back through the director.
+    Nat,
+    /// Put into another packet: index in [`Snapshot::tunnels`].
+    Tunnel(u16),
+}
+
+/// A destination as the packet path needs it; one cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct DestEntry {
     /// Next hop.
     pub neighbor: NeighborId,
@@ -93,9 +101,33 @@ pub struct DestEntry {
     pub mac: [u8; 6],
     /// Removed from its service: it keeps the connections that it has and gets no others.
     pub removed: bool,
+    /// Index in [`Snapshot::rules`] or [`DestEntry::NO_RULE`].
+    pub rule: u16,
+    /// Forwarding.
+    pub way: Way,
+    /// Port of the server, host order; 0: the one that the client used.
+    pub port: u16,
+    /// Address of the server.
+    pub address: IpAddr,
 }
 
-const _: () = assert!(size_of::<DestEntry>() == 32);
+const _: () = assert!(size_of::<DestEntry>() == 64);
+
+impl DestEntry {
+    /// Its service has no persistence.
+    pub const NO_RULE: u16 = u16::MAX;
+}
+
+/// Where the next hop of an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Over this next hop of this link.
+    Via(LinkId, NeighborId),
+    /// It is on this link itself, and nobody has asked for its MAC address yet.
+    Stranger(LinkId),
+    /// In no connected network, and there is no gateway.
+    None,
+}
 
 /// The whole.
 #[derive(Debug)]
@@ -107,11 +139,16 @@ pub struct Snapshot {
     /// VIPs and DIPs.
     pub local: HashMap<IpAddr, LocalAddress>,
     /// Services by what clients address.
-    pub services: HashMap<ServiceKey, Arc<ServiceEntry>>,
+    pub services: Classifier<Arc<ServiceEntry>>,
     /// By [`DestId`]; `None`: unused.
     pub dests: Vec<Option<DestEntry>>,
-    /// Address of every destination's server, for listings.
-    pub servers: Vec<Option<IpAddr>>,
+    /// Servers whose replies pass the director: address, port (0: any), protocol. Says which end of a packet is the
+    /// client before its connection is looked up.
+    pub nat_servers: HashSet<(IpAddr, u16, u8)>,
+    /// What goes around packets into tunnels.
+    pub tunnels: Vec<Encap>,
+    /// Persistence that destinations are subject to.
+    pub rules: Vec<Rule>,
     /// Timeouts that destinations use.
     pub timeouts: Vec<TimeoutTable>,
     /// Next hops by link and address.
@@ -122,6 +159,8 @@ pub struct Snapshot {
     pub cells: Arc<NeighborCells>,
     /// Keyed hash of clients.
     pub flow_hash: FlowHash,
+    /// Which destinations have reached their upper thresholds.
+    pub overload: Arc<Overload>,
 }
 
 impl Snapshot {
@@ -141,9 +180,52 @@ impl Snapshot {
         self.dests.get(dest.0 as usize)?.as_ref()
     }
 
-    /// Whether the director answers for `address` on `link`.
+    /// Whether the director answers for `address` on `link`. One of a service's prefix counts where its network is,
+    /// or everywhere when it is on no link.
     pub fn answers_for(&self, address: IpAddr, link: LinkId) -> bool {
-        self.local.get(&address).is_some_and(|local| local.link.is_none_or(|own| own == link))
+        match self.local.get(&address) {
+            Some(local) => local.link.is_none_or(|own| own == link),
+            None => self.services.is_vip(address) && self.own_network(address).is_none_or(|own| own == link),
+        }
+    }
+
+    /// Whether `address` is the director's: its own or a VIP.
+    pub fn is_ours(&self, address: IpAddr) -> bool {
+        self.local.contains_key(&address) || self.services.is_vip(address)
+    }
+
+    /// The link in whose networks `address` is.
+    fn own_network(&self, address: IpAddr) -> Option<LinkId> {
+        let connected = |link: &Link| link.addresses.iter().any(|network| network.contains(address));
+        self.links.iter().position(connected).map(|at| LinkId(at as u16))
+    }
+
+    /// The way to any address: a connected network comes before the gateway.
+    pub fn route(&self, address: IpAddr) -> Route {
+        match self.own_network(address) {
+            Some(link) => match self.neighbors.get(&(link, address)) {
+                Some(neighbor) => Route::Via(link, *neighbor),
+                None => Route::Stranger(link),
+            },
+            None => match self.gateways[usize::from(address.is_ipv6())] {
+                Some((link, neighbor)) => Route::Via(link, neighbor),
+                None => Route::None,
+            },
+        }
+    }
+
+    /// The next hop on a link.
+    pub(crate) fn hop(&self, link: LinkId, neighbor: NeighborId) -> NextHop {
+        let link = &self.links[usize::from(link.0)];
+        NextHop { to: Awaited::Neighbor(neighbor), device: link.device, vlan: link.vlan, mac: link.mac }
+    }
+
+    /// Whether packets from `address` and `port` are replies of a NATed connection.
+    #[inline]
+    pub fn is_nat_server(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
+        !self.nat_servers.is_empty()
+            && (self.nat_servers.contains(&(address, port, protocol))
+                || self.nat_servers.contains(&(address, 0, protocol)))
     }
 
     /// The gateway for `address`, when it is in none of the networks of `link`.
@@ -155,24 +237,40 @@ impl Snapshot {
         self.gateways[usize::from(address.is_ipv6())]
     }
 
-    /// The destination of a new connection of `service`.
+    /// The destination of a new connection of `service`; `None`: no server may take it.
+    ///
+    /// Once the connection is counted, say so with [`Snapshot::bound`]. Cost: see [`Scheduler::pick`].
     pub fn schedule(
         &self,
         service: &ServiceEntry,
+        new: &NewConnection,
         workers: &[Arc<WorkerCounters>],
-        client: IpAddr,
-        client_port: u16,
+        draws: &DrawSource,
     ) -> Option<DestId> {
-        let position =
-            |dest| self.dest(dest).filter(|entry| entry.position != u32::MAX).map(|entry| entry.position);
-        let question = Question {
+        service.scheduler.pick(&Question {
             candidates: &service.candidates,
-            position: &position,
+            dests: &self.dests,
             workers,
-            client,
-            client_port,
+            overload: &self.overload,
+            new,
             flow_hash: &self.flow_hash,
-        };
-        service.scheduler.pick(&question)
+            draws,
+        })
+    }
+
+    /// A destination got one more connection, already counted in the worker's `total`: it may be full now.
+    ///
+    /// Cost: one load for a destination without an upper threshold, else O(workers).
+    #[inline]
+    pub fn bound(&self, dest: DestId, workers: &[Arc<WorkerCounters>]) {
+        self.overload.bound(dest, workers);
+    }
+
+    /// A destination has one connection less, already taken off the worker's `total`: it may have room again.
+    ///
+    /// Cost: one load for a destination that is not full, else O(workers).
+    #[inline]
+    pub fn unbound(&self, dest: DestId, workers: &[Arc<WorkerCounters>]) {
+        self.overload.unbound(dest, workers);
     }
 }

@@ -12,14 +12,19 @@ use crate::io::WorkerId;
 /// The worker that owns the flows of this client address and port.
 #[inline]
 pub fn owner(client: IpAddr, client_port: u16, workers: u16, key: &HashKey) -> WorkerId {
+    WorkerId(((u64::from(hash(client, client_port, key)) * u64::from(workers)) >> 32) as u16)
+}
+
+/// 32 bits that follow from an address and a port, all fit to pick by.
+#[inline]
+pub fn hash(client: IpAddr, client_port: u16, key: &HashKey) -> u32 {
     let (high, low) = match client {
         IpAddr::V4(v4) => (0, u64::from(v4.to_bits())),
         IpAddr::V6(v6) => ((v6.to_bits() >> 64) as u64, v6.to_bits() as u64),
     };
     let wide = u128::from(high ^ key.0[0] ^ u64::from(client_port) << 40) * u128::from(low ^ key.0[1] | 1);
     let mixed = u128::from((wide as u64 ^ (wide >> 64) as u64) ^ key.0[2]) * u128::from(key.0[3] | 1);
-    let hash = (mixed as u64 ^ (mixed >> 64) as u64) >> 32;
-    WorkerId(((hash * u64::from(workers)) >> 32) as u16)
+    ((mixed as u64 ^ (mixed >> 64) as u64) >> 32) as u32
 }
 
 #[cfg(test)]

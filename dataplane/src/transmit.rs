@@ -1,32 +1,62 @@
 //! Sending: frames collect per device and leave as bursts; frames without a MAC address wait.
 
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
 use crate::drop_reason::DropReason;
 use crate::io::{Burst, DeviceId, Packet, PacketIo, WorkerId};
-use crate::neighbor::{NeighborId, Resolution};
-use crate::wire::{Mac, ethernet};
+use crate::mailbox::Event;
+use crate::neighbor::{LinkId, NeighborId, Resolution};
+use crate::parse::Parsed;
+use crate::rewrite::Fragments;
+use crate::snapshot::Route;
+use crate::wire::{Mac, ethernet, vlan};
 use crate::worker::Worker;
+
+/// Whose MAC address a frame needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// A next hop that the control core resolves.
+    Neighbor(NeighborId),
+    /// A station on this link that the control core is about to be told of.
+    Stranger(LinkId, IpAddr),
+}
 
 /// Where a frame goes on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NextHop {
-    pub neighbor: NeighborId,
+    pub to: Awaited,
     pub device: DeviceId,
+    /// 802.1Q tag there, 0: untagged.
+    pub vlan: u16,
     /// The director's MAC address there.
     pub mac: Mac,
 }
 
+#[derive(Debug)]
+struct Held<P> {
+    hop: NextHop,
+    frame: P,
+    since_ns: u64,
+}
+
+/// How long a frame waits for a next hop at most, ns: longer than resolution takes to fail (three questions, a
+/// second apart), so only a frame whose question was never asked gets there.
+const PATIENCE_NS: u64 = 5_000_000_000;
+
 /// Frames that are complete but for the MAC address of their next hop.
 #[derive(Debug)]
 pub(crate) struct Waiting<P> {
-    frames: Vec<(NextHop, P)>,
+    frames: Vec<Held<P>>,
     limit: usize,
-    /// Version of the neighbour cells that was last looked at.
-    seen: u64,
+    /// Version of the neighbour cells, and snapshot, that were last looked at.
+    seen: (u64, u64),
 }
 
 impl<P: Packet> Waiting<P> {
     pub fn new(limit: u16) -> Self {
-        Self { frames: Vec::with_capacity(usize::from(limit)), limit: usize::from(limit), seen: 0 }
+        Self { frames: Vec::with_capacity(usize::from(limit)), limit: usize::from(limit), seen: (0, 0) }
     }
 
     pub fn len(&self) -> usize {
@@ -35,12 +65,12 @@ impl<P: Packet> Waiting<P> {
 
     /// Errors: the frame comes back when the queue, or this neighbour's share of it, is full. The share keeps one
     /// silent server from taking the room of all others.
-    fn hold(&mut self, hop: NextHop, frame: P) -> Result<(), P> {
-        let own = self.frames.iter().filter(|(waits_for, _)| waits_for.neighbor == hop.neighbor).count();
+    fn hold(&mut self, hop: NextHop, frame: P, now_ns: u64) -> Result<(), P> {
+        let own = self.frames.iter().filter(|held| held.hop.to == hop.to).count();
         if self.frames.len() >= self.limit || own >= self.limit.div_ceil(4) {
             return Err(frame);
         }
-        self.frames.push((hop, frame));
+        self.frames.push(Held { hop, frame, since_ns: now_ns });
         Ok(())
     }
 }
@@ -72,18 +102,94 @@ impl Budget {
 impl<I: PacketIo> Worker<I> {
     /// Sends a frame to a next hop, now or when its MAC address is known.
     pub(crate) fn send_to(&mut self, hop: NextHop, mut frame: I::Packet) {
-        match self.snapshot.cells.mac(hop.neighbor) {
+        match self.resolve(hop.to) {
             Resolution::Resolved(mac) => {
                 ethernet::rewrite_macs(frame.bytes_mut(), mac, hop.mac);
                 self.send(hop.device, frame);
             }
             Resolution::Pending => {
-                if self.waiting.hold(hop, frame).is_err() {
+                if self.waiting.hold(hop, frame, self.now_ns).is_err() {
                     self.counters.drop_packet(DropReason::NeighborQueueFull);
                 }
             }
             Resolution::Failed => self.counters.drop_packet(DropReason::NeighborUnreachable),
         }
+    }
+
+    #[inline]
+    fn resolve(&self, to: Awaited) -> Resolution {
+        match to {
+            Awaited::Neighbor(neighbor) => self.snapshot.cells.mac(neighbor),
+            Awaited::Stranger(link, address) => match self.snapshot.neighbors.get(&(link, address)) {
+                Some(neighbor) => self.snapshot.cells.mac(*neighbor),
+                None => Resolution::Pending,
+            },
+        }
+    }
+
+    /// Tells the control core of a station whose MAC address is wanted.
+    pub(crate) fn meet(&self, link: LinkId, address: IpAddr) {
+        if self.mailbox.tell(Event::Stranger { link, address }).is_err() {
+            self.counters.own.events_lost.add(1);
+        }
+    }
+
+    /// The next hop towards any address, and the largest IP packet that its link takes; `None`: no route.
+    ///
+    /// The control core is told of a station that it does not know yet; frames for it wait.
+    pub(crate) fn hop_towards(&mut self, address: IpAddr) -> Option<(NextHop, u16)> {
+        let (link, hop) = match self.snapshot.route(address) {
+            Route::Via(link, neighbor) => (link, self.snapshot.hop(link, neighbor)),
+            Route::Stranger(link) => {
+                self.meet(link, address);
+                let hop = self.snapshot.hop(link, NeighborId(0));
+                (link, NextHop { to: Awaited::Stranger(link, address), ..hop })
+            }
+            Route::None => return None,
+        };
+        Some((hop, self.snapshot.links[usize::from(link.0)].mtu))
+    }
+
+    /// Cuts a packet for a link that takes `mtu` bytes and sends the pieces in order.
+    #[cold]
+    pub(crate) fn send_fragments(&mut self, mut frame: I::Packet, parsed: &Parsed, hop: NextHop, mtu: u16) {
+        self.error_id = self.error_id.wrapping_add(1);
+        let Some(plan) = Fragments::plan(frame.bytes(), parsed.l3, mtu, self.error_id.into()) else {
+            return self.counters.drop_packet(DropReason::MtuExceeded);
+        };
+        // all or nothing: a datagram without one of its pieces is of no use
+        let mut rest = ArrayVec::<I::Packet, { Fragments::MAX }>::new();
+        for n in 1..plan.count() {
+            let Some(piece) = self.piece(&plan, &frame, n) else {
+                return self.counters.drop_packet(DropReason::NoBuffer);
+            };
+            rest.push(piece);
+        }
+        if !plan.keep_first(&mut frame) {
+            return self.counters.drop_packet(DropReason::NoBuffer);
+        }
+        self.counters.own.originated.add(rest.len() as u64);
+        self.send_tagged(hop, parsed.vlan, frame);
+        for piece in rest {
+            self.send_tagged(hop, parsed.vlan, piece);
+        }
+    }
+
+    /// Fragment `n` in a frame of its own.
+    fn piece(&mut self, plan: &Fragments, frame: &I::Packet, n: usize) -> Option<I::Packet> {
+        let mut piece = self.io.alloc()?;
+        let fits = piece.set_len(plan.frame_len(n)?);
+        fits.then_some(())?;
+        plan.write(frame.bytes(), n, piece.bytes_mut())?;
+        Some(piece)
+    }
+
+    /// Gives a frame that has the tag `vlan` the tag of its next hop and sends it there.
+    pub(crate) fn send_tagged(&mut self, hop: NextHop, vlan: u16, mut frame: I::Packet) {
+        if (vlan != hop.vlan || hop.vlan == 0) && !vlan::set_vlan(&mut frame, hop.vlan) {
+            return self.counters.drop_packet(DropReason::NoBuffer);
+        }
+        self.send_to(hop, frame);
     }
 
     /// Sends a complete frame with this turn's burst.
@@ -138,19 +244,25 @@ impl<I: PacketIo> Worker<I> {
 
     /// Sends the frames whose next hop has answered and drops those whose next hop is given up.
     pub(crate) fn release_waiting(&mut self) {
-        let version = self.snapshot.cells.version();
-        if self.waiting.frames.is_empty() || self.waiting.seen == version {
+        let version = (self.snapshot.cells.version(), self.snapshot.generation);
+        let Some(oldest) = self.waiting.frames.first() else { return };
+        let patient = self.now_ns.saturating_sub(oldest.since_ns) < PATIENCE_NS;
+        if self.waiting.seen == version && patient {
             return;
         }
         self.waiting.seen = version;
         let mut at = 0;
         while at < self.waiting.frames.len() {
-            if self.snapshot.cells.mac(self.waiting.frames[at].0.neighbor) == Resolution::Pending {
+            let held = &self.waiting.frames[at];
+            if self.resolve(held.hop.to) != Resolution::Pending {
+                // in order: frames of one flow must not overtake each other
+                let Held { hop, frame, .. } = self.waiting.frames.remove(at);
+                self.send_to(hop, frame);
+            } else if self.now_ns.saturating_sub(held.since_ns) < PATIENCE_NS {
                 at += 1;
             } else {
-                // in order: frames of one flow must not overtake each other
-                let (hop, frame) = self.waiting.frames.remove(at);
-                self.send_to(hop, frame);
+                self.waiting.frames.remove(at);
+                self.counters.drop_packet(DropReason::NeighborUnreachable);
             }
         }
     }

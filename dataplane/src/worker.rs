@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use crate::conn::table::NoMemory;
-use crate::conn::{HashKey, Key4, Key6, Table, Tick};
+use crate::conn::{HashKey, Key4, Key6, Pair, Table, Tick};
 use crate::counters::WorkerCounters;
+use crate::flow::Ending;
 use crate::io::{Burst, DeviceId, PacketIo, WorkerId};
 use crate::mailbox::{Listing, Mailbox};
+use crate::sched::DrawSource;
 use crate::setup::{Setup, WorkerSeed};
 use crate::snapshot::Snapshot;
 use crate::transmit::{Budget, Waiting};
@@ -21,11 +23,13 @@ const SWEEP_IDLE: u32 = 1024;
 /// Time for one pass of the sweep over the whole table, ns: how late an entry may be removed.
 const SWEEP_PASS_NS: u64 = 1_000_000_000;
 
-/// Both connection tables of a worker.
+/// The connection tables of a worker, and how replies find what is in them.
 #[derive(Debug)]
 pub(crate) struct Tables {
     pub v4: Table<Key4>,
     pub v6: Table<Key6>,
+    pub pairs4: Table<Pair<Key4>>,
+    pub pairs6: Table<Pair<Key6>>,
     pub max: u32,
 }
 
@@ -45,6 +49,8 @@ pub struct Worker<I: PacketIo> {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) all_counters: Vec<Arc<WorkerCounters>>,
+    /// Randomness for schedulers.
+    pub(crate) draws: DrawSource,
     pub(crate) tables: Tables,
     /// Frames to be sent, by device.
     pub(crate) out: Vec<Burst<I::Packet>>,
@@ -76,7 +82,14 @@ impl<I: PacketIo> Worker<I> {
             mailbox: seed.mailbox,
             counters: seed.counters[usize::from(seed.id.0)].clone(),
             all_counters: seed.counters,
-            tables: Tables { v4: Table::new(max, secret)?, v6: Table::new(max, secret)?, max },
+            draws: DrawSource::random(),
+            tables: Tables {
+                v4: Table::new(max, secret)?,
+                v6: Table::new(max, secret)?,
+                pairs4: Table::new(max, secret)?,
+                pairs6: Table::new(max, secret)?,
+                max,
+            },
             out: setup.devices.iter().map(|_| Burst::new()).collect(),
             hand: (0..setup.workers).map(|_| Burst::new()).collect(),
             waiting: Waiting::new(setup.neighbor_queue),
@@ -130,6 +143,7 @@ impl<I: PacketIo> Worker<I> {
     fn upkeep(&mut self, packets: usize) {
         let counters = &self.counters;
         counters.own.turns.add(1);
+        counters.own.now_ns.set(self.now_ns);
         if packets > 0 {
             counters.own.busy_turns.add(1);
         }
@@ -138,19 +152,19 @@ impl<I: PacketIo> Worker<I> {
         let due = |lines: u32| (u64::from(lines) * elapsed / SWEEP_PASS_NS) as u32;
         let (due4, due6) = (due(self.tables.v4.lines()), due(self.tables.v6.lines()));
         if due4.max(due6) > 0 {
-            let gone = |meta: crate::conn::Meta| {
-                let dest = &counters.dests[meta.dest().0 as usize];
-                dest.total.down();
-                if meta.active() {
-                    dest.active.down();
-                }
-                counters.own.expired.add(1);
+            let ending = Ending {
+                snapshot: &self.snapshot,
+                counters,
+                workers: &self.all_counters,
+                templates: &self.setup.templates,
+                now_ns: self.now_ns,
             };
-            if !self.tables.v4.is_empty() {
-                self.tables.v4.sweep(due4.min(limit), self.now, |_, meta| gone(meta));
+            let Tables { v4, v6, pairs4, pairs6, .. } = &mut self.tables;
+            if !v4.is_empty() {
+                v4.sweep(due4.min(limit), self.now, |key, meta| ending.of(key, meta, pairs4));
             }
-            if !self.tables.v6.is_empty() {
-                self.tables.v6.sweep(due6.min(limit), self.now, |_, meta| gone(meta));
+            if !v6.is_empty() {
+                v6.sweep(due6.min(limit), self.now, |key, meta| ending.of(key, meta, pairs6));
             }
             self.swept_ns = self.now_ns;
         }
@@ -180,6 +194,7 @@ impl<I: PacketIo> Worker<I> {
             mailbox: self.mailbox,
             counters: self.counters,
             all_counters: self.all_counters,
+            draws: self.draws,
             tables: self.tables,
             out: self.setup.devices.iter().map(|_| Burst::new()).collect(),
             hand: (0..self.setup.workers).map(|_| Burst::new()).collect(),

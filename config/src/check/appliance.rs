@@ -1,4 +1,4 @@
-//! Checks of `[appliance]`, `[limits]` and `[timeouts]`.
+//! Checks of `[appliance]`, `[limits]`, `[timeouts]` and `[policy]`.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -29,6 +29,15 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     for field in &LIMITS {
         if let Err(message) = field.bounds.check((field.get)(&draft.limits).into()) {
             problems.add(toml_path!("limits", field.key), message);
+        }
+    }
+    let policy = &draft.policy;
+    for (key, value, bounds) in [
+        ("conn_reuse_mode", policy.conn_reuse_mode, bounds::CONN_REUSE_MODE),
+        ("secure_tcp", policy.secure_tcp, bounds::SECURE_TCP),
+    ] {
+        if let Err(message) = bounds.check(value.into()) {
+            problems.add(toml_path!("policy", key), message);
         }
     }
     for field in &TIMEOUTS {

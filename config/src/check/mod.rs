@@ -3,9 +3,11 @@
 //! A check looks at a [`Draft`], passes by what is `None` (its fault is reported), and names the object, the
 //! value and the limit.
 
+mod address;
 mod appliance;
 mod networks;
 mod ports;
+mod servers;
 mod services;
 
 use std::collections::HashMap;
@@ -23,6 +25,7 @@ use crate::text::show;
 pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
     appliance::check(draft, problems);
     let wire = ports::check(draft, problems);
+    address::marks(draft, &wire, problems);
     services::check(draft, &wire, problems);
 }
 

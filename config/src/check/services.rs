@@ -1,58 +1,47 @@
-//! Checks of `[[services]]` and their servers.
+//! Checks of `[[services]]`: what each is called and set to, and that no two are the same.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::time::Duration;
 
 use super::networks::Wire;
-use super::{Firsts, names, timeout};
+use super::servers::{self, Site};
+use super::{Firsts, address, names, timeout};
 use crate::bounds;
-use crate::draft::{Draft, DraftService};
-use crate::edit::ServiceRef;
+use crate::draft::{Draft, DraftAddress, DraftService};
+use crate::duration;
 use crate::fault::Problems;
 use crate::fields::SERVICE_TIMEOUTS;
-use crate::ifaddr::{bits_of, special};
-use crate::model::Forwarding;
+use crate::model::Protocol;
 use crate::path::toml_path;
+use crate::policy::{OnNoServer, OnServerDown};
 
 pub(super) fn check(draft: &Draft, wire: &Wire<'_>, problems: &mut Problems) {
     let services = &draft.services;
     counts(draft, problems);
     names(services.iter().map(|s| s.name.as_deref()), "services", problems);
-    let mut keys = Firsts::default();
+    let mut firsts = Firsts::default();
     for (index, service) in services.iter().enumerate() {
-        vip(index, service, wire, problems);
-        if let Some(port) = service.port
-            && let Err(message) = bounds::L4_PORT.check(port.into())
+        address::check(index, service, wire, problems);
+        if let Some(address) = service.address.whole()
+            && let Some(first) = firsts.repeats(address, index)
         {
-            problems.add(toml_path!("services", index, "port"), message);
-        }
-        if let (Some(vip), Some(port), Some(protocol)) = (service.vip, service.port, service.protocol)
-            && let Some(first) = keys.repeats((vip, port, protocol), index)
-        {
-            let key = ServiceRef::Key { vip, port, protocol };
-            let message = format!("{key} is already the service {}", name(services, first));
-            problems.add(toml_path!("services", index, "vip"), message);
+            let key = if address.mark().is_some() { "mark" } else { "vip" };
+            let message = format!("{address} is already the service {}", name(services, first));
+            problems.add(toml_path!("services", index, key), message);
         }
         timeouts(index, service, problems);
+        options(index, service, problems);
+        policy(index, service, problems);
     }
-    let vips = services.iter().enumerate().rev().filter_map(|(i, s)| Some((s.vip?, i)));
-    let site = Site { vips: vips.collect(), services, wire };
+    address::overlaps(services, problems);
+    let site = Site::new(services, wire);
     for (index, service) in services.iter().enumerate() {
-        servers(index, service, &site, problems);
+        servers::check(index, service, &site, problems);
     }
-}
-
-/// What a server's address is held against.
-struct Site<'d> {
-    /// First service of each VIP.
-    vips: HashMap<IpAddr, usize>,
-    services: &'d [DraftService],
-    wire: &'d Wire<'d>,
 }
 
 /// Name of a service for a message; `services[2]` where it could not be read.
-fn name(services: &[DraftService], index: usize) -> Cow<'_, str> {
+pub(super) fn name(services: &[DraftService], index: usize) -> Cow<'_, str> {
     match services.get(index).and_then(|s| s.name.as_deref()) {
         Some(name) => name.into(),
         None => format!("services[{index}]").into(),
@@ -76,27 +65,11 @@ fn counts(draft: &Draft, problems: &mut Problems) {
     }
 }
 
-/// A VIP may be one of the director's addresses, as in IPVS, but nothing that a host cannot have.
-fn vip(index: usize, service: &DraftService, wire: &Wire<'_>, problems: &mut Problems) {
-    let Some(vip) = service.vip else { return };
-    let network = wire.networks.find(vip, bits_of(vip));
-    let why = if let Some(why) = special(vip) {
-        format!("{vip} is {why}")
-    } else if let Some((network, why)) = network.and_then(|(n, _)| Some((n, n.reserved(vip)?))) {
-        format!("{vip} is {why} of {network}")
-    } else if let Some(port) = wire.gateways.get(&vip) {
-        format!("{vip} is the gateway of {}", wire.port_name(*port))
-    } else {
-        return;
-    };
-    problems.add(toml_path!("services", index, "vip"), why);
-}
-
 fn timeouts(index: usize, service: &DraftService, problems: &mut Problems) {
     for field in &SERVICE_TIMEOUTS {
         let Some(duration) = (field.get)(&service.timeouts) else { continue };
         let path = || toml_path!("services", index, "timeouts", field.key);
-        match service.protocol {
+        match service.address.protocol() {
             Some(protocol) if protocol != field.protocol => {
                 let message = format!("is of use in {} services only, not with {protocol}", field.protocol);
                 problems.add(path(), message);
@@ -106,56 +79,87 @@ fn timeouts(index: usize, service: &DraftService, problems: &mut Problems) {
     }
 }
 
-fn servers(index: usize, service: &DraftService, site: &Site<'_>, problems: &mut Problems) {
-    let mut firsts = Firsts::default();
-    for (at, server) in service.servers.iter().enumerate() {
-        if let Some(weight) = server.weight
-            && let Err(message) = bounds::WEIGHT.check(weight.into())
-        {
-            problems.add(toml_path!("services", index, "servers", at, "weight"), message);
+/// Rules of `persistence` and `one_packet`.
+fn options(index: usize, service: &DraftService, problems: &mut Problems) {
+    if let Some(Some(persistence)) = service.persistence {
+        let at = |key| toml_path!("services", index, "persistence", key);
+        if let Err(message) = persistence_timeout(persistence.timeout) {
+            problems.add(at("timeout"), message);
         }
-        let Some(address) = server.address else { continue };
-        let message = if let Some(first) = firsts.repeats(address, at) {
-            Some(format!("{address} is already servers[{first}] of this service"))
-        } else {
-            match service.forwarding {
-                Some(Forwarding::Dr) => dr_address(service, address, site).err(),
-                None => None,
+        if let Some(ipv6) = service.address.is_ipv6() {
+            let (bounds, family) = if ipv6 { (bounds::PREFIX_IPV6, 6) } else { (bounds::PREFIX_IPV4, 4) };
+            if let Err(message) = bounds.check(persistence.prefix_len.into()) {
+                problems.add(at("prefix"), format!("{message} of an IPv{family} VIP"));
             }
-        };
-        if let Some(message) = message {
-            problems.add(toml_path!("services", index, "servers", at, "address"), message);
         }
+    }
+    if let DraftAddress::Packet { ports: Some(ports), .. } = service.address
+        && ports.single() == Some(0)
+        && service.persistence == Some(None)
+    {
+        let message = "0 (every port without a service of its own) needs persistence, as in IPVS; without it say \
+                       ports = \"1-65535\"";
+        problems.add(toml_path!("services", index, "port"), message);
+    }
+    if service.one_packet == Some(true)
+        && let Some(protocol) = service.address.protocol()
+        && protocol != Protocol::Udp
+    {
+        let message = format!("is of use in udp services only, not with {protocol}");
+        problems.add(toml_path!("services", index, "one_packet"), message);
     }
 }
 
-/// DR changes the MAC address alone: the server has the VIP's family, shares a link with the director, and its
-/// address is its own.
-fn dr_address(service: &DraftService, address: IpAddr, site: &Site<'_>) -> Result<(), String> {
-    let wire = site.wire;
-    if let Some(why) = special(address) {
-        return Err(format!("{address} is {why}"));
+/// Whole seconds, as `ipvsadm --persistent` counts.
+fn persistence_timeout(timeout: Duration) -> Result<(), String> {
+    let text = duration::format(timeout);
+    let (min, max) = (bounds::MIN_PERSISTENCE, bounds::MAX_PERSISTENCE);
+    if timeout < min {
+        Err(format!("{text} is below the limit {}", duration::format(min)))
+    } else if timeout > max {
+        Err(format!("{text} is above the limit {} (31 days)", duration::format(max)))
+    } else if timeout.subsec_nanos() != 0 {
+        Err(format!("{timeout:?} is not a whole number of seconds"))
+    } else {
+        Ok(())
     }
-    if let Some(vip) = service.vip
-        && vip.is_ipv4() != address.is_ipv4()
+}
+
+/// Rules of `[services.policy]`: their ranges, and that none does nothing.
+fn policy(index: usize, service: &DraftService, problems: &mut Problems) {
+    let policy = &service.policy;
+    let mut add = |key: &'static str, message: String| {
+        problems.add(toml_path!("services", index, "policy", key), message);
+    };
+    let protocol = service.address.protocol();
+    if protocol == Some(Protocol::Udp) {
+        if policy.on_no_server == Some(OnNoServer::Reset) {
+            add("on_no_server", "\"reset\" is of no use in udp services, which have no resets".to_owned());
+        }
+        if policy.on_server_down == Some(OnServerDown::Reset) {
+            add("on_server_down", "\"reset\" is of no use in udp services, which have no resets".to_owned());
+        }
+    }
+    // A mark may be given to packets of every protocol.
+    if let Some(protocol) = protocol.filter(|protocol| *protocol != Protocol::Tcp) {
+        let set = [
+            ("reuse", policy.reuse.is_some()),
+            ("mss", policy.mss.is_some()),
+            ("dr_close_timeout", policy.dr_close_timeout.is_some()),
+        ];
+        for (key, _) in set.into_iter().filter(|(_, set)| *set) {
+            add(key, format!("is of use in tcp services only, not with {protocol}"));
+        }
+    }
+    if let Some(Err(message)) = policy.mss.map(|mss| bounds::MSS.check(mss.into())) {
+        add("mss", message);
+    }
+    if let Some(Err(message)) =
+        policy.max_connections.map(|limit| bounds::SERVICE_CONNECTIONS.check(limit.into()))
     {
-        return Err(format!("{address} is not of the family of the VIP {vip}: forwarding \"dr\" needs that"));
+        add("max_connections", message);
     }
-    if let Some(port) = wire.own.get(&address) {
-        return Err(format!("{address} is the director's own address on {}", wire.port_name(*port)));
-    }
-    if let Some(other) = site.vips.get(&address) {
-        return Err(format!("{address} is the VIP of the service {}", name(site.services, *other)));
-    }
-    match wire.networks.find(address, bits_of(address)) {
-        Some((network, _)) => match network.reserved(address) {
-            Some(why) => Err(format!("{address} is {why} of {network}")),
-            None => Ok(()),
-        },
-        None if !wire.complete => Ok(()),
-        None => Err(format!(
-            "{address} is on no directly connected network ({}): forwarding \"dr\" needs that",
-            wire.described(address)
-        )),
+    if let Some(time) = policy.dr_close_timeout {
+        timeout(time, || toml_path!("services", index, "policy", "dr_close_timeout"), problems);
     }
 }

@@ -98,7 +98,7 @@ fn a_dr_server_is_a_neighbour_of_its_own_address() {
     );
     assert_eq!(
         server("192.168.150.12"),
-        format!("{at} 192.168.150.12 is already servers[0] of this service")
+        format!("{at} 192.168.150.12:80 is already servers[0] of this service")
     );
     assert_eq!(server("192.168.150.100"), format!("{at} 192.168.150.100 is the VIP of the service web"));
     assert_eq!(server("192.168.150.11"), format!("{at} 192.168.150.11 is the director's own address on lan"));
@@ -125,6 +125,300 @@ fn a_dr_server_is_a_neighbour_of_its_own_address() {
              line 15: services[0].servers[1].address: fd00::13 {message}"
         )
     );
+}
+
+/// Faults of the small configuration with one more server of these lines from line 16 on, its address on 17.
+fn server_of(address: &str, lines: &str) -> String {
+    faults_after(&format!("[[services.servers]]\naddress = \"{address}\"\n{lines}\n"))
+}
+
+#[test]
+fn only_nat_changes_the_port() {
+    let error = |forwarding: &str| {
+        format!(
+            "line 18: services[0].servers[2].port: 8080 is not the service's port 80: forwarding \"{forwarding}\" keeps \
+             the port, only \"nat\" changes it"
+        )
+    };
+    let of = |forwarding: &str| {
+        server_of("192.168.150.14", &format!("port = 8080\nforwarding = \"{forwarding}\""))
+    };
+    assert_eq!(of("dr"), error("dr"));
+    assert_eq!(of("tunnel"), error("tunnel"));
+    assert_eq!(of("nat"), "no fault");
+    assert_eq!(
+        server_of("192.168.150.12", "port = 8080\nforwarding = \"nat\""),
+        "no fault",
+        "one host, two servers"
+    );
+    assert_eq!(
+        server_of("192.168.150.14", "port = 0\nforwarding = \"nat\""),
+        "line 18: services[0].servers[2].port: 0 is below the limit 1"
+    );
+}
+
+#[test]
+fn nat_and_tunnels_reach_further_than_dr() {
+    let at = "line 17: services[0].servers[2].address:";
+    for forwarding in ["nat", "tunnel"] {
+        let of = |address: &str| server_of(address, &format!("forwarding = \"{forwarding}\""));
+        assert_eq!(
+            of("10.9.9.9"),
+            format!(
+                "{at} 10.9.9.9 is on no directly connected network (192.168.150.0/24 on lan): forwarding \
+                 \"{forwarding}\" needs that or a gateway of its family"
+            )
+        );
+        for (address, why) in [
+            ("192.168.150.11", "the director's own address on lan"),
+            ("192.168.150.100", "the VIP of the service web"),
+            ("192.168.150.255", "the broadcast address of 192.168.150.0/24"),
+            ("127.0.0.1", "a loopback address"),
+        ] {
+            assert_eq!(of(address), format!("{at} {address} is {why}"));
+        }
+        let text = SMALL.replace("\"null\"", "\"null\"\ngateway = \"192.168.150.1\"");
+        let server = "[[services.servers]]\naddress = \"10.9.9.9\"\nforwarding = ";
+        assert_eq!(faults(&format!("{text}{server}\"{forwarding}\"\n")), "no fault");
+    }
+    assert_eq!(server_of("fd00::12", "forwarding = \"tunnel\""), "no fault", "a tunnel may cross families");
+    assert_eq!(
+        server_of("fd00::12", "forwarding = \"nat\""),
+        format!(
+            "{at} fd00::12 is not of the family of the VIP 192.168.150.100: forwarding \"nat\" needs that"
+        )
+    );
+}
+
+#[test]
+fn port_0_needs_persistence() {
+    let of = |lines: &str| faults_with("port = 80", lines);
+    assert_eq!(
+        of("port = 0"),
+        "line 9: services[0].port: 0 (every port without a service of its own) needs persistence, as in IPVS; without it \
+         say ports = \"1-65535\""
+    );
+    assert_eq!(of("port = 0\npersistence = {}"), "no fault");
+    assert_eq!(of("ports = \"1-65535\""), "no fault");
+    assert_eq!(of("ports = \"0-65535\""), "line 9: services[0].ports: 0 is below the limit 1");
+    let server = "[[services.servers]]\naddress = \"192.168.150.14\"\nport = 80\n";
+    assert_eq!(
+        faults(&format!("{}{server}", SMALL.replace("port = 80", "ports = \"80-81\""))),
+        "line 18: services[0].servers[2].port: 80 is of no use in a service of several ports: forwarding \"dr\" keeps \
+         the port, only \"nat\" changes it"
+    );
+    let nat = SMALL.replace("port = 80", "ports = \"80-81\"\nforwarding = \"nat\"");
+    assert_eq!(faults(&format!("{nat}{server}")), "no fault");
+}
+
+#[test]
+fn a_range_of_vips_leaves_the_neighbours_theirs() {
+    let all = |vip: &str| faults_with("\"192.168.150.100\"", &format!("\"{vip}\""));
+    let of = |vip: &str| all(vip).lines().next().unwrap_or_default().to_owned();
+    let at = "line 8: services[0].vip:";
+    assert_eq!(
+        (of("203.0.113.0/28"), of("192.168.150.96/28")),
+        ("no fault".to_owned(), "no fault".to_owned())
+    );
+    assert_eq!(
+        of("203.0.113.1/28"),
+        format!("{at} \"203.0.113.1/28\" has bits beyond its prefix: its network is 203.0.113.0/28")
+    );
+    assert_eq!(of("0.0.0.0/0"), format!("{at} 0.0.0.0/0 has 0.0.0.0, which is the unspecified address"));
+    assert_eq!(
+        of("126.0.0.0/7"),
+        format!("{at} 126.0.0.0/7 has 127.255.255.255, which is a loopback address")
+    );
+    assert_eq!(
+        of("192.168.0.0/16"),
+        format!(
+            "{at} 192.168.0.0/16 covers 192.168.150.0/24 on lan: the director would answer for every host there"
+        )
+    );
+    assert_eq!(
+        faults(
+            &SMALL
+                .replace("\"null\"", "\"null\"\ngateway = \"192.168.150.101\"")
+                .replace("192.168.150.100", "192.168.150.96/28")
+        ),
+        "line 9: services[0].vip: 192.168.150.96/28 has 192.168.150.101, which is the gateway of lan"
+    );
+    assert_eq!(
+        all("192.168.150.0/28"),
+        "line 12: services[0].servers[0].address: 192.168.150.12 is a VIP of the service web\n\
+         line 15: services[0].servers[1].address: 192.168.150.13 is a VIP of the service web"
+    );
+}
+
+#[test]
+fn of_two_services_one_is_more_specific() {
+    let with = |lines: &str| faults_after(&format!("[[services]]\nname = \"two\"\n{lines}\n"));
+    assert_eq!(with("vip = \"192.168.150.100\"\nports = \"1-65535\""), "no fault");
+    assert_eq!(with("vip = \"192.168.150.96/28\"\nport = 80"), "no fault");
+    assert_eq!(with("vip = \"192.168.150.100\"\nport = 0\npersistence = {}"), "no fault");
+    let three = |first: &str, second: &str| {
+        with(&format!(
+            "vip = \"203.0.113.1\"\nports = \"{first}\"\n[[services]]\nname = \"three\"\nvip = \"203.0.113.1\"\nports = \"{second}\""
+        ))
+    };
+    assert_eq!(
+        (three("80-90", "85-99"), three("80-90", "91-101")),
+        ("no fault".to_owned(), "no fault".to_owned())
+    );
+    assert_eq!(
+        three("80-90", "85-95"),
+        "line 23: services[2].ports: 85-95 overlaps 80-90 of the service two, and neither is the narrower one"
+    );
+    assert_eq!(
+        three("85-95", "80-90"),
+        "line 23: services[2].ports: 80-90 overlaps 85-95 of the service two, and neither is the narrower one"
+    );
+    assert_eq!(
+        three("80-90", "80-90"),
+        "line 22: services[2].vip: 203.0.113.1:80-90/tcp is already the service two"
+    );
+}
+
+#[test]
+fn a_mark_takes_the_place_of_the_vip() {
+    let with = |lines: &str| faults_after(&format!("[[services]]\nname = \"two\"\n{lines}\n"));
+    assert_eq!(with("mark = 7\nfamily = \"ipv6\""), "no fault");
+    assert_eq!(with("mark = 0"), "line 18: services[1].mark: 0 is below the limit 1");
+    assert_eq!(
+        with("mark = 7\nfamily = \"ipx\""),
+        "line 19: services[1].family: \"ipx\" is not a family (known: ipv4, ipv6)"
+    );
+    let useless = "is of no use with mark: the rules in [[marks]] choose the packets";
+    assert_eq!(
+        with("mark = 7\nvip = \"10.0.0.1\"\nport = 80\nprotocol = \"tcp\""),
+        format!(
+            "line 19: services[1].vip: {useless}\nline 20: services[1].port: {useless}\nline 21: services[1].protocol: {useless}"
+        )
+    );
+    assert_eq!(
+        faults_with("port = 80", "port = 80\nfamily = \"ipv4\""),
+        "line 10: services[0].family: is of use with mark only: the VIP tells the family"
+    );
+    assert_eq!(
+        faults_with("port = 80", "port = 80\nports = \"80-81\""),
+        "line 10: services[0].ports: is of no use beside port: a service has one of the two"
+    );
+    let again = "mark = 7\n[[services]]\nname = \"three\"\nmark = 7";
+    assert_eq!(with(again), "line 21: services[2].mark: mark:7 is already the service two");
+    assert_eq!(with(&format!("{again}\nfamily = \"ipv6\"")), "no fault");
+    let server = "[[services.servers]]\naddress = \"fd00::12\"";
+    assert_eq!(
+        with(&format!("mark = 7\n{server}")),
+        "line 20: services[1].servers[0].address: fd00::12 is not of the family of the service: forwarding \"dr\" needs that"
+    );
+    assert_eq!(with(&format!("mark = 7\nfamily = \"ipv6\"\n{server}")), "no fault");
+}
+
+#[test]
+fn mark_rules_can_match() {
+    let of = |lines: &str| faults_after(&format!("[[marks]]\nvalue = 7\n{lines}\n"));
+    assert_eq!(of("port = \"lan\"\nvlan = 10\nsource = \"10.0.0.1\"\nports = \"0-1023\""), "no fault");
+    assert_eq!(of("port = \"wan\""), "line 18: marks[0].port: there is no port \"wan\" (see [[ports]])");
+    assert_eq!(of("vlan = 4095"), "line 18: marks[0].vlan: 4095 is above the limit 4094");
+    assert_eq!(
+        of("source = \"10.0.0.0/8\"\ndestination = \"fd00::/8\""),
+        "line 19: marks[0].destination: fd00::/8 is not of the family of the source 10.0.0.0/8"
+    );
+    assert_eq!(
+        of("[[marks]]\nvalue = 8"),
+        "line 19: marks[1].value: never matches: marks[0] matches the same packets before it"
+    );
+    assert_eq!(of("ports = \"90-80\"").lines().count(), 1);
+    assert_eq!(
+        of("ports = \"http\""),
+        "line 18: marks[0].ports: \"http\" is no range of ports: write FIRST-LAST, such as \"8000-8999\""
+    );
+    let rules: String = (1..=4097).map(|n| format!("[[marks]]\nvalue = 1\nports = \"{n}\"\n")).collect();
+    assert_eq!(faults_after(&rules), "line 16: marks: 4097 rules are above the limit 4096");
+}
+
+#[test]
+fn policies_have_ranges_and_protocols() {
+    let of = |lines: &str| faults_after(&format!("[services.policy]\n{lines}\n"));
+    let at = "line 17: services[0].policy";
+    assert_eq!(of("mss = 535"), format!("{at}.mss: 535 is below the limit 536"));
+    assert_eq!(
+        of("max_connections = 200000001"),
+        format!("{at}.max_connections: 200000001 is above the limit 200000000")
+    );
+    assert_eq!(
+        of("dr_close_timeout = \"1ms\""),
+        format!("{at}.dr_close_timeout: 1ms is below the limit 250ms")
+    );
+    assert_eq!(
+        of("on_no_server = \"rst\""),
+        format!("{at}.on_no_server: \"rst\" is not an answer (known: icmp, reset, drop)")
+    );
+    assert_eq!(of("on_no_server = \"reset\"\non_server_down = \"reset\"\nreuse = \"ipvs\""), "no fault");
+    let udp = "[[services]]\nname = \"u\"\nvip = \"192.168.150.101\"\nport = 53\nprotocol = \"udp\"\n[services.policy]\n";
+    let only = "is of use in tcp services only, not with udp";
+    let no_resets = "\"reset\" is of no use in udp services, which have no resets";
+    assert_eq!(
+        faults_after(&format!(
+            "{udp}on_no_server = \"reset\"\non_server_down = \"reset\"\nreuse = \"ipvs\"\nmss = 1400\ndr_close_timeout = \"1s\"\n"
+        )),
+        format!(
+            "line 22: services[1].policy.on_no_server: {no_resets}\nline 23: services[1].policy.on_server_down: {no_resets}\n\
+             line 24: services[1].policy.reuse: {only}\nline 25: services[1].policy.mss: {only}\n\
+             line 26: services[1].policy.dr_close_timeout: {only}"
+        )
+    );
+    let director = |line: &str| faults_after(&format!("[policy]\n{line}\n"));
+    assert_eq!(director("secure_tcp = 4"), "line 17: policy.secure_tcp: 4 is above the limit 3");
+    assert_eq!(director("conn_reuse_mode = -1"), "line 17: policy.conn_reuse_mode: -1 is below the limit 0");
+    assert_eq!(
+        director("compat = \"lvs\""),
+        "line 17: policy.compat: \"lvs\" is not a compatibility (known: none, ipvs)"
+    );
+}
+
+#[test]
+fn thresholds_have_a_range_and_an_order() {
+    let of = |lines: &str| server_of("192.168.150.14", lines);
+    let at = "line 18: services[0].servers[2]";
+    assert_eq!(
+        of("upper_threshold = 2147483648"),
+        format!("{at}.upper_threshold: 2147483648 is above the limit 2147483647")
+    );
+    assert_eq!(of("lower_threshold = -1"), format!("{at}.lower_threshold: -1 is below the limit 0"));
+    assert_eq!(
+        of("lower_threshold = 5\nupper_threshold = 4"),
+        format!("{at}.lower_threshold: 5 is above the server's upper_threshold 4")
+    );
+    assert_eq!(
+        of("lower_threshold = 1"),
+        format!("{at}.lower_threshold: 1 is above the server's upper_threshold 0")
+    );
+    assert_eq!(of("lower_threshold = 5\nupper_threshold = 5"), "no fault");
+    assert_eq!(of("upper_threshold = 5"), "no fault");
+}
+
+#[test]
+fn persistence_has_a_range_and_fits_the_family() {
+    let of = |inner: &str| faults_with("port = 80", &format!("port = 80\npersistence = {{ {inner} }}"));
+    let at = "line 10: services[0].persistence";
+    assert_eq!(of("timeout = \"0s\""), format!("{at}.timeout: 0s is below the limit 1s"));
+    assert_eq!(
+        of("timeout = \"745h\""),
+        format!("{at}.timeout: 2682000s is above the limit 2678400s (31 days)")
+    );
+    assert_eq!(of("timeout = \"1500ms\""), format!("{at}.timeout: 1.5s is not a whole number of seconds"));
+    assert_eq!(of("prefix = 33"), format!("{at}.prefix: 33 is above the limit 32 of an IPv4 VIP"));
+    assert_eq!(of("prefix = 129"), format!("{at}.prefix: 129 is above the limit 128"));
+    assert_eq!(
+        (of("timeout = \"744h\", prefix = 0"), of("")),
+        ("no fault".to_owned(), "no fault".to_owned())
+    );
+    assert_eq!(
+        faults_with("port = 80", "port = 80\none_packet = true"),
+        "line 10: services[0].one_packet: is of use in udp services only, not with tcp"
+    );
+    assert_eq!(faults_with("port = 80", "port = 80\nprotocol = \"udp\"\none_packet = true"), "no fault");
 }
 
 #[test]
@@ -158,6 +452,14 @@ fn timeouts_have_a_range_and_a_protocol() {
             "[[services]]\nname='d'\nvip='192.168.150.100'\nport=53\nprotocol='udp'\ntimeouts.tcp_syn_recv='1s'\n"
         ),
         "line 21: services[1].timeouts.tcp_syn_recv: is of use in tcp services only, not with udp"
+    );
+    assert_eq!(
+        faults_after(
+            "[[services]]\nname='s'\nvip='192.168.150.100'\nport=36412\nprotocol='sctp'\ntimeouts.sctp_init='9s'\n\
+             timeouts.sctp_closed='100ms'\ntimeouts.udp='1s'\n"
+        ),
+        "line 22: services[1].timeouts.sctp_closed: 100ms is below the limit 250ms\n\
+         line 23: services[1].timeouts.udp: is of use in udp services only, not with sctp"
     );
 }
 

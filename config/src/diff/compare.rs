@@ -5,7 +5,9 @@ use std::fmt::Display;
 use super::order::matched;
 use super::{Change, FieldChange};
 use crate::duration;
+use crate::edit::ServerRef;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
+use crate::mark::MarkRule;
 use crate::model::{Appliance, Model, Port, Server, Service};
 
 /// All changes that lead from `old` to `new`; none exactly when the two are equal.
@@ -23,7 +25,11 @@ pub fn diff(old: &Model, new: &Model) -> Vec<Change> {
         field(f.key, duration::format((f.get)(&old.timeouts)), duration::format((f.get)(&new.timeouts)))
     });
     section(timeouts.collect(), Change::TimeoutsChanged);
+    let policy = old.policy.entries().into_iter().zip(new.policy.entries());
+    let policy = policy.filter_map(|((key, old), (_, new))| field(key, bare(old), bare(new)));
+    section(policy.collect(), Change::PolicyChanged);
     ports(&old.ports, &new.ports, &mut changes);
+    marks(&old.marks, &new.marks, &mut changes);
     services(&old.services, &new.services, &mut changes);
     changes
 }
@@ -104,39 +110,66 @@ fn services(old: &[Service], new: &[Service], changes: &mut Vec<Change>) {
     changes.extend(matched.moved.into_iter().map(moved));
 }
 
+fn flags(service: &Service) -> String {
+    list(&service.scheduler_flags.words(service.scheduler))
+}
+
 fn service_fields(old: &Service, new: &Service) -> Vec<FieldChange> {
     let fields = [
-        field("vip", old.vip, new.vip),
-        field("port", old.port, new.port),
-        field("protocol", old.protocol, new.protocol),
+        field("address", old.address, new.address),
         field("scheduler", old.scheduler, new.scheduler),
+        field("scheduler_flags", flags(old), flags(new)),
         field("forwarding", old.forwarding, new.forwarding),
+        field("persistence", optional(&old.persistence), optional(&new.persistence)),
+        field("one_packet", old.one_packet, new.one_packet),
     ];
     let timeouts = SERVICE_TIMEOUTS.iter().map(|f| {
         let text = |service: &Service| optional(&(f.get)(&service.timeouts).map(duration::format));
         field(f.key, text(old), text(new))
     });
-    fields.into_iter().chain(timeouts).flatten().collect()
+    let policy = old.policy.entries().into_iter().zip(new.policy.entries());
+    let policy = policy.map(|((key, old), (_, new))| field(key, bare(optional(&old)), bare(optional(&new))));
+    fields.into_iter().chain(timeouts).chain(policy).flatten().collect()
+}
+
+/// A value of a policy without its quotes.
+fn bare(text: String) -> String {
+    text.trim_matches('"').to_owned()
+}
+
+fn marks(old: &[MarkRule], new: &[MarkRule], changes: &mut Vec<Change>) {
+    let matched = matched(old.iter(), new.iter());
+    changes.extend(matched.removed.iter().map(|at| Change::MarkRemoved(old[*at].clone())));
+    let added = |at: &usize| Change::MarkAdded { rule: new[*at].clone(), position: at + 1 };
+    changes.extend(matched.added.iter().map(added));
+    let moved = |at: &usize| Change::MarkMoved { rule: new[*at].clone(), position: at + 1 };
+    changes.extend(matched.moved.iter().map(moved));
 }
 
 fn servers(service: &str, old: &[Server], new: &[Server], changes: &mut Vec<Change>) {
     let service = || service.to_owned();
-    let matched = matched(old.iter().map(|s| s.address), new.iter().map(|s| s.address));
+    let matched = matched(old.iter().map(Server::key), new.iter().map(Server::key));
     for at in matched.removed {
         changes.push(Change::ServerRemoved { service: service(), server: old[at].clone() });
     }
     for (before, after) in matched.kept {
         let (old, new) = (&old[before], &new[after]);
-        if old.weight != new.weight {
-            let (address, old, new) = (new.address, old.weight, new.weight);
-            changes.push(Change::WeightChanged { service: service(), address, old, new });
+        let fields = [
+            field("weight", old.weight, new.weight),
+            field("forwarding", old.forwarding, new.forwarding),
+            field("upper_threshold", old.upper_threshold, new.upper_threshold),
+            field("lower_threshold", old.lower_threshold, new.lower_threshold),
+        ];
+        let fields: Vec<_> = fields.into_iter().flatten().collect();
+        if !fields.is_empty() {
+            changes.push(Change::ServerChanged { service: service(), server: ServerRef::of(new), fields });
         }
     }
     for at in matched.added {
         changes.push(Change::ServerAdded { service: service(), server: new[at].clone() });
     }
     for at in matched.moved {
-        let address = new[at].address;
-        changes.push(Change::ServerMoved { service: service(), address, position: at + 1 });
+        let server = ServerRef::of(&new[at]);
+        changes.push(Change::ServerMoved { service: service(), server, position: at + 1 });
     }
 }

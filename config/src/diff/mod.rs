@@ -1,15 +1,16 @@
 //! What changed between two Models, as an operator reads it.
 //!
-//! Ports and services are the same when their names are; servers when their service and address are.
+//! Ports and services are the same when their names are; servers when their service, address and port are.
 
 mod compare;
 mod order;
 
-use std::fmt;
-use std::net::IpAddr;
-
+use crate::edit::ServerRef;
+use crate::forwarding::Forwarding;
+use crate::mark::MarkRule;
 use crate::model::{Port, Server, Service};
 pub use compare::diff;
+use std::fmt;
 
 /// One value that changed, as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Change {
     LimitsChanged(Vec<FieldChange>),
     /// Values of `[timeouts]`.
     TimeoutsChanged(Vec<FieldChange>),
+    /// Values of `[policy]`.
+    PolicyChanged(Vec<FieldChange>),
     /// A port that was not there.
     PortAdded(Port),
     /// A port that is gone.
@@ -46,6 +49,22 @@ pub enum Change {
     PortMoved {
         /// Its name.
         port: String,
+        /// Its new place, from 1.
+        position: usize,
+    },
+    /// A mark rule that was not there.
+    MarkAdded {
+        /// The rule.
+        rule: MarkRule,
+        /// Its place, from 1.
+        position: usize,
+    },
+    /// A mark rule that is gone.
+    MarkRemoved(MarkRule),
+    /// A mark rule has another place among the others, which are tried in their order.
+    MarkMoved {
+        /// The rule.
+        rule: MarkRule,
         /// Its new place, from 1.
         position: usize,
     },
@@ -81,23 +100,21 @@ pub enum Change {
         /// The server.
         server: Server,
     },
-    /// A server's weight.
-    WeightChanged {
+    /// Values of a server.
+    ServerChanged {
         /// Name of its service.
         service: String,
-        /// Its address.
-        address: IpAddr,
-        /// Weight before.
-        old: u32,
-        /// Weight after.
-        new: u32,
+        /// Which server.
+        server: ServerRef,
+        /// What changed.
+        fields: Vec<FieldChange>,
     },
     /// A server has another place among the others of its service, which round robin goes by.
     ServerMoved {
         /// Name of its service.
         service: String,
-        /// Its address.
-        address: IpAddr,
+        /// Which server.
+        server: ServerRef,
         /// Its new place, from 1.
         position: usize,
     },
@@ -116,13 +133,17 @@ impl Change {
                 fields.iter().any(|field| !matches!(field.key, "addresses" | "gateway"))
             }
             Self::TimeoutsChanged(_)
+            | Self::PolicyChanged(_)
+            | Self::MarkAdded { .. }
+            | Self::MarkRemoved(_)
+            | Self::MarkMoved { .. }
             | Self::ServiceAdded(_)
             | Self::ServiceRemoved(_)
             | Self::ServiceChanged { .. }
             | Self::ServiceMoved { .. }
             | Self::ServerAdded { .. }
             | Self::ServerRemoved { .. }
-            | Self::WeightChanged { .. }
+            | Self::ServerChanged { .. }
             | Self::ServerMoved { .. } => false,
         }
     }
@@ -146,7 +167,7 @@ struct Line<'c>(&'c Service);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.0.name, crate::ServiceRef::key_of(self.0), self.0.scheduler)
+        write!(f, "{} {} {}", self.0.name, self.0.address, self.0.scheduler)
     }
 }
 
@@ -157,6 +178,10 @@ impl fmt::Display for Change {
             Self::ApplianceChanged(fields) => write!(f, "~ appliance: {}", Fields(fields)),
             Self::LimitsChanged(fields) => write!(f, "~ limits: {}", Fields(fields)),
             Self::TimeoutsChanged(fields) => write!(f, "~ timeouts: {}", Fields(fields)),
+            Self::PolicyChanged(fields) => write!(f, "~ policy: {}", Fields(fields)),
+            Self::MarkAdded { rule, position } => write!(f, "+ mark {rule}: in place {position}"),
+            Self::MarkRemoved(rule) => write!(f, "- mark {rule}"),
+            Self::MarkMoved { rule, position } => write!(f, "~ mark {rule}: now in place {position}"),
             Self::PortAdded(port) => write!(f, "+ port {} {}", port.name, port.device),
             Self::PortRemoved(port) => write!(f, "- port {} {}", port.name, port.device),
             Self::PortChanged { port, fields } => write!(f, "~ port {port}: {}", Fields(fields)),
@@ -168,14 +193,21 @@ impl fmt::Display for Change {
                 write!(f, "~ service {service}: now in place {position}")
             }
             Self::ServerAdded { service, server } => {
-                write!(f, "+ server {} of {service}: weight {}", server.address, server.weight)
+                write!(f, "+ server {} of {service}: weight {}", server.key(), server.weight)?;
+                if server.forwarding != Forwarding::Dr {
+                    write!(f, ", forwarding {}", server.forwarding)?;
+                }
+                match (server.upper_threshold, server.lower_threshold) {
+                    (0, 0) => Ok(()),
+                    (upper, lower) => write!(f, ", thresholds {upper} {lower}"),
+                }
             }
-            Self::ServerRemoved { service, server } => write!(f, "- server {} of {service}", server.address),
-            Self::WeightChanged { service, address, old, new } => {
-                write!(f, "~ server {address} of {service}: weight {old} -> {new}")
+            Self::ServerRemoved { service, server } => write!(f, "- server {} of {service}", server.key()),
+            Self::ServerChanged { service, server, fields } => {
+                write!(f, "~ server {server} of {service}: {}", Fields(fields))
             }
-            Self::ServerMoved { service, address, position } => {
-                write!(f, "~ server {address} of {service}: now in place {position}")
+            Self::ServerMoved { service, server, position } => {
+                write!(f, "~ server {server} of {service}: now in place {position}")
             }
         }
     }

@@ -1,5 +1,7 @@
 use super::diff;
-use crate::model::{MaglevHash, Model, Scheduler, Server};
+use crate::forwarding::Forwarding;
+use crate::mark::MarkRule;
+use crate::model::{MaglevHash, MaglevSize, Model, Persistence, Scheduler, Server};
 use crate::tests::small;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ fn lines(change: impl FnOnce(&mut Model)) -> Vec<String> {
 }
 
 fn server(address: &str) -> Server {
-    Server { address: address.parse().unwrap(), weight: 5 }
+    Server { weight: 5, ..Server::new(address.parse().unwrap(), 80, Forwarding::Dr) }
 }
 
 #[test]
@@ -20,33 +22,68 @@ fn services_and_servers_change_at_run_time() {
     assert_eq!(lines(|_| ()), Vec::<String>::new());
     assert_eq!(
         lines(|m| m.services[0].servers[0].weight = 2),
-        ["~ server 192.168.150.12 of web: weight 1 -> 2"]
+        ["~ server 192.168.150.12:80 of web: weight 1 -> 2"]
     );
     assert_eq!(
         lines(|m| m.services[0].servers[0] = server("192.168.150.14")),
-        ["- server 192.168.150.12 of web", "+ server 192.168.150.14 of web: weight 5"]
+        ["- server 192.168.150.12:80 of web", "+ server 192.168.150.14:80 of web: weight 5"]
     );
     assert_eq!(
         lines(|m| m.services[0].servers.reverse()),
-        ["~ server 192.168.150.13 of web: now in place 1"]
+        ["~ server 192.168.150.13:80 of web: now in place 1"]
     );
     assert_eq!(lines(|m| m.services.clear()), ["- service web 192.168.150.100:80/tcp rr"]);
     assert_eq!(
         lines(|m| {
             let mut other = m.services[0].clone();
-            (other.name, other.port) = ("alt".to_owned(), 8080);
+            (other.name, other.address) = ("alt".to_owned(), "192.168.150.100:8080/tcp".parse().unwrap());
             other.servers.truncate(1);
+            other.servers[0].port = 8080;
             m.services.insert(0, other);
         }),
-        ["+ service alt 192.168.150.100:8080/tcp rr", "+ server 192.168.150.12 of alt: weight 1"]
+        ["+ service alt 192.168.150.100:8080/tcp rr", "+ server 192.168.150.12:8080 of alt: weight 1"]
     );
     assert_eq!(
         lines(|m| {
-            m.services[0].scheduler = Scheduler::Maglev(MaglevHash::Source);
-            m.services[0].port = 81;
+            m.services[0].scheduler = Scheduler::Maglev(MaglevHash::Source, MaglevSize::Small);
+            m.services[0].address = "192.168.150.100:81/tcp".parse().unwrap();
+            m.services[0].policy.set("on_no_server", Some("reset")).unwrap();
             m.services[0].timeouts.tcp_fin_wait = Some(Duration::from_millis(1500));
         }),
-        ["~ service web: port 80 -> 81, scheduler rr -> maglev:source, tcp_fin_wait unset -> 1500ms"]
+        [
+            "~ service web: address 192.168.150.100:80/tcp -> 192.168.150.100:81/tcp, scheduler rr -> maglev:source, \
+             tcp_fin_wait unset -> 1500ms, on_no_server unset -> reset"
+        ]
+    );
+    assert_eq!(
+        lines(|m| {
+            let server = &mut m.services[0].servers[0];
+            server.forwarding = "tunnel:gue:6080:full".parse().unwrap();
+            (server.upper_threshold, server.lower_threshold) = (10, 5);
+        }),
+        [
+            "~ server 192.168.150.12:80 of web: forwarding dr -> tunnel:gue:6080:full, upper_threshold 0 -> 10, \
+             lower_threshold 0 -> 5"
+        ]
+    );
+    assert_eq!(
+        lines(|m| {
+            let server = &mut m.services[0].servers[0];
+            (server.port, server.forwarding, server.upper_threshold) = (8080, Forwarding::Nat, 9);
+        }),
+        [
+            "- server 192.168.150.12:80 of web",
+            "+ server 192.168.150.12:8080 of web: weight 1, forwarding nat, thresholds 9 0"
+        ]
+    );
+    assert_eq!(
+        lines(|m| {
+            m.services[0].forwarding = Forwarding::Nat;
+            m.services[0].persistence =
+                Some(Persistence { timeout: Duration::from_secs(60), prefix_len: 24 });
+            m.services[0].one_packet = true;
+        }),
+        ["~ service web: forwarding dr -> nat, persistence unset -> 60s/24, one_packet false -> true"]
     );
     assert_eq!(lines(|m| m.timeouts.udp = Duration::from_secs(10)), ["~ timeouts: udp 300s -> 10s"]);
 }
@@ -61,6 +98,25 @@ fn appliance_and_limits_need_a_restart() {
         }),
         ["~ appliance: workers [0] -> [1 2], control_cpu unset -> 0 !", "~ limits: mbufs 32768 -> 65536 !"]
     );
+}
+
+#[test]
+fn policies_and_marks_change_at_run_time() {
+    assert_eq!(
+        lines(|m| (m.policy.compat, m.policy.secure_tcp) = (crate::Compat::Ipvs, 3)),
+        ["~ policy: compat none -> ipvs, secure_tcp 0 -> 3"]
+    );
+    let rule = |value, vlan| MarkRule { value, vlan: Some(vlan), ..MarkRule::default() };
+    assert_eq!(
+        lines(|m| m.marks = vec![rule(7, 1), rule(8, 2)]),
+        ["+ mark 7 vlan 1: in place 1", "+ mark 8 vlan 2: in place 2"]
+    );
+    let mut old = small();
+    old.marks = vec![rule(7, 1), rule(8, 2), rule(9, 3)];
+    let mut new = old.clone();
+    new.marks = vec![rule(9, 3), rule(7, 1)];
+    let text: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["- mark 8 vlan 2", "~ mark 9 vlan 3: now in place 1"]);
 }
 
 #[test]

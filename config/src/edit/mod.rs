@@ -5,17 +5,23 @@
 //!
 //! Cost: one copy and one check of the whole Model per edit.
 
+mod changes;
+mod server_ref;
 mod service_ref;
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::check::check;
 use crate::draft::Draft;
 use crate::fault::Problems;
 use crate::fields::SERVICE_TIMEOUTS;
-use crate::model::{Model, Scheduler, Server, Service, ServiceTimeouts};
-use crate::path::{Path, Step};
+use crate::forwarding::Forwarding;
+use crate::model::{Model, Persistence, Scheduler, SchedulerFlags, ServiceTimeouts};
+use crate::path::{Path, Step, toml_path};
+use crate::policy::ServicePolicy;
+use crate::text::{ValueError, nearest, show};
+pub use changes::*;
+pub use server_ref::ServerRef;
 pub use service_ref::ServiceRef;
 
 /// Why an edit was refused. The Model is as it was.
@@ -25,23 +31,23 @@ pub enum EditError {
     #[error("there is no service {0}")]
     NoService(ServiceRef),
     /// The service has no such server.
-    #[error("service {service} has no server {address}")]
+    #[error("service {service} has no server {server}")]
     NoServer {
         /// Name of the service.
         service: String,
-        /// The address asked for.
-        address: IpAddr,
+        /// The server asked for.
+        server: ServerRef,
     },
     /// A service has this name or key already.
     #[error("service {0} exists already")]
     ServiceExists(ServiceRef),
     /// The service has this server already.
-    #[error("service {service} has the server {address} already")]
+    #[error("service {service} has the server {server} already")]
     ServerExists {
         /// Name of the service.
         service: String,
-        /// The address given.
-        address: IpAddr,
+        /// The server given.
+        server: ServerRef,
     },
     /// The Model would break these rules; each names the object, the value and the limit.
     #[error("{}", .0.join("; "))]
@@ -53,6 +59,16 @@ pub enum EditError {
 pub struct ServiceEdit {
     /// New scheduler.
     pub scheduler: Option<Scheduler>,
+    /// New flags of the scheduler.
+    pub scheduler_flags: Option<SchedulerFlags>,
+    /// New forwarding, which the servers that had the old one get too.
+    pub forwarding: Option<Forwarding>,
+    /// New persistence; `Some(None)`: none.
+    pub persistence: Option<Option<Persistence>>,
+    /// Whether every packet is scheduled anew.
+    pub one_packet: Option<bool>,
+    /// New policies, all of them.
+    pub policy: Option<ServicePolicy>,
     /// New timeouts.
     pub timeouts: TimeoutsEdit,
 }
@@ -62,19 +78,57 @@ pub struct ServiceEdit {
 pub struct TimeoutsEdit {
     /// See [`ServiceTimeouts::tcp_established`].
     pub tcp_established: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::tcp_syn_sent`].
+    pub tcp_syn_sent: Option<Option<Duration>>,
     /// See [`ServiceTimeouts::tcp_syn_recv`].
     pub tcp_syn_recv: Option<Option<Duration>>,
     /// See [`ServiceTimeouts::tcp_fin_wait`].
     pub tcp_fin_wait: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::tcp_time_wait`].
+    pub tcp_time_wait: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::tcp_close`].
+    pub tcp_close: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::tcp_close_wait`].
+    pub tcp_close_wait: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::tcp_synack`].
+    pub tcp_synack: Option<Option<Duration>>,
     /// See [`ServiceTimeouts::udp`].
     pub udp: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::sctp_init`].
+    pub sctp_init: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::sctp_handshake`].
+    pub sctp_handshake: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::sctp_established`].
+    pub sctp_established: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::sctp_shutdown`].
+    pub sctp_shutdown: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::sctp_rejected`].
+    pub sctp_rejected: Option<Option<Duration>>,
+    /// See [`ServiceTimeouts::sctp_closed`].
+    pub sctp_closed: Option<Option<Duration>>,
 }
 
 impl TimeoutsEdit {
-    fn apply(self, timeouts: &mut ServiceTimeouts) {
-        let edits = [self.tcp_established, self.tcp_syn_recv, self.tcp_fin_wait, self.udp];
-        for (field, edit) in SERVICE_TIMEOUTS.iter().zip(edits) {
-            if let Some(value) = edit {
+    /// Sets the timeout with this key of the file, as in `tcp_close_wait`; `None`: back to the director's.
+    ///
+    /// Errors: no timeout has this key; the message names those that there are.
+    pub fn set(&mut self, key: &str, value: Option<Duration>) -> Result<(), ValueError> {
+        let keys = || SERVICE_TIMEOUTS.iter().map(|field| field.key);
+        let Some(field) = SERVICE_TIMEOUTS.iter().find(|field| field.key == key) else {
+            let known: Vec<_> = keys().collect();
+            let hint =
+                nearest(key, keys()).map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
+            let message = format!("{} is not a timeout (known: {}){hint}", show(key), known.join(", "));
+            return Err(ValueError(message));
+        };
+        (field.put)(self, Some(value));
+        Ok(())
+    }
+
+    /// Makes the changes.
+    pub fn apply(&self, timeouts: &mut ServiceTimeouts) {
+        for field in &SERVICE_TIMEOUTS {
+            if let Some(value) = (field.edit)(self) {
                 (field.set)(timeouts, value);
             }
         }
@@ -86,118 +140,12 @@ impl TimeoutsEdit {
 pub struct ServerEdit {
     /// New weight, 0 to 65535.
     pub weight: Option<u32>,
-}
-
-/// Adds a service after the others, with its servers.
-///
-/// Errors: its name or key is taken, or it breaks a rule.
-pub fn add_service(model: &mut Model, service: Service) -> Result<(), EditError> {
-    for taken in [ServiceRef::Name(service.name.clone()), ServiceRef::key_of(&service)] {
-        if taken.find(model).is_some() {
-            return Err(EditError::ServiceExists(taken));
-        }
-    }
-    change(model, |model| {
-        model.services.push(service);
-        Ok(())
-    })
-}
-
-/// Changes a service's settings.
-///
-/// Errors: no such service, or a value that breaks a rule.
-pub fn edit_service(model: &mut Model, service: &ServiceRef, edit: &ServiceEdit) -> Result<(), EditError> {
-    change_service(model, service, |service| {
-        if let Some(scheduler) = edit.scheduler {
-            service.scheduler = scheduler;
-        }
-        edit.timeouts.apply(&mut service.timeouts);
-        Ok(())
-    })
-}
-
-/// Takes a service out, with its servers, and returns it.
-///
-/// Errors: no such service.
-pub fn delete_service(model: &mut Model, service: &ServiceRef) -> Result<Service, EditError> {
-    let index = service.find(model).ok_or_else(|| EditError::NoService(service.clone()))?;
-    Ok(model.services.remove(index))
-}
-
-/// Adds a server after the others of a service.
-///
-/// Errors: no such service, it has the server already, or the server breaks a rule.
-pub fn add_server(model: &mut Model, service: &ServiceRef, server: Server) -> Result<(), EditError> {
-    change_service(model, service, |service| {
-        if service.servers.iter().any(|s| s.address == server.address) {
-            let service = service.name.clone();
-            return Err(EditError::ServerExists { service, address: server.address });
-        }
-        service.servers.push(server);
-        Ok(())
-    })
-}
-
-/// Changes a server of a service.
-///
-/// Errors: no such service or server, or a value that breaks a rule.
-pub fn edit_server(
-    model: &mut Model,
-    service: &ServiceRef,
-    address: IpAddr,
-    edit: &ServerEdit,
-) -> Result<(), EditError> {
-    change_service(model, service, |service| {
-        let index = server_index(service, address)?;
-        if let (Some(weight), Some(server)) = (edit.weight, service.servers.get_mut(index)) {
-            server.weight = weight;
-        }
-        Ok(())
-    })
-}
-
-/// Gives a server weight 0: old connections go on, no new ones.
-///
-/// Errors: no such service or server.
-pub fn drain_server(model: &mut Model, service: &ServiceRef, address: IpAddr) -> Result<(), EditError> {
-    edit_server(model, service, address, &ServerEdit { weight: Some(0) })
-}
-
-/// Takes a server out of a service and returns it.
-///
-/// Errors: no such service or server.
-pub fn delete_server(model: &mut Model, service: &ServiceRef, address: IpAddr) -> Result<Server, EditError> {
-    let at = service.find(model).ok_or_else(|| EditError::NoService(service.clone()))?;
-    let service = &mut model.services[at];
-    let index = server_index(service, address)?;
-    Ok(service.servers.remove(index))
-}
-
-fn server_index(service: &Service, address: IpAddr) -> Result<usize, EditError> {
-    let missing = || EditError::NoServer { service: service.name.clone(), address };
-    service.servers.iter().position(|s| s.address == address).ok_or_else(missing)
-}
-
-/// Changes one service, and keeps the change if the Model stays valid.
-fn change_service(
-    model: &mut Model,
-    service: &ServiceRef,
-    edit: impl FnOnce(&mut Service) -> Result<(), EditError>,
-) -> Result<(), EditError> {
-    let index = service.find(model).ok_or_else(|| EditError::NoService(service.clone()))?;
-    change(model, |model| edit(&mut model.services[index]))
-}
-
-/// Makes a change on a copy, and keeps it if the copy is valid.
-fn change(
-    model: &mut Model,
-    edit: impl FnOnce(&mut Model) -> Result<(), EditError>,
-) -> Result<(), EditError> {
-    let mut changed = model.clone();
-    edit(&mut changed)?;
-    validate(&changed)?;
-    *model = changed;
-    Ok(())
+    /// New forwarding.
+    pub forwarding: Option<Forwarding>,
+    /// New upper threshold, connections; 0: none.
+    pub upper_threshold: Option<u32>,
+    /// New lower threshold, connections; 0: three quarters of the upper one.
+    pub lower_threshold: Option<u32>,
 }
 
 /// Checks a Model that was made by hand, by the rules for files.
@@ -206,6 +154,12 @@ fn change(
 pub fn validate(model: &Model) -> Result<(), EditError> {
     let mut problems = Problems::default();
     check(&Draft::from(model), &mut problems);
+    for (index, service) in model.services.iter().enumerate() {
+        if service.address.canonical() != service.address {
+            let message = format!("{} is one address and port, not a range", service.address.canonical());
+            problems.add(toml_path!("services", index, "vip"), message);
+        }
+    }
     if problems.list.is_empty() {
         return Ok(());
     }
@@ -213,18 +167,21 @@ pub fn validate(model: &Model) -> Result<(), EditError> {
     Err(EditError::Refused(problems.list.iter().map(sentence).collect()))
 }
 
-/// A path in an operator's words: `service web: server 192.168.150.12: weight`.
-fn name_object(model: &Model, path: &Path) -> String {
+/// A path in an operator's words: `service web: server 192.168.150.12:80: weight`.
+pub(crate) fn name_object(model: &Model, path: &Path) -> String {
     let (mut words, mut rest) = (Vec::new(), path.0.as_slice());
     if let [Step::Key(section), Step::Index(index), tail @ ..] = rest {
         match section.as_ref() {
             "services" => words.extend(model.services.get(*index).map(|s| format!("service {}", s.name))),
+            "marks" => words.push(format!("mark rule {}", index + 1)),
             _ => words.extend(model.ports.get(*index).map(|p| format!("port {}", p.name))),
         }
         rest = tail;
-        if let [Step::Key(_), Step::Index(at), Step::Key(_)] = rest {
+        if let [Step::Key(list), Step::Index(at), Step::Key(_), ..] = rest
+            && list == "servers"
+        {
             let server = model.services.get(*index).and_then(|s| s.servers.get(*at));
-            words.extend(server.map(|s| format!("server {}", s.address)));
+            words.extend(server.map(|s| format!("server {}", s.key())));
             rest = &rest[2..];
         }
     }

@@ -1,8 +1,12 @@
 //! The keys that each table may have. Whatever is listed here is read, and is in the documented example.
 
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
+use crate::policy::Policy;
+#[cfg(test)]
+use crate::policy::SERVICE_POLICY;
 
-pub(super) const ROOT: [&str; 5] = ["appliance", "limits", "timeouts", "ports", "services"];
+pub(super) const ROOT: [&str; 7] =
+    ["appliance", "limits", "timeouts", "policy", "ports", "marks", "services"];
 pub(super) const APPLIANCE: [&str; 10] = [
     "name",
     "workers",
@@ -16,13 +20,43 @@ pub(super) const APPLIANCE: [&str; 10] = [
     "cluster_secret",
 ];
 pub(super) const PORT: [&str; 6] = ["name", "device", "vlan", "mtu", "addresses", "gateway"];
-pub(super) const SERVICE: [&str; 9] =
-    ["name", "vip", "port", "protocol", "scheduler", "maglev_hash", "forwarding", "timeouts", "servers"];
-pub(super) const SERVER: [&str; 2] = ["address", "weight"];
+pub(super) const SERVICE: [&str; 18] = [
+    "name",
+    "vip",
+    "port",
+    "ports",
+    "mark",
+    "family",
+    "protocol",
+    "scheduler",
+    "maglev_hash",
+    "maglev_size",
+    "scheduler_flags",
+    "forwarding",
+    "tunnel",
+    "persistence",
+    "one_packet",
+    "policy",
+    "timeouts",
+    "servers",
+];
+pub(super) const TUNNEL: [&str; 3] = ["type", "port", "checksum"];
+pub(super) const PERSISTENCE: [&str; 2] = ["timeout", "prefix"];
+pub(super) const SERVER: [&str; 7] =
+    ["address", "port", "weight", "forwarding", "tunnel", "upper_threshold", "lower_threshold"];
+
+/// Keys of `[[marks]]`.
+pub(super) const MARK: [&str; 8] =
+    ["value", "source", "destination", "protocol", "source_ports", "ports", "port", "vlan"];
 
 /// Keys of `[limits]`.
 pub(super) fn limits() -> Vec<&'static str> {
     LIMITS.iter().map(|field| field.key).collect()
+}
+
+/// Keys of `[policy]`.
+pub(super) fn policy() -> Vec<&'static str> {
+    Policy::default().entries().iter().map(|(key, _)| *key).collect()
 }
 
 /// Keys of `[timeouts]`.
@@ -43,9 +77,15 @@ pub(crate) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("appliance", APPLIANCE.to_vec()),
         ("limits", limits()),
         ("timeouts", timeouts()),
+        ("policy", policy()),
         ("ports", PORT.to_vec()),
+        ("marks", MARK.to_vec()),
         ("services", SERVICE.to_vec()),
         ("services.timeouts", service_timeouts()),
+        ("services.policy", SERVICE_POLICY.to_vec()),
+        ("services.tunnel", TUNNEL.to_vec()),
+        ("services.persistence", PERSISTENCE.to_vec()),
         ("services.servers", SERVER.to_vec()),
+        ("services.servers.tunnel", TUNNEL.to_vec()),
     ]
 }

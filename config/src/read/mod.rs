@@ -1,7 +1,11 @@
 //! TOML to a [`Draft`]: keys, types and the syntax of values. What the values mean together is `check`'s.
 
+mod address;
 mod keys;
+mod policy;
+mod scheduler;
 mod sections;
+mod services;
 mod value;
 
 use toml::Spanned;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Field, Reader, keys, value};
+use super::services::service;
+use super::{Field, Reader, address::mark, keys, policy, value};
 use crate::bounds;
-use crate::draft::{Draft, DraftPort, DraftServer, DraftService};
-use crate::fields::{DEFAULT_MTU, DEFAULT_WEIGHT, LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
-use crate::model::{Appliance, Forwarding, Limits, Protocol, Scheduler, ServiceTimeouts, Timeouts};
+use crate::draft::{Draft, DraftPort};
+use crate::fields::{DEFAULT_MTU, LIMITS, TIMEOUTS};
+use crate::model::{Appliance, Limits, Timeouts};
 
 pub(super) fn root(r: &mut Reader<'_>, document: &DeTable<'_>) -> Draft {
     r.unknown_keys(document, &keys::ROOT);
@@ -28,7 +29,9 @@ pub(super) fn root(r: &mut Reader<'_>, document: &DeTable<'_>) -> Draft {
         workers: workers.or(default_workers),
         limits: r.table(document, "limits", &keys::limits(), limits).unwrap_or_default(),
         timeouts: r.table(document, "timeouts", &keys::timeouts(), timeouts).unwrap_or_default(),
+        policy: r.table(document, "policy", &keys::policy(), policy::director).unwrap_or_default(),
         ports: ports.optional().flatten(),
+        marks: r.tables(document, "marks", &keys::MARK, mark).or(Vec::new()).unwrap_or_default(),
         services: services.or(Vec::new()).unwrap_or_default(),
     }
 }
@@ -75,15 +78,6 @@ fn timeouts(r: &mut Reader<'_>, t: &DeTable<'_>) -> Timeouts {
     timeouts
 }
 
-fn service_timeouts(r: &mut Reader<'_>, t: &DeTable<'_>) -> ServiceTimeouts {
-    let mut timeouts = ServiceTimeouts::default();
-    for field in &SERVICE_TIMEOUTS {
-        let duration = r.field(t, field.key, value::duration).optional().flatten();
-        (field.set)(&mut timeouts, duration);
-    }
-    timeouts
-}
-
 fn port(r: &mut Reader<'_>, t: &DeTable<'_>) -> DraftPort {
     DraftPort {
         name: r.required(t, "name", value::text),
@@ -114,42 +108,5 @@ fn gateways(r: &mut Reader<'_>, t: &DeTable<'_>) -> Field<Vec<Option<IpAddr>>> {
             r.at("gateway", |r| r.fault(value::wrong_type("an address or an array of addresses", other)));
             Field::Bad
         }
-    }
-}
-
-fn service(r: &mut Reader<'_>, t: &DeTable<'_>, timeout_keys: &[&str]) -> DraftService {
-    DraftService {
-        name: r.required(t, "name", value::text),
-        vip: r.required(t, "vip", value::ip),
-        port: r.required(t, "port", value::integer(bounds::L4_PORT)),
-        protocol: r.field(t, "protocol", value::parsed).or(Protocol::Tcp),
-        scheduler: scheduler(r, t),
-        forwarding: r.field(t, "forwarding", value::parsed).or(Forwarding::Dr),
-        timeouts: r.table(t, "timeouts", timeout_keys, service_timeouts).unwrap_or_default(),
-        servers: r.tables(t, "servers", &keys::SERVER, server).or(Vec::new()).unwrap_or_default(),
-    }
-}
-
-/// `scheduler` with the parameters that belong to it.
-fn scheduler(r: &mut Reader<'_>, t: &DeTable<'_>) -> Option<Scheduler> {
-    let by_name = |v: &DeValue<'_>| Scheduler::from_name(&value::text(v)?).map_err(|e| e.to_string());
-    let scheduler = r.field(t, "scheduler", by_name).or(Scheduler::Rr);
-    let hash = r.field(t, "maglev_hash", value::parsed).optional()?;
-    match (scheduler?, hash) {
-        (scheduler, None) => Some(scheduler),
-        (scheduler, Some(hash)) => match scheduler.with_maglev_hash(hash) {
-            Ok(scheduler) => Some(scheduler),
-            Err(error) => {
-                r.at("maglev_hash", |r| r.fault(error.to_string()));
-                None
-            }
-        },
-    }
-}
-
-fn server(r: &mut Reader<'_>, t: &DeTable<'_>) -> DraftServer {
-    DraftServer {
-        address: r.required(t, "address", value::ip),
-        weight: r.field(t, "weight", value::integer(bounds::WEIGHT)).or(DEFAULT_WEIGHT),
     }
 }

@@ -11,8 +11,10 @@ fn the_smallest_configuration_takes_the_defaults() {
     assert_eq!(model.timeouts, crate::Timeouts::default());
     assert_eq!((model.ports[0].vlan, model.ports[0].mtu, model.ports[0].gateways.len()), (None, 1500, 0));
     let service = &model.services[0];
-    assert_eq!((service.protocol, service.scheduler), (crate::Protocol::Tcp, crate::Scheduler::Rr));
-    assert_eq!(service.servers[0].weight, 1);
+    assert_eq!((service.protocol(), service.scheduler), (Some(crate::Protocol::Tcp), crate::Scheduler::Rr));
+    assert_eq!((service.policy, model.policy), (crate::ServicePolicy::default(), crate::Policy::default()));
+    assert_eq!((service.persistence, service.one_packet), (None, false));
+    assert_eq!(service.servers[0], crate::Server::new([192, 168, 150, 12].into(), 80, crate::Forwarding::Dr));
 }
 
 #[test]
@@ -35,7 +37,7 @@ addresses = [\"10.0.0.1/24\", \"10.0.1.1\", 5]
 [[services]]
 name = \"web\"
 vip = \"10.0.0.300\"
-port = 0
+port = 65536
 [[services.servers]]
 address = \"10.0.0.2\"
 weight = 70000
@@ -49,7 +51,7 @@ line 2: appliance.idle: \"lazy\" is not an idle policy (known: adaptive, spin)
 line 6: ports[0].addresses[1]: \"10.0.1.1\" has no prefix length: write ADDRESS/LENGTH, such as \"192.168.150.11/24\"
 line 6: ports[0].addresses[2]: expected text in quotes, found the number 5
 line 9: services[0].vip: \"10.0.0.300\" is not an IPv4 or IPv6 address
-line 10: services[0].port: 0 is below the limit 1
+line 10: services[0].port: 65536 is above the limit 65535
 line 13: services[0].servers[0].weight: 70000 is above the limit 65535
 line 15: limits.mbufs: 1 is below the limit 1024"
     );
@@ -103,21 +105,24 @@ line 18: ports[1].addresses: is missing"
 fn unknown_keys_are_told_with_the_known_ones() {
     assert_eq!(
         faults_after("weigth = 2\n"),
-        "line 16: services[0].servers[1].weigth: unknown key, did you mean \"weight\"? (known here: address, weight)"
+        "line 16: services[0].servers[1].weigth: unknown key, did you mean \"weight\"? (known here: address, port, \
+         weight, forwarding, tunnel, upper_threshold, lower_threshold)"
     );
     assert_eq!(
         faults_after("\"a b\" = 2\n"),
-        "line 16: services[0].servers[1].\"a b\": unknown key (known here: address, weight)"
+        "line 16: services[0].servers[1].\"a b\": unknown key (known here: address, port, \
+         weight, forwarding, tunnel, upper_threshold, lower_threshold)"
     );
     assert_eq!(
         faults_after("[servcies]\n"),
         "line 16: servcies: unknown key, did you mean \"services\"? \
-         (known here: appliance, limits, timeouts, ports, services)"
+         (known here: appliance, limits, timeouts, policy, ports, marks, services)"
     );
     assert_eq!(
         faults_after("[timeouts]\ntcp = \"5s\"\n"),
-        "line 17: timeouts.tcp: unknown key (known here: tcp_established, tcp_syn_recv, tcp_fin_wait, \
-         tcp_time_wait, tcp_close, udp)"
+        "line 17: timeouts.tcp: unknown key (known here: tcp_established, tcp_syn_sent, tcp_syn_recv, \
+         tcp_fin_wait, tcp_time_wait, tcp_close, tcp_close_wait, tcp_synack, udp, sctp_init, sctp_handshake, \
+         sctp_established, sctp_shutdown, sctp_rejected, sctp_closed)"
     );
     let long = "k".repeat(1000);
     assert!(faults_after(&format!("{long} = 1")).len() < 300, "a long key is cut");
@@ -152,7 +157,8 @@ fn wrong_types_name_what_was_found() {
     );
     assert_eq!(
         faults_after("[[services.servers.deep]]\n"),
-        "line 16: services[0].servers[1].deep: unknown key (known here: address, weight)"
+        "line 16: services[0].servers[1].deep: unknown key (known here: address, port, \
+         weight, forwarding, tunnel, upper_threshold, lower_threshold)"
     );
     assert_eq!(faults("ports = [1]"), "line 1: ports[0]: expected a table, found the number 1");
     assert_eq!(
@@ -186,9 +192,9 @@ fn single_values_are_told() {
          memif, ring, pcap, null)"
     );
     assert_eq!(
-        faults_with("port = 80", "port = 80\nprotocol = \"sctp\"\nforwarding = \"nat\""),
-        "line 10: services[0].protocol: \"sctp\" is not a protocol (known: tcp, udp)\n\
-         line 11: services[0].forwarding: \"nat\" is not a forwarding (known: dr)"
+        faults_with("port = 80", "port = 80\nprotocol = \"dccp\"\nforwarding = \"fullnat\""),
+        "line 10: services[0].protocol: \"dccp\" is not a protocol (known: tcp, udp, sctp)\n\
+         line 11: services[0].forwarding: \"fullnat\" is not a forwarding (known: dr, nat, tunnel)"
     );
     assert_eq!(
         faults_after("[timeouts]\ntcp_close = \"10\"\n"),
@@ -203,6 +209,21 @@ fn single_values_are_told() {
 #[test]
 fn maglev_hash_goes_with_maglev_only() {
     let with = |text: &str| faults_with("port = 80", &format!("port = 80\n{text}"));
+    assert_eq!(with("scheduler = \"maglev\"\nmaglev_size = 655373"), "no fault");
+    assert_eq!(
+        with("scheduler = \"maglev\"\nmaglev_size = 1024"),
+        "line 11: services[0].maglev_size: 1024 is not a size of Maglev's table (known: 65537, 655373)"
+    );
+    assert_eq!(
+        with("maglev_size = 65537\nscheduler = \"mh\""),
+        "line 10: services[0].maglev_size: \"65537\" is of use with the scheduler maglev only, not with mh"
+    );
+    assert_eq!(with("scheduler = \"sh\"\nscheduler_flags = [\"sh-port\", \"flag-3\"]"), "no fault");
+    assert_eq!(
+        with("scheduler = \"dh\"\nscheduler_flags = [\"flag-1\", \"sh-port\"]"),
+        "line 11: services[0].scheduler_flags[1]: \"sh-port\" is not a flag of the scheduler dh (known: flag-1, \
+         flag-2, flag-3)"
+    );
     assert_eq!(with("scheduler = \"maglev\"\nmaglev_hash = \"source\""), "no fault");
     let message = "\"flow\" is of use with the scheduler maglev only, not with";
     assert_eq!(with("maglev_hash = \"flow\""), format!("line 10: services[0].maglev_hash: {message} rr"));
@@ -213,12 +234,74 @@ fn maglev_hash_goes_with_maglev_only() {
     assert_eq!(
         with("maglev_hash = \"port\"\nscheduler = \"magelv\""),
         "line 10: services[0].maglev_hash: \"port\" is not a Maglev hash (known: flow, source)\n\
-         line 11: services[0].scheduler: \"magelv\" is not a scheduler (known: rr, lc, maglev); did you mean \"maglev\"?"
+         line 11: services[0].scheduler: \"magelv\" is not a scheduler (known: rr, wrr, lc, wlc, sed, nq, lblc, lblcr, dh, sh, \
+         fo, ovf, twos, mh, maglev); did you mean \"maglev\"?"
     );
     // One form only: the parameter has a key of its own.
     assert_eq!(
         with("scheduler = \"maglev:source\""),
-        "line 10: services[0].scheduler: \"maglev:source\" is not a scheduler (known: rr, lc, maglev)"
+        "line 10: services[0].scheduler: \"maglev:source\" is not a scheduler (known: rr, wrr, lc, wlc, sed, nq, lblc, lblcr, dh, sh, \
+         fo, ovf, twos, mh, maglev)"
+    );
+}
+
+#[test]
+fn a_server_takes_port_forwarding_and_tunnel_from_its_service() {
+    let forwardings = |service: &str, server: &str| -> Vec<String> {
+        let text = SMALL.replace("port = 80\n", &format!("port = 80\n{service}\n"));
+        let model = parse(&format!("{text}{server}\n")).unwrap();
+        model.services[0].servers.iter().map(|s| format!("{} {}", s.port, s.forwarding)).collect()
+    };
+    let gue = "forwarding = \"tunnel\"\ntunnel = { type = \"gue\", port = 6080 }";
+    assert_eq!(forwardings("", ""), ["80 dr", "80 dr"]);
+    assert_eq!(forwardings("forwarding = \"tunnel\"", ""), ["80 tunnel:ipip", "80 tunnel:ipip"]);
+    assert_eq!(forwardings(gue, ""), ["80 tunnel:gue:6080", "80 tunnel:gue:6080"]);
+    assert_eq!(forwardings(gue, "forwarding = \"tunnel\"")[1], "80 tunnel:gue:6080");
+    assert_eq!(forwardings(gue, "tunnel = { type = \"gre\", checksum = \"full\" }")[1], "80 tunnel:gre:full");
+    assert_eq!(forwardings(gue, "forwarding = \"nat\"\nport = 8080")[1], "8080 nat");
+    assert_eq!(forwardings("", "forwarding = \"tunnel\"")[1], "80 tunnel:ipip");
+    assert_eq!(forwardings("forwarding = \"nat\"", "port = 8080"), ["80 nat", "8080 nat"]);
+}
+
+#[test]
+fn persistence_defaults_to_whole_addresses_for_300_s() {
+    let of = |vip: &str, inner: &str| {
+        let text = SMALL.replace("port = 80\n", &format!("port = 80\npersistence = {{ {inner} }}\n"));
+        let servers = text.find("[[services.servers]]").unwrap();
+        let model = parse(&text[..servers].replace("192.168.150.100", vip)).unwrap();
+        model.services[0].persistence.map(|p| p.to_string())
+    };
+    assert_eq!(of("10.0.0.1", ""), Some("300s/32".to_owned()));
+    assert_eq!(of("fd00::1", ""), Some("300s/128".to_owned()));
+    assert_eq!(of("fd00::1", "timeout = \"1h\", prefix = 64"), Some("3600s/64".to_owned()));
+    assert_eq!(
+        faults_with("port = 80", "port = 80\npersistence = 300"),
+        "line 10: services[0].persistence: expected a table, found the number 300"
+    );
+}
+
+#[test]
+fn a_tunnel_is_told_what_it_lacks() {
+    let of = |inner: &str| faults_after(&format!("forwarding = \"tunnel\"\ntunnel = {{ {inner} }}\n"));
+    let at = "line 17: services[0].servers[1].tunnel";
+    assert_eq!(of(""), format!("{at}.type: is missing"));
+    assert_eq!(of("type = \"gue\""), format!("{at}.port: is missing: a gue tunnel has a UDP port"));
+    assert_eq!(of("type = \"gue\", port = 0"), format!("{at}.port: 0 is below the limit 1"));
+    assert_eq!(
+        of("type = \"gre\", port = 5"),
+        format!("{at}.port: is of use with the tunnel gue only, not with gre")
+    );
+    assert_eq!(
+        of("type = \"ipip\", checksum = \"none\""),
+        format!("{at}.checksum: is of use with the tunnels gue and gre only, not with ipip")
+    );
+    assert_eq!(
+        of("type = \"gr\""),
+        format!("{at}.type: \"gr\" is not a tunnel (known: ipip, gue, gre); did you mean \"gre\"?")
+    );
+    assert_eq!(
+        faults_after("tunnel = { type = \"gre\" }\n"),
+        "line 16: services[0].servers[1].tunnel: a tunnel is of use with the forwarding tunnel only, not with dr"
     );
 }
 

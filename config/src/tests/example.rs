@@ -1,7 +1,7 @@
 //! The documented example is true: it parses, has every key, and states the real limits and defaults.
 
 use crate::read::known_sections;
-use crate::{Appliance, Limits, Timeouts, bounds, duration, fields, parse, to_toml};
+use crate::{Appliance, Limits, Policy, Timeouts, bounds, duration, fields, parse, to_toml};
 use toml::Value;
 
 const EXAMPLE: &str = include_str!("../../example.toml");
@@ -10,7 +10,7 @@ const EXAMPLE: &str = include_str!("../../example.toml");
 fn the_example_is_valid() {
     let model = parse(EXAMPLE).unwrap();
     assert_eq!(model.ports.len(), 2);
-    assert_eq!(model.services.len(), 2);
+    assert_eq!((model.services.len(), model.marks.len()), (5, 1));
     assert_eq!(parse(&to_toml(&model)).unwrap(), model);
 }
 
@@ -52,15 +52,21 @@ fn every_key_the_reader_knows_is_read() {
 
 /// Puts a date under `key` in the first table of `header`.
 fn spoil(value: &mut Value, header: &str, key: &str) {
-    let mut table = value;
-    for step in header.split('.').filter(|step| !step.is_empty()) {
-        table = table.get_mut(step).unwrap();
-        if table.is_array() {
-            table = table.get_mut(0).unwrap();
-        }
-    }
+    let steps: Vec<&str> = header.split('.').filter(|step| !step.is_empty()).collect();
+    let table = first(value, &steps).expect(header);
     let date: toml::value::Datetime = "1979-05-27".parse().unwrap();
     table.as_table_mut().unwrap().insert(key.to_owned(), Value::Datetime(date));
+}
+
+/// The first table at the end of `steps`, whichever elements of the arrays on the way have it.
+fn first<'v>(value: &'v mut Value, steps: &[&str]) -> Option<&'v mut Value> {
+    match value {
+        Value::Array(items) => items.iter_mut().find_map(|item| first(item, steps)),
+        table => match steps {
+            [] => Some(table),
+            [step, rest @ ..] => first(table.get_mut(*step)?, rest),
+        },
+    }
 }
 
 /// The comment above the first `key = ` after `header`.
@@ -111,14 +117,51 @@ fn the_example_states_the_real_limits_and_defaults() {
     has("[[ports]]", "mtu", range(bounds::MTU));
     has("[[ports]]", "mtu", format!("at least {}", bounds::MTU_MIN_IPV6));
     has("[[ports]]", "mtu", format!("Default {}.", fields::DEFAULT_MTU));
-    has("[[services]]", "port", range(bounds::L4_PORT));
+    has("[[services]]", "port", range(bounds::SERVICE_PORT));
+    has("[[services]]", "ports", range(bounds::L4_PORT));
+    has("[[services]]", "mark", range(bounds::MARK));
+    has("[[marks]]", "value", range(bounds::MARK));
+    has("[[marks]]", "vlan", range(bounds::VLAN));
+    assert!(EXAMPLE.contains(&format!("One table per rule, {} at most.", bounds::MARK_RULES)));
+    has("[policy]", "conn_reuse_mode", range(bounds::CONN_REUSE_MODE));
+    has("[policy]", "secure_tcp", range(bounds::SECURE_TCP));
+    for (key, value) in Policy::default().entries() {
+        has("[policy]", key, format!("Default {value}."));
+    }
+    has("[services.policy]", "mss", range(bounds::MSS));
+    has("[services.policy]", "max_connections", range(bounds::SERVICE_CONNECTIONS));
+    let policy = Policy::default().of(&super::small().services[0]);
+    has("[services.policy]", "on_no_server", format!("Default \"{}\"", policy.on_no_server));
+    has("[services.policy]", "on_server_down", format!("Default \"{}\"", policy.on_server_down));
+    has("[services.policy]", "reuse", format!("Default \"{}\"", policy.reuse));
     has("[[services.servers]]", "weight", range(bounds::WEIGHT));
     has("[[services.servers]]", "weight", format!("Default {}.", fields::DEFAULT_WEIGHT));
+    has("[[services.servers]]", "upper_threshold", range(bounds::THRESHOLD));
+    has("[[services.servers]]", "lower_threshold", range(bounds::THRESHOLD));
+    has("[[services]]", "persistence", range(bounds::PREFIX_IPV4));
+    has("[[services]]", "persistence", range(bounds::PREFIX_IPV6));
+    let (min, max) = (bounds::MIN_PERSISTENCE, bounds::MAX_PERSISTENCE);
+    has(
+        "[[services]]",
+        "persistence",
+        format!("{} to {} days", duration::format(min), max.as_secs() / 86_400),
+    );
+    let default = duration::format(fields::DEFAULT_PERSISTENCE);
+    has("[[services]]", "persistence", format!("default \"{default}\""));
+    for key in ["upper_threshold", "lower_threshold"] {
+        has("[[services.servers]]", key, range(bounds::THRESHOLD));
+        has("[[services.servers]]", key, "Default 0.".to_owned());
+    }
+    has("[[services]]", "maglev_size", format!("Default {}.", crate::MaglevSize::default()));
+    for scheduler in crate::Scheduler::ALL {
+        has("[[services]]", "scheduler", format!("\"{}\"", scheduler.name()));
+    }
     let small = super::small();
     let service = small.services.first().unwrap();
-    has("[[services]]", "protocol", format!("Default \"{}\".", service.protocol));
+    has("[[services]]", "protocol", format!("Default \"{}\".", service.protocol().unwrap()));
     has("[[services]]", "scheduler", format!("Default \"{}\".", service.scheduler));
     has("[[services]]", "forwarding", format!("Default \"{}\".", service.forwarding));
+    has("[[services]]", "one_packet", format!("Default {}.", service.one_packet));
     let text = "250ms to 18h";
     let (min, max) = text.split_once(" to ").unwrap();
     assert_eq!(duration::parse(min), Ok(bounds::MIN_TIMEOUT));

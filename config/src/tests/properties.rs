@@ -118,60 +118,222 @@ fn port(index: u16) -> impl Strategy<Value = Port> {
     )
 }
 
-/// Service `index` has a VIP of its own; its servers are on port 0's networks.
-fn service(index: u16) -> impl Strategy<Value = Service> {
-    let schedulers = vec![
-        Scheduler::Rr,
-        Scheduler::Lc,
-        Scheduler::Maglev(MaglevHash::Flow),
-        Scheduler::Maglev(MaglevHash::Source),
+fn forwarding() -> impl Strategy<Value = Forwarding> {
+    let texts = vec![
+        "dr",
+        "nat",
+        "tunnel",
+        "tunnel:gre",
+        "tunnel:gre:full",
+        "tunnel:gue:1",
+        "tunnel:gue:65535:full",
+        "tunnel:gue:6080:remote",
     ];
+    sample::select(texts).prop_map(|text| text.parse().unwrap())
+}
+
+/// The longest prefix is one of an IPv4 VIP.
+fn persistence() -> impl Strategy<Value = Persistence> {
+    let seconds = prop_oneof![1..=2_678_400_u64, Just(1), Just(2_678_400)];
+    (seconds, 0..=32_u8)
+        .prop_map(|(s, prefix_len)| Persistence { timeout: Duration::from_secs(s), prefix_len })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    (any::<[bool; 8]>(), 0..=3_u8, 0..=3_u8).prop_map(|(flags, conn_reuse_mode, secure_tcp)| {
+        let [ipvs, sloppy_tcp, sloppy_sctp, nodest, quiescent, schedule_icmp, pmtu_disc, nat_icmp_send] =
+            flags;
+        Policy {
+            compat: if ipvs { Compat::Ipvs } else { Compat::None },
+            sloppy_tcp,
+            sloppy_sctp,
+            conn_reuse_mode,
+            expire_nodest_conn: nodest,
+            expire_quiescent_template: quiescent,
+            secure_tcp,
+            schedule_icmp,
+            pmtu_disc,
+            nat_icmp_send,
+        }
+    })
+}
+
+/// What a TCP service may decide; one of another protocol gets the part that is of use to it.
+fn service_policy() -> impl Strategy<Value = ServicePolicy> {
+    let answers = sample::select(vec![OnNoServer::Icmp, OnNoServer::Reset, OnNoServer::Drop]);
+    let fates = vec![OnServerDown::Keep, OnServerDown::Reset, OnServerDown::Reschedule, OnServerDown::Drop];
     (
-        name(60),
-        any::<[bool; 2]>(),
-        within(bounds::L4_PORT),
-        sample::select(schedulers),
-        vec(option::of(timeout()), 4),
-        btree_map(10..250_u8, within(bounds::WEIGHT), 0..8),
+        option::of(answers),
+        option::of(sample::select(fates)),
+        option::of(sample::select(vec![Reuse::Strict, Reuse::Ipvs])),
+        option::of(within(bounds::MSS)),
+        option::of(timeout()),
+        option::of(within(bounds::SERVICE_CONNECTIONS)),
     )
-        .prop_map(move |(name, [ipv6, udp], port, scheduler, values, servers)| {
-            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-            let mut timeouts = ServiceTimeouts::default();
-            for (field, value) in fields::SERVICE_TIMEOUTS.iter().zip(values) {
-                (field.set)(&mut timeouts, value.filter(|_| field.protocol == protocol));
-            }
-            let vip6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, index + 1);
-            let vip4 = Ipv4Addr::new(192, 0, 2, u8::try_from(index).unwrap() + 1);
-            let server = |host: u8| match ipv6 {
-                true => IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, host.into())),
-                false => IpAddr::V4(Ipv4Addr::new(10, 0, 1, host)),
-            };
-            Service {
-                name: format!("{name}{index}"),
-                vip: if ipv6 { vip6.into() } else { vip4.into() },
-                port: u16::try_from(port).unwrap(),
-                protocol,
-                scheduler,
-                forwarding: Forwarding::Dr,
-                timeouts,
-                servers: servers
-                    .into_iter()
-                    .rev()
-                    .map(|(host, weight)| Server { address: server(host), weight })
-                    .collect(),
+        .prop_map(|(on_no_server, on_server_down, reuse, mss, dr_close_timeout, max_connections)| {
+            ServicePolicy {
+                on_no_server,
+                on_server_down,
+                reuse,
+                mss: mss.map(|mss| u16::try_from(mss).unwrap()),
+                dr_close_timeout,
+                max_connections,
             }
         })
+}
+
+fn port_range() -> impl Strategy<Value = PortRange> {
+    (1..=u16::MAX, 1..=u16::MAX).prop_map(|(a, b)| PortRange::new(a.min(b), a.max(b)).unwrap())
+}
+
+/// What service `index` is addressed by; no two indices have anything in common.
+fn address(index: u16) -> impl Strategy<Value = ServiceAddress> {
+    let protocols = vec![Protocol::Tcp, Protocol::Udp];
+    (any::<bool>(), sample::select(protocols), within(bounds::L4_PORT), port_range(), 0..4_u8).prop_map(
+        move |(ipv6, protocol, port, ports, kind)| {
+            let vip6 = Ipv6Addr::new(0x2001, 0xdb8, 0, index + 1, 0, 0, 0, 0);
+            let vip4 = Ipv4Addr::new(192, 0, 2, u8::try_from(index).unwrap() * 16);
+            let first: IpAddr = if ipv6 { vip6.into() } else { vip4.into() };
+            let several = IpPrefix::new(first, if ipv6 { 64 } else { 28 }).unwrap();
+            let vip = match first {
+                IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() + 1).into()),
+                IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() + 1).into()),
+            };
+            let port = PortRange::one(u16::try_from(port).unwrap());
+            match kind {
+                0 => ServiceAddress::of(several, ports, protocol),
+                1 => ServiceAddress::of(several, port, protocol),
+                2 => ServiceAddress::of(IpPrefix::host(vip), ports, protocol),
+                _ if ports.first() % 5 == 0 => ServiceAddress::Mark { mark: u32::from(index) + 1, ipv6 },
+                _ => ServiceAddress::of(IpPrefix::host(vip), port, protocol),
+            }
+        },
+    )
+}
+
+/// Rule `index` matches what no other does: its VLAN is its own.
+fn mark(index: u16) -> impl Strategy<Value = MarkRule> {
+    let prefix = |network: &'static str| {
+        option::of((8..=32_u8).prop_map(move |len| IpPrefix::new(network.parse().unwrap(), len).unwrap()))
+    };
+    let ports = || option::of(prop_oneof![Just(PortRange::ALL), port_range()]);
+    (1..=u32::MAX, prefix("10.1.2.3"), prefix("192.0.2.7"), ports(), ports(), any::<[bool; 2]>()).prop_map(
+        move |(value, source, destination, source_ports, ports, [tcp, udp])| MarkRule {
+            value,
+            source,
+            destination,
+            protocol: match (tcp, udp) {
+                (true, _) => Some(Protocol::Tcp),
+                (false, true) => Some(Protocol::Udp),
+                (false, false) => None,
+            },
+            source_ports,
+            ports,
+            port: None,
+            vlan: Some(index + 1),
+        },
+    )
+}
+
+/// What of a server does not depend on its service; the port is used with NAT only.
+fn server() -> impl Strategy<Value = Server> {
+    (within(bounds::WEIGHT), forwarding(), within(bounds::L4_PORT), within(bounds::THRESHOLD), any::<u32>())
+        .prop_map(|(weight, forwarding, port, upper, lower)| Server {
+            weight,
+            upper_threshold: upper,
+            lower_threshold: lower.checked_rem(upper + 1).unwrap_or(0),
+            ..Server::new(Ipv4Addr::LOCALHOST.into(), u16::try_from(port).unwrap(), forwarding)
+        })
+}
+
+/// Service `index` has an address of its own; its servers are on port 0's networks.
+fn service(index: u16) -> impl Strategy<Value = Service> {
+    let maglev = [MaglevHash::Flow, MaglevHash::Source]
+        .into_iter()
+        .flat_map(|hash| [MaglevSize::Small, MaglevSize::Large].map(|size| Scheduler::Maglev(hash, size)));
+    let schedulers: Vec<_> = Scheduler::ALL.into_iter().chain(maglev).collect();
+    (
+        name(60),
+        address(index),
+        service_policy(),
+        (sample::select(schedulers), any::<[bool; 3]>()),
+        vec(option::of(timeout()), fields::SERVICE_TIMEOUTS.len()),
+        btree_map(10..250_u8, server(), 0..8),
+        (forwarding(), option::of(persistence()), any::<[bool; 2]>()),
+    )
+        .prop_map(
+            move |(
+                name,
+                address,
+                policy,
+                (scheduler, [flag_1, flag_2, flag_3]),
+                values,
+                servers,
+                (forwarding, persistence, flags),
+            )| {
+                let [one_packet, any_port] = flags;
+                let address = match address {
+                    ServiceAddress::Vip { vip, protocol, .. } if any_port && persistence.is_some() => {
+                        ServiceAddress::Vip { vip, port: 0, protocol }
+                    }
+                    other => other,
+                };
+                let protocol = address.protocol();
+                let mut timeouts = ServiceTimeouts::default();
+                for (field, value) in fields::SERVICE_TIMEOUTS.iter().zip(values) {
+                    (field.set)(
+                        &mut timeouts,
+                        value.filter(|_| protocol.is_none_or(|p| field.protocol == p)),
+                    );
+                }
+                let policy = match protocol {
+                    None | Some(Protocol::Tcp) => policy,
+                    Some(_) => {
+                        ServicePolicy { max_connections: policy.max_connections, ..ServicePolicy::default() }
+                    }
+                };
+                let server = |host: u8| match address.is_ipv6() {
+                    true => IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, host.into())),
+                    false => IpAddr::V4(Ipv4Addr::new(10, 0, 1, host)),
+                };
+                Service {
+                    scheduler,
+                    scheduler_flags: SchedulerFlags { flag_1, flag_2, flag_3 },
+                    forwarding,
+                    timeouts,
+                    persistence,
+                    one_packet: one_packet && protocol.is_none_or(|protocol| protocol == Protocol::Udp),
+                    policy,
+                    servers: servers
+                        .into_iter()
+                        .rev()
+                        .map(|(host, drawn)| Server {
+                            address: server(host),
+                            port: match drawn.forwarding {
+                                Forwarding::Nat => drawn.port,
+                                _ => address.port(),
+                            },
+                            ..drawn
+                        })
+                        .collect(),
+                    ..Service::new(format!("{name}{index}"), address)
+                }
+            },
+        )
 }
 
 fn model() -> impl Strategy<Value = Model> {
     let ports = (1..4_u16).prop_flat_map(|n| (0..n).map(port).collect::<Vec<_>>());
     let services = (0..6_u16).prop_flat_map(|n| (0..n).map(service).collect::<Vec<_>>());
-    (appliance(), limits(), timeouts(), ports, services).prop_map(
-        |(appliance, limits, timeouts, ports, services)| Model {
+    let marks = (0..4_u16).prop_flat_map(|n| (0..n).map(mark).collect::<Vec<_>>());
+    (appliance(), limits(), timeouts(), policy(), ports, marks, services).prop_map(
+        |(appliance, limits, timeouts, policy, ports, marks, services)| Model {
             appliance,
             limits,
             timeouts,
+            policy,
             ports,
+            marks,
             services,
         },
     )
@@ -199,12 +361,13 @@ proptest! {
     fn reordering_is_a_change_of_its_own(model in model()) {
         let mut other = model.clone();
         other.services.reverse();
+        other.marks.reverse();
         for service in &mut other.services {
             service.servers.reverse();
         }
         let changes = diff(&model, &other);
         prop_assert_eq!(changes.is_empty(), model == other);
-        let only_moves = changes.iter().all(|c| matches!(c, Change::ServerMoved { .. } | Change::ServiceMoved { .. }));
+        let only_moves = changes.iter().all(|c| matches!(c, Change::ServerMoved { .. } | Change::ServiceMoved { .. } | Change::MarkMoved { .. }));
         prop_assert!(only_moves, "{:?}", changes);
     }
 
@@ -218,7 +381,7 @@ proptest! {
         parts in vec(sample::select(vec![
             "[", "]", "[[", "]]", "ports", "services", "servers", ".", "=", "\n", "\"", "'", "\"\"\"", "1", "-9e9",
             "weight", "name", "vip", "timeouts", "appliance", "workers", "limits", "{", "}", ",", " ", "#", "\\", "é",
-            "true", "1979-05-27", "0x", "\r\n", "\u{feff}", "addresses", "\"192.168.150.11/24\"", "gateway",
+            "true", "1979-05-27", "forwarding", "tunnel", "persistence", "\"gue\"", "type", "marks", "value", "mark", "policy", "ports", "\"8000-8999\"", "family", "0x", "\r\n", "\u{feff}", "addresses", "\"192.168.150.11/24\"", "gateway",
         ]), 0..60)
     ) {
         let _ = parse(&parts.concat());

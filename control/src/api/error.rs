@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Invalid,
     /// No service or server of that name.
     NotFound,
+    /// The configuration is no longer the one that the request was made for; nothing was changed.
+    Conflict,
     /// The change needs a restart of lbd; nothing was changed.
     NeedsRestart,
     /// lbd could not do it; the message says why.

@@ -59,33 +59,40 @@ mod tests {
             Request::Show,
             Request::ServiceList,
             Request::ServiceAdd(ServiceSpec {
-                name: service(),
-                vip: "fd00::100".parse().unwrap(),
-                port: 443,
-                protocol: "tcp".into(),
                 scheduler: "maglev".into(),
                 maglev_hash: Some("source".into()),
+                forwarding: Some("tunnel:gue:6080".into()),
+                persistence: Some("300s/64".into()),
+                one_packet: true,
                 timeouts: timeouts.clone(),
+                policy: [("mss".to_owned(), "1400".to_owned())].into(),
+                ..ServiceSpec::new(service(), "[fd00::100]:443/tcp")
             }),
-            Request::ServiceEdit(ServiceEdit {
-                service: service(),
-                scheduler: None,
-                maglev_hash: None,
-                timeouts: TimeoutSpec::default(),
-            }),
+            Request::ServiceEdit(ServiceEdit { service: service(), ..ServiceEdit::default() }),
             Request::ServiceDelete { service: service() },
             Request::ServerList { service: None },
             Request::ServerList { service: Some(service()) },
-            Request::ServerAdd(ServerSpec { service: service(), address, weight: 65_535 }),
-            Request::ServerEdit(ServerSpec { service: service(), address, weight: 0 }),
-            Request::ServerDelete(ServerRef { service: service(), address }),
-            Request::ServerDrain(ServerRef { service: service(), address }),
+            Request::ServerAdd(ServerSpec {
+                port: Some(8080),
+                weight: Some(65_535),
+                forwarding: Some("nat".into()),
+                upper_threshold: Some(10),
+                lower_threshold: Some(5),
+                ..ServerSpec::new(service(), address)
+            }),
+            Request::ServerEdit(ServerSpec::new(service(), address)),
+            Request::ServerDelete(ServerRef { service: service(), address, port: Some(80) }),
+            Request::ServerDrain(ServerRef { service: service(), address, port: None }),
             Request::Connections(ConnectionFilter::default()),
             Request::Connections(ConnectionFilter {
                 client: Some(address),
                 limit: Some(5),
                 ..Default::default()
             }),
+            Request::Exchange { toml: String::new(), generation: 7 },
+            Request::Rates,
+            Request::Zero { service: None },
+            Request::Zero { service: Some(service()) },
             Request::Stats,
             Request::Drops,
             Request::Neighbors,
@@ -105,8 +112,8 @@ mod tests {
     #[test]
     fn requests_that_change_are_told_from_reads() {
         let changing = requests().iter().filter(|request| request.changes()).count();
-        // Three on services, four on servers; the sample of `apply` is a dry run.
-        assert_eq!(changing, 7);
+        // Three on services, four on servers, three of ipvsadm's; the sample of `apply` is a dry run.
+        assert_eq!(changing, 10);
         assert!(Request::Apply { toml: String::new(), dry_run: false }.changes());
     }
 
@@ -114,16 +121,27 @@ mod tests {
     fn nested_answers_survive_their_frames() {
         let counters =
             Counters { active: 1, inactive: 2, connections: 3, in_packets: 4, in_bytes: i64::MAX as u64 };
-        let vip = "[fd00::100]:80".parse().unwrap();
-        let server =
-            ServerRow { address: vip, forwarding: "dr".into(), weight: 1, state: "up".into(), counters };
+        let vip = "[fd00::100]:80".to_owned();
+        let server = ServerRow {
+            address: vip.parse().unwrap(),
+            forwarding: "tunnel".into(),
+            tunnel: Some("ipip".into()),
+            upper_threshold: 2,
+            lower_threshold: 1,
+            weight: 1,
+            state: "up".into(),
+            counters,
+        };
         let service = ServiceRow {
             name: "web".into(),
             protocol: "tcp".into(),
-            vip,
+            vip: vip.clone(),
             scheduler: "rr".into(),
             maglev_hash: None,
-            forwarding: "dr".into(),
+            forwarding: "tunnel".into(),
+            tunnel: Some("gre".into()),
+            persistence: Some("300s/24".into()),
+            one_packet: true,
             servers: 2,
             servers_in_use: 1,
             counters,
@@ -133,6 +151,8 @@ mod tests {
             protocol: "tcp".into(),
             vip,
             scheduler: "rr".into(),
+            persistence: None,
+            one_packet: false,
             servers: vec![server.clone(), server],
         };
         let fault = FaultRow { line: 3, column: 1, path: "ports[0]".into(), message: "bad".into() };
@@ -163,7 +183,7 @@ mod tests {
         }
 
         #[test]
-        fn a_broken_request_never_panics(pick in 0usize..22, cut in 0usize..200, byte in any::<u8>()) {
+        fn a_broken_request_never_panics(pick in 0usize..26, cut in 0usize..200, byte in any::<u8>()) {
             let mut bytes = payload(&requests()[pick]);
             let at = cut % bytes.len();
             bytes[at] = byte;

@@ -19,8 +19,8 @@ pub use request::{
 };
 pub use response::{
     ChangeRow, Changes, ConfigText, ConnectionRow, Connections, Conservation, Counters, DeviceRow, DropRow,
-    Drops, Latency, LatencyRow, NeighborRow, Neighbors, Response, ServerRow, Servers, ServiceRow,
-    ServiceServers, Services, Stats, Version, WorkerRow, Workers,
+    Drops, Latency, LatencyRow, NeighborRow, Neighbors, RatedServer, RatedService, Rates, Response,
+    ServerRow, Servers, ServiceRow, ServiceServers, Services, Stats, Traffic, Version, WorkerRow, Workers,
 };
 
 /// Version of the protocol; both hellos must carry the same.
@@ -28,6 +28,9 @@ pub const PROTOCOL: u32 = 1;
 
 /// Word in a [`TimeoutSpec`] for the director's own timeout.
 pub const DEFAULT_TIMEOUT: &str = "default";
+
+/// Word in a [`ServiceEdit::persistence`] that ends it.
+pub const NO_PERSISTENCE: &str = "none";
 
 /// Rows in a [`Connections`] reply when the request names no limit.
 pub const DEFAULT_CONNECTION_ROWS: u32 = 1000;

@@ -1,5 +1,6 @@
 //! What a client may ask.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,14 @@ pub enum Request {
         /// Checks everything, changes nothing.
         #[serde(default)]
         dry_run: bool,
+    },
+    /// As [`Request::Apply`], but only while the configuration is the one that [`super::ConfigText`] numbered so: for
+    /// who read it, changed it and would undo what somebody else changed meanwhile.
+    Exchange {
+        /// A whole configuration file.
+        toml: String,
+        /// [`super::ConfigText::generation`].
+        generation: u64,
     },
     /// What [`Request::Apply`] would change, those changes included that need a restart.
     Diff {
@@ -41,14 +50,21 @@ pub enum Request {
         /// Name, or `VIP:PORT/PROTOCOL`.
         service: Option<String>,
     },
-    /// A new server at the end of a service's list.
+    /// A new server at the head of a service's list, where IPVS puts it.
     ServerAdd(ServerSpec),
-    /// Changes a server's weight.
+    /// Changes a server's weight, forwarding or thresholds.
     ServerEdit(ServerSpec),
     /// Deletes a server; it gets no more packets of new connections.
     ServerDelete(ServerRef),
     /// Sets a server's weight to 0: its connections go on, it gets no new ones.
     ServerDrain(ServerRef),
+    /// What every service and server has counted since it was last set back, and the rates of it.
+    Rates,
+    /// Sets the counters of [`Request::Rates`] back, of all services or of one.
+    Zero {
+        /// Name, or `VIP:PORT/PROTOCOL`.
+        service: Option<String>,
+    },
     /// Tracked connections.
     Connections(ConnectionFilter),
     /// Packets and bytes of every device and of the whole director.
@@ -71,12 +87,18 @@ impl Request {
         match self {
             // A dry run is a read: it tells no more than `Diff`.
             Self::Apply { dry_run, .. } => !dry_run,
+            Self::Exchange { .. } | Self::Zero { .. } => true,
             Self::ServiceAdd(_) | Self::ServiceEdit(_) | Self::ServiceDelete { .. } => true,
             Self::ServerAdd(_) | Self::ServerEdit(_) | Self::ServerDelete(_) | Self::ServerDrain(_) => true,
             Self::Hello(_) | Self::Diff { .. } | Self::Show | Self::ServiceList | Self::ServerList { .. } => {
                 false
             }
-            Self::Connections(_) | Self::Stats | Self::Drops | Self::Neighbors | Self::Workers => false,
+            Self::Rates
+            | Self::Connections(_)
+            | Self::Stats
+            | Self::Drops
+            | Self::Neighbors
+            | Self::Workers => false,
             Self::Latency | Self::Version => false,
         }
     }
@@ -104,23 +126,46 @@ impl Default for Hello {
 pub struct ServiceSpec {
     /// Unique name.
     pub name: String,
-    /// Virtual address.
-    pub vip: IpAddr,
-    /// Port, 1 to 65535.
-    pub port: u16,
-    /// `tcp` or `udp`.
-    pub protocol: String,
+    /// What clients address: `192.168.150.100:80/tcp`, `10.0.0.0/28:8000-8999/udp`, `mark:7` ...
+    pub address: String,
     /// `rr`, `lc` or `maglev`.
     pub scheduler: String,
     /// `flow` or `source`; only with the scheduler `maglev`.
     pub maglev_hash: Option<String>,
+    /// Forwarding of its servers: `dr`, `nat`, `tunnel`, `tunnel:gue:6080:full` ...; absent: `dr`.
+    pub forwarding: Option<String>,
+    /// Time and prefix length, `300s/24`; absent: none.
+    pub persistence: Option<String>,
+    /// Whether every packet is scheduled anew; UDP only.
+    #[serde(default)]
+    pub one_packet: bool,
+    /// What it decides for itself: key and value as in `[services.policy]`, without quotes.
+    #[serde(default)]
+    pub policy: BTreeMap<String, String>,
     /// Timeouts that differ from the director's.
     #[serde(default)]
     pub timeouts: TimeoutSpec,
 }
 
+impl ServiceSpec {
+    /// A service by round robin with every option at its default.
+    pub fn new(name: impl Into<String>, address: impl ToString) -> Self {
+        Self {
+            name: name.into(),
+            address: address.to_string(),
+            scheduler: "rr".to_owned(),
+            maglev_hash: None,
+            forwarding: None,
+            persistence: None,
+            one_packet: false,
+            policy: BTreeMap::new(),
+            timeouts: TimeoutSpec::default(),
+        }
+    }
+}
+
 /// Changes to a service; what is absent stays.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceEdit {
     /// Name, or `VIP:PORT/PROTOCOL`.
@@ -129,6 +174,15 @@ pub struct ServiceEdit {
     pub scheduler: Option<String>,
     /// `flow` or `source`; only when the scheduler is `maglev`.
     pub maglev_hash: Option<String>,
+    /// As in [`ServiceSpec::forwarding`]; servers that had the old one get it too.
+    pub forwarding: Option<String>,
+    /// As in [`ServiceSpec::persistence`], or `none`.
+    pub persistence: Option<String>,
+    /// Whether every packet is scheduled anew; UDP only.
+    pub one_packet: Option<bool>,
+    /// Policies as in [`ServiceSpec::policy`]; `default` takes the director's again.
+    #[serde(default)]
+    pub policy: BTreeMap<String, String>,
     /// Timeouts; `default` takes the director's again.
     #[serde(default)]
     pub timeouts: TimeoutSpec,
@@ -146,9 +200,12 @@ pub struct TimeoutSpec {
     pub tcp_fin_wait: Option<String>,
     /// UDP flow.
     pub udp: Option<String>,
+    /// Any timeout by its key in the file, as in `tcp_close_wait`.
+    #[serde(default)]
+    pub by_key: BTreeMap<String, String>,
 }
 
-/// A server of a service with a weight.
+/// A server of a service and what it shall be; what is absent stays, or in a new server takes its default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSpec {
@@ -156,8 +213,31 @@ pub struct ServerSpec {
     pub service: String,
     /// Real server's address.
     pub address: IpAddr,
-    /// 0 to 65535.
-    pub weight: u32,
+    /// Its port; absent as in [`ServerRef::port`].
+    pub port: Option<u16>,
+    /// 0 to 65535. Default 1.
+    pub weight: Option<u32>,
+    /// `dr`, `nat`, `tunnel`, `tunnel:gue:6080:full` ... Default: the service's.
+    pub forwarding: Option<String>,
+    /// Connections from which on it gets no new ones; 0, the default: no such limit.
+    pub upper_threshold: Option<u32>,
+    /// Connections below which it gets new ones again; 0, the default: three quarters of the upper one.
+    pub lower_threshold: Option<u32>,
+}
+
+impl ServerSpec {
+    /// A server of which nothing but its name is given.
+    pub fn new(service: impl Into<String>, address: IpAddr) -> Self {
+        Self {
+            service: service.into(),
+            address,
+            port: None,
+            weight: None,
+            forwarding: None,
+            upper_threshold: None,
+            lower_threshold: None,
+        }
+    }
 }
 
 /// A server of a service.
@@ -168,6 +248,8 @@ pub struct ServerRef {
     pub service: String,
     /// Real server's address.
     pub address: IpAddr,
+    /// Its port. Absent: that of the service, or of the only server with this address.
+    pub port: Option<u16>,
 }
 
 /// Which connections to list; an absent field admits all.
@@ -182,7 +264,7 @@ pub struct ConnectionFilter {
     pub server: Option<IpAddr>,
     /// Name of the service, or `VIP:PORT/PROTOCOL`.
     pub service: Option<String>,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: Option<String>,
     /// State as `lbctl connections` prints it, in any case: `established`, `syn_recv` ...
     pub state: Option<String>,

@@ -24,6 +24,8 @@ pub enum Response {
     Services(Services),
     /// To `ServerList`.
     Servers(Servers),
+    /// To `Rates`.
+    Rates(Rates),
     /// To `Connections`.
     Connections(Connections),
     /// To `Stats`.
@@ -45,6 +47,9 @@ pub enum Response {
 pub struct Changes {
     /// Empty: both configurations mean the same.
     pub changes: Vec<ChangeRow>,
+    /// What of the new configuration is unlikely to be meant.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One change.
@@ -61,6 +66,9 @@ pub struct ChangeRow {
 pub struct ConfigText {
     /// A file that gives this configuration again.
     pub toml: String,
+    /// Number of this configuration; it grows with each change.
+    #[serde(default)]
+    pub generation: u64,
 }
 
 /// What a service or a server has taken, from clients only: DR does not see the replies.
@@ -100,16 +108,25 @@ pub struct Services {
 pub struct ServiceRow {
     /// Name.
     pub name: String,
-    /// `tcp` or `udp`.
+    /// `tcp` or `udp`; `fwm`: a firewall mark.
     pub protocol: String,
-    /// Virtual address and port.
-    pub vip: SocketAddr,
+    /// Virtual address and port, as in `192.168.150.100:80`, `10.0.0.0/28:8000-8999`; or `mark:7`.
+    pub vip: String,
     /// `rr`, `lc` or `maglev`.
     pub scheduler: String,
     /// What Maglev hashes.
     pub maglev_hash: Option<String>,
-    /// `dr`.
+    /// Default of its servers: `dr`, `nat` or `tunnel`.
     pub forwarding: String,
+    /// Its tunnel, as in `gue:6080:full`.
+    #[serde(default)]
+    pub tunnel: Option<String>,
+    /// Time and prefix length, as in `300s/24`.
+    #[serde(default)]
+    pub persistence: Option<String>,
+    /// Whether every packet is scheduled anew.
+    #[serde(default)]
+    pub one_packet: bool,
     /// Configured servers.
     pub servers: u64,
     /// Those of them that get new connections: weight above 0.
@@ -130,12 +147,18 @@ pub struct Servers {
 pub struct ServiceServers {
     /// Name of the service.
     pub service: String,
-    /// `tcp` or `udp`.
+    /// As in [`ServiceRow::protocol`].
     pub protocol: String,
-    /// Virtual address and port.
-    pub vip: SocketAddr,
+    /// As in [`ServiceRow::vip`].
+    pub vip: String,
     /// `rr`, `lc` or `maglev`.
     pub scheduler: String,
+    /// Time and prefix length, as in `300s/24`.
+    #[serde(default)]
+    pub persistence: Option<String>,
+    /// Whether every packet is scheduled anew.
+    #[serde(default)]
+    pub one_packet: bool,
     /// In scheduling order.
     pub servers: Vec<ServerRow>,
 }
@@ -143,10 +166,19 @@ pub struct ServiceServers {
 /// One server of one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServerRow {
-    /// Real server's address; its port is the service's.
+    /// Real server's address and port.
     pub address: SocketAddr,
-    /// `dr`.
+    /// `dr`, `nat` or `tunnel`.
     pub forwarding: String,
+    /// Its tunnel, as in `gue:6080:full`.
+    #[serde(default)]
+    pub tunnel: Option<String>,
+    /// Connections from which on it gets no new ones; 0: no such limit.
+    #[serde(default)]
+    pub upper_threshold: u32,
+    /// Connections below which it gets new ones again; 0: three quarters of the upper one.
+    #[serde(default)]
+    pub lower_threshold: u32,
     /// Configured weight; 0: draining.
     pub weight: u32,
     /// `up`, `draining` (weight 0), `deleted` (gone from the configuration, connections left), with
@@ -154,6 +186,58 @@ pub struct ServerRow {
     pub state: String,
     /// What it has taken.
     pub counters: Counters,
+}
+
+/// What services and servers have counted, as IPVS shows it: read every two seconds, and set back on demand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    /// One entry per service.
+    pub services: Vec<RatedService>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatedService {
+    /// Name of the service.
+    pub service: String,
+    /// Since the counters were set back.
+    pub counted: Traffic,
+    /// Mean of the last seconds.
+    pub per_second: Traffic,
+    /// In scheduling order.
+    pub servers: Vec<RatedServer>,
+}
+
+/// One server of one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatedServer {
+    /// Real server's address and port.
+    pub address: SocketAddr,
+    /// Connections now in an active state.
+    pub active: u64,
+    /// All other tracked connections now.
+    pub inactive: u64,
+    /// Clients that are kept on this server.
+    pub persistent: u64,
+    /// Since the counters were set back.
+    pub counted: Traffic,
+    /// Mean of the last seconds.
+    pub per_second: Traffic,
+}
+
+/// What has passed, or passes in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Connections scheduled.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients, where replies pass the director.
+    pub out_packets: u64,
+    /// Bytes from clients, from the IP header on.
+    pub in_bytes: u64,
+    /// Bytes to clients, likewise.
+    pub out_bytes: u64,
 }
 
 /// Tracked connections.
@@ -168,9 +252,9 @@ pub struct Connections {
 /// One tracked connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRow {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`; `ip` for the template of a firewall mark.
     pub protocol: String,
-    /// State in IPVS's words: `ESTABLISHED`, `SYN_RECV`, `UDP` ...
+    /// State in IPVS's words: `ESTABLISHED`, `SYN_RECV`, `UDP` ...; of a template `NONE` or `ASSURED`.
     pub state: String,
     /// Time left before it is forgotten unless a packet comes, ms.
     pub expires_ms: u64,
@@ -182,6 +266,9 @@ pub struct ConnectionRow {
     pub server: SocketAddr,
     /// Name of the service; absent when it was deleted.
     pub service: Option<String>,
+    /// A persistence template: all connections of this client network (with port 0) go to this server.
+    #[serde(default)]
+    pub template: bool,
 }
 
 /// Packets of the whole director.

@@ -1,16 +1,13 @@
 //! Changes of the configuration: whole files and edits end in the same place.
 
-use lb_config::edit::{self, EditError, ServerEdit, ServiceEdit, ServiceRef, TimeoutsEdit};
-use lb_config::{
-    Forwarding, Model, Protocol, Scheduler, Server, Service, ServiceTimeouts, ValueError, diff, duration,
-};
+use lb_config::edit::EditError;
+use lb_config::{Model, ValueError, diff, warnings};
 use lb_dataplane::director::ApplyError;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{Core, LIVELY_MS, changes, respond};
-use crate::api::{ApiError, ChangeRow, DEFAULT_TIMEOUT, ErrorKind, Request, Response, ServerRef, ServerSpec};
-use crate::api::{ServiceEdit as EditSpec, ServiceSpec, TimeoutSpec};
+use super::{Core, LIVELY_MS, respond};
+use crate::api::{ApiError, ChangeRow, Changes, ErrorKind, Response};
 
 /// Longest wait for the workers to take a change up; they look between two bursts.
 const SEEN_WITHIN_MS: u64 = 2_000;
@@ -19,7 +16,7 @@ const SEEN_WITHIN_MS: u64 = 2_000;
 pub(super) struct Waiting {
     generation: u64,
     until_ms: u64,
-    rows: Vec<ChangeRow>,
+    changes: Changes,
     reply: oneshot::Sender<Response>,
 }
 
@@ -28,10 +25,10 @@ impl Core {
     pub(super) fn change(&mut self, model: &Model, reply: oneshot::Sender<Response>, now_ms: u64) {
         self.lively_until_ms = now_ms + LIVELY_MS;
         match self.replace(model) {
-            Ok(rows) if rows.is_empty() => respond(reply, Ok(changes(rows))),
-            Ok(rows) => {
+            Ok(changes) if changes.changes.is_empty() => respond(reply, Ok(Response::Changes(changes))),
+            Ok(changes) => {
                 let generation = self.director.generation();
-                self.changes.push(Waiting { generation, until_ms: now_ms + SEEN_WITHIN_MS, rows, reply });
+                self.changes.push(Waiting { generation, until_ms: now_ms + SEEN_WITHIN_MS, changes, reply });
             }
             Err(error) => respond(reply, Err(error)),
         }
@@ -40,22 +37,23 @@ impl Core {
     /// Makes `model` the running configuration and returns what that changed.
     ///
     /// Errors: it needs a restart, or does not fit the sizes fixed at start; nothing was changed.
-    fn replace(&mut self, model: &Model) -> Result<Vec<ChangeRow>, ApiError> {
-        let rows = self.rehearse(model)?;
-        if !rows.is_empty() {
+    fn replace(&mut self, model: &Model) -> Result<Changes, ApiError> {
+        let changes = self.rehearse(model)?;
+        if !changes.changes.is_empty() {
             self.director.apply(model)?;
-            rows.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
+            changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
+            changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));
         }
-        Ok(rows)
+        Ok(changes)
     }
 
     /// What [`Core::replace`] would change. Errors: it needs a restart.
-    pub(super) fn rehearse(&self, model: &Model) -> Result<Vec<ChangeRow>, ApiError> {
-        let rows = rows(self.model(), model);
-        let fixed: Vec<&str> =
-            rows.iter().filter(|row| row.needs_restart).map(|row| row.text.as_str()).collect();
+    pub(super) fn rehearse(&self, model: &Model) -> Result<Changes, ApiError> {
+        let changes = changes(self.model(), model);
+        let fixed = changes.changes.iter().filter(|row| row.needs_restart);
+        let fixed: Vec<&str> = fixed.map(|row| row.text.as_str()).collect();
         if fixed.is_empty() {
-            return Ok(rows);
+            return Ok(changes);
         }
         let message = format!("nothing was changed, this needs a restart of lbd:\n{}", fixed.join("\n"));
         Err(ApiError::new(ErrorKind::NeedsRestart, message))
@@ -69,101 +67,21 @@ impl Core {
             if waiting.generation > seen {
                 warn!(generation = waiting.generation, seen, "a worker has not taken a change up yet");
             }
-            respond(waiting.reply, Ok(changes(waiting.rows)));
+            respond(waiting.reply, Ok(Response::Changes(waiting.changes)));
         }
     }
 }
 
-/// The differences as rows.
-pub(super) fn rows(old: &Model, new: &Model) -> Vec<ChangeRow> {
+/// The differences, and what is doubtful in `new`.
+pub(super) fn changes(old: &Model, new: &Model) -> Changes {
     let row = |change: lb_config::Change| ChangeRow {
         text: change.to_string(),
         needs_restart: change.needs_restart(),
     };
-    diff(old, new).into_iter().map(row).collect()
-}
-
-/// The model after an edit.
-///
-/// Errors: an unknown service or server, a value that is none, or an edit that the rules for files refuse.
-pub(super) fn edited(model: &Model, request: Request) -> Result<Model, ApiError> {
-    let mut model = model.clone();
-    match request {
-        Request::ServiceAdd(spec) => edit::add_service(&mut model, service(spec)?)?,
-        Request::ServiceEdit(spec) => {
-            let name: ServiceRef = spec.service.parse()?;
-            let change = service_edit(&model, &name, spec)?;
-            edit::edit_service(&mut model, &name, &change)?;
-        }
-        Request::ServiceDelete { service } => {
-            edit::delete_service(&mut model, &service.parse()?)?;
-        }
-        Request::ServerAdd(ServerSpec { service, address, weight }) => {
-            edit::add_server(&mut model, &service.parse()?, Server { address, weight })?;
-        }
-        Request::ServerEdit(ServerSpec { service, address, weight }) => {
-            let change = ServerEdit { weight: Some(weight) };
-            edit::edit_server(&mut model, &service.parse()?, address, &change)?;
-        }
-        Request::ServerDelete(ServerRef { service, address }) => {
-            edit::delete_server(&mut model, &service.parse()?, address)?;
-        }
-        Request::ServerDrain(ServerRef { service, address }) => {
-            edit::drain_server(&mut model, &service.parse()?, address)?;
-        }
-        other => return Err(ApiError::new(ErrorKind::Failed, format!("{other:?} is no edit"))),
+    Changes {
+        changes: diff(old, new).into_iter().map(row).collect(),
+        warnings: warnings(new).iter().map(ToString::to_string).collect(),
     }
-    Ok(model)
-}
-
-fn service(spec: ServiceSpec) -> Result<Service, ApiError> {
-    let timeouts = timeouts(&spec.timeouts)?;
-    Ok(Service {
-        name: spec.name,
-        vip: spec.vip,
-        port: spec.port,
-        protocol: spec.protocol.parse::<Protocol>()?,
-        scheduler: with_hash(Scheduler::from_name(&spec.scheduler)?, spec.maglev_hash.as_deref())?,
-        forwarding: Forwarding::Dr,
-        timeouts: ServiceTimeouts {
-            tcp_established: timeouts.tcp_established.flatten(),
-            tcp_syn_recv: timeouts.tcp_syn_recv.flatten(),
-            tcp_fin_wait: timeouts.tcp_fin_wait.flatten(),
-            udp: timeouts.udp.flatten(),
-        },
-        servers: Vec::new(),
-    })
-}
-
-/// A hash without a scheduler changes that of the scheduler which the service has.
-fn service_edit(model: &Model, name: &ServiceRef, spec: EditSpec) -> Result<ServiceEdit, ApiError> {
-    let present = name.find(model).and_then(|at| model.services.get(at)).map(|service| service.scheduler);
-    let named = spec.scheduler.as_deref().map(Scheduler::from_name).transpose()?;
-    let scheduler = match (named, present, spec.maglev_hash.as_deref()) {
-        (None, Some(present), Some(hash)) => Some(with_hash(present, Some(hash))?),
-        (Some(named), _, hash) => Some(with_hash(named, hash)?),
-        // Without a service the edit itself says that there is none.
-        (None, _, _) => None,
-    };
-    Ok(ServiceEdit { scheduler, timeouts: timeouts(&spec.timeouts)? })
-}
-
-fn with_hash(scheduler: Scheduler, hash: Option<&str>) -> Result<Scheduler, ValueError> {
-    hash.map_or(Ok(scheduler), |hash| scheduler.with_maglev_hash(hash.parse()?))
-}
-
-fn timeouts(spec: &TimeoutSpec) -> Result<TimeoutsEdit, ValueError> {
-    let read = |text: &Option<String>| match text.as_deref() {
-        None => Ok(None),
-        Some(DEFAULT_TIMEOUT) => Ok(Some(None)),
-        Some(text) => duration::parse(text).map(|value| Some(Some(value))),
-    };
-    Ok(TimeoutsEdit {
-        tcp_established: read(&spec.tcp_established)?,
-        tcp_syn_recv: read(&spec.tcp_syn_recv)?,
-        tcp_fin_wait: read(&spec.tcp_fin_wait)?,
-        udp: read(&spec.udp)?,
-    })
 }
 
 impl From<EditError> for ApiError {

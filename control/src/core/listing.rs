@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use lb_config::{Protocol, ServiceRef};
+use lb_config::{Protocol, ServiceAddress, ServiceRef};
 use lb_dataplane::ids::DestId;
 use lb_dataplane::mailbox::{ConnFilter, ConnRow};
+use lb_dataplane::persist::{Listed, ListedPort};
 use lb_dataplane::state::State;
 use tokio::sync::oneshot;
 
@@ -22,6 +23,7 @@ const LISTED_WITHIN_MS: u64 = 30_000;
 pub(super) struct Waiting {
     ticket: u64,
     limit: usize,
+    filter: ConnFilter,
     until_ms: u64,
     /// The rows and how many matched, when the workers are done.
     listed: Option<(Vec<ConnRow>, u64)>,
@@ -32,25 +34,26 @@ impl Core {
     /// Asks the workers; the reply comes when all have answered.
     pub(super) fn list(&mut self, filter: &ConnectionFilter, reply: oneshot::Sender<Response>, now_ms: u64) {
         match self.ask_workers(filter) {
-            Ok((ticket, limit)) => {
+            Ok((ticket, limit, filter)) => {
                 let until_ms = now_ms + LISTED_WITHIN_MS;
-                self.listings.push(Waiting { ticket, limit, until_ms, listed: None, reply });
+                self.listings.push(Waiting { ticket, limit, filter, until_ms, listed: None, reply });
             }
             Err(error) => respond(reply, Err(error)),
         }
     }
 
-    fn ask_workers(&mut self, filter: &ConnectionFilter) -> Result<(u64, usize), ApiError> {
+    fn ask_workers(&mut self, filter: &ConnectionFilter) -> Result<(u64, usize, ConnFilter), ApiError> {
         let invalid = |message| ApiError::new(ErrorKind::Invalid, message);
         let limit = filter.limit.unwrap_or(DEFAULT_CONNECTION_ROWS);
         if !(1..=MAX_CONNECTION_ROWS).contains(&limit) {
             return Err(invalid(format!("limit {limit} is not in 1 to {MAX_CONNECTION_ROWS}")));
         }
         let limit = limit as usize;
-        let ticket = self.director.list_connections(self.translate(filter)?, limit);
+        let filter = self.translate(filter)?;
+        let ticket = self.director.list_connections(filter, limit);
         let busy =
             || ApiError::new(ErrorKind::Busy, "the workers have more listings to do than they can take");
-        Ok((ticket.ok_or_else(busy)?, limit))
+        Ok((ticket.ok_or_else(busy)?, limit, filter))
     }
 
     /// The filter in the workers' terms.
@@ -69,15 +72,21 @@ impl Core {
             let missing = || ApiError::new(ErrorKind::NotFound, format!("there is no service {reference}"));
             let service = &self.model().services[at.ok_or_else(missing)?];
             // a service is its VIP, port and protocol: a filter that says otherwise contradicts itself
-            if filter.vip.is_some_and(|vip| vip != service.vip)
-                || wanted.protocol.is_some_and(|protocol| protocol != service.protocol)
+            let invalid = |message| ApiError::new(ErrorKind::Invalid, message);
+            let ServiceAddress::Vip { vip, port, protocol } = service.address else {
+                let message =
+                    format!("service {reference} is not one VIP and port: filter by --vip or --server");
+                return Err(invalid(message));
+            };
+            if filter.vip.is_some_and(|other| vip != other)
+                || wanted.protocol.is_some_and(|other| protocol != other)
             {
                 let message = format!("service {reference} has another VIP or protocol than the filter");
-                return Err(ApiError::new(ErrorKind::Invalid, message));
+                return Err(invalid(message));
             }
-            wanted.vip = Some(service.vip);
-            wanted.vip_port = Some(service.port);
-            wanted.protocol = Some(service.protocol);
+            wanted.vip = Some(vip);
+            wanted.vip_port = (port != 0).then_some(port);
+            wanted.protocol = Some(protocol);
         }
         Ok(wanted)
     }
@@ -101,10 +110,14 @@ impl Core {
         for waiting in done {
             let response = if let Some((mut rows, matched)) = waiting.listed {
                 rows.truncate(waiting.limit);
-                Ok(Response::Connections(Connections {
-                    truncated: matched > rows.len() as u64,
-                    connections: rows.iter().filter_map(|row| self.connection(row, &names)).collect(),
-                }))
+                let cut = matched > rows.len() as u64;
+                let mut connections: Vec<ConnectionRow> =
+                    rows.iter().filter_map(|row| self.connection(row, &names)).collect();
+                let templates = self.templates(&waiting.filter, &names);
+                let room = waiting.limit - connections.len();
+                let truncated = cut || templates.len() > room;
+                connections.extend(templates.into_iter().take(room));
+                Ok(Response::Connections(Connections { truncated, connections }))
             } else {
                 let message =
                     format!("the workers did not list their connections within {LISTED_WITHIN_MS} ms");
@@ -123,28 +136,71 @@ impl Core {
 
     /// `None`: the connection's server was let go since, and with it the connection.
     fn connection(&self, row: &ConnRow, names: &HashMap<DestId, String>) -> Option<ConnectionRow> {
+        let server = self.director.server_of(row.dest)?;
         Some(ConnectionRow {
             protocol: row.protocol.to_string(),
             state: row.state.name().to_owned(),
             expires_ms: row.expires_ms(),
             client: row.client.into(),
             vip: row.vip.into(),
-            // Direct routing keeps the port.
-            server: SocketAddr::new(self.director.server_of(row.dest)?, row.vip.1),
+            // Port 0 of a server is the one that the client used.
+            server: SocketAddr::new(server.address, if server.port == 0 { row.vip.1 } else { server.port }),
             service: names.get(&row.dest).cloned(),
+            template: false,
         })
+    }
+
+    /// The persistence templates that a filter admits. They have no state of a protocol, so a filter by state admits
+    /// none.
+    fn templates(&self, filter: &ConnFilter, names: &HashMap<DestId, String>) -> Vec<ConnectionRow> {
+        let row = |template: Listed| {
+            let server = self.director.server_of(template.dest)?;
+            let key = template.key;
+            let protocol = match key.protocol() {
+                6 => Some(Protocol::Tcp),
+                17 => Some(Protocol::Udp),
+                132 => Some(Protocol::Sctp),
+                _ => None,
+            };
+            let admitted = filter.client.is_none_or(|client| client == key.client())
+                && filter.vip.is_none_or(|vip| vip == key.vip())
+                && filter.vip_port.is_none_or(|port| port == key.vport())
+                && filter.server.is_none_or(|address| address == server.address)
+                && filter.protocol.is_none_or(|wanted| protocol == Some(wanted))
+                && filter.state.is_none();
+            let port = match template.port {
+                ListedPort::Server => server.port,
+                ListedPort::Any => 0,
+                ListedPort::Replaced => u16::MAX,
+            };
+            admitted.then(|| ConnectionRow {
+                protocol: protocol.map_or_else(|| "ip".to_owned(), |protocol| protocol.to_string()),
+                state: if template.assured { "ASSURED" } else { "NONE" }.to_owned(),
+                expires_ms: template.left_ns / 1_000_000,
+                client: SocketAddr::new(key.client(), 0),
+                vip: SocketAddr::new(key.vip(), template.vport()),
+                server: SocketAddr::new(server.address, port),
+                service: names.get(&template.dest).cloned(),
+                template: true,
+            })
+        };
+        self.director.templates().into_iter().filter_map(row).collect()
     }
 }
 
 /// Reads a state's name, in any case.
 fn state(text: &str) -> Result<State, ApiError> {
-    let all = (0..State::SLOTS as u8).map(State::from_bits);
+    let all = State::ALL.into_iter();
     let upper = text.to_uppercase();
     let found = all.clone().find(|state| state.name() == upper);
     found.ok_or_else(|| {
-        // Numbers without a state of their own repeat the first one.
-        let mut names: Vec<&str> = all.map(State::name).collect();
-        names.truncate(names.iter().rposition(|name| *name != State::None.name()).map_or(0, |last| last + 1));
+        // SCTP's NONE and ESTABLISHED have the names of TCP's.
+        let mut names: Vec<&str> = Vec::new();
+        all.map(State::name).for_each(|name| {
+            if !names.contains(&name) {
+                names.push(name)
+            }
+        });
         ApiError::new(
             ErrorKind::Invalid,
             format!("{text:?} is not a state (known: {})", names.join(", ").to_lowercase()),
@@ -163,7 +219,8 @@ mod tests {
         assert_eq!(
             state("open").map_err(|e| e.message),
             Err("\"open\" is not a state (known: none, established, syn_sent, syn_recv, fin_wait, time_wait, close, \
-                 close_wait, last_ack, listen, synack, udp)"
+                 close_wait, last_ack, listen, synack, udp, init1, init, c-sent, c-replied, c-wait, cookie, c-echoed, \
+                 s-sent, s-received, s-ack-sent, rejected, closed)"
                 .into())
         );
     }

@@ -1,20 +1,25 @@
 //! The control core: one thread that owns the [`Director`] and answers what sessions pass on.
 //!
 //! * this file: which request goes where, and the turn
-//! * `change`: configurations and edits
+//! * `change`: configurations; `edits`: single changes of them
 //! * `listing`: connections, which the workers list in their own time
 //! * `show`: counters as the API's rows
 //! * `latency`: histograms
+//! * [`rates`]: rates per second, counters set back
+//! * `traffic`: what services and servers count, by these
 //! * `run`: the loop
 //!
 //! Invariant: nothing here waits. What takes other threads' time is remembered in `waiting` and answered in a later
 //! turn, after a bounded time at the latest.
 
 mod change;
+mod edits;
 mod latency;
 mod listing;
+pub mod rates;
 mod run;
 mod show;
+mod traffic;
 
 use hdrhistogram::CreationError;
 use lb_config::Model;
@@ -25,13 +30,12 @@ use tracing::{info, warn};
 pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
-use crate::api::{
-    ApiError, ChangeRow, Changes, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, Version,
-};
+use crate::api::{ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, Version};
 use crate::server::{Access, Call, Work};
 use change::Waiting as WaitingChange;
 use latency::Histograms;
 use listing::Waiting as WaitingListing;
+pub use traffic::Traffic;
 
 /// What the control core is told about the process that it is in.
 pub struct Process {
@@ -44,6 +48,7 @@ pub struct Core {
     director: Director,
     process: Process,
     histograms: Histograms,
+    traffic: Traffic,
     listings: Vec<WaitingListing>,
     changes: Vec<WaitingChange>,
     /// Until then next hops are being found and frames wait for each answer.
@@ -60,7 +65,8 @@ impl Core {
     pub fn new(director: Director, process: Process) -> Result<Self, CreationError> {
         let histograms = Histograms::new(director.model().appliance.workers.len())?;
         let (listings, changes) = (Vec::new(), Vec::new());
-        Ok(Self { director, process, histograms, listings, changes, lively_until_ms: LIVELY_MS })
+        let traffic = Traffic::default();
+        Ok(Self { director, process, histograms, traffic, listings, changes, lively_until_ms: LIVELY_MS })
     }
 
     /// The configuration that runs.
@@ -73,11 +79,19 @@ impl Core {
         let Call { work, access, reply } = call;
         let response = match work {
             Work::Replace(model) => return self.change(&model, reply, now_ms),
-            Work::Rehearse(model) => self.rehearse(&model).map(changes),
-            Work::Compare(model) => Ok(changes(change::rows(self.model(), &model))),
+            Work::Exchange(model, generation) if generation == self.director.generation() => {
+                return self.change(&model, reply, now_ms);
+            }
+            Work::Exchange(..) => {
+                let message = "the configuration was changed by somebody else meanwhile, nothing was changed";
+                Err(ApiError::new(ErrorKind::Conflict, message))
+            }
+            Work::Rehearse(model) => self.rehearse(&model).map(Response::Changes),
+            Work::Compare(model) => Ok(Response::Changes(change::changes(self.model(), &model))),
             Work::Plain(request) => match *request {
+                Request::Zero { service } => self.zero(service.as_deref()),
                 Request::Connections(filter) => return self.list(&filter, reply, now_ms),
-                request if request.changes() => match change::edited(self.model(), request) {
+                request if request.changes() => match edits::edited(self.model(), request) {
                     Ok(model) => return self.change(&model, reply, now_ms),
                     Err(error) => Err(error),
                 },
@@ -90,7 +104,11 @@ impl Core {
     /// The response to a request that changes nothing and needs no worker's answer.
     fn read(&mut self, request: Request, access: Access, now_ms: u64) -> Result<Response, ApiError> {
         Ok(match request {
-            Request::Show => Response::Config(ConfigText { toml: show::config(self.model(), access) }),
+            Request::Show => Response::Config(ConfigText {
+                toml: show::config(self.model(), access),
+                generation: self.director.generation(),
+            }),
+            Request::Rates => Response::Rates(self.traffic.rows(&self.director)),
             Request::ServiceList => Response::Services(show::services(&self.director)),
             Request::ServerList { service } => {
                 Response::Servers(show::servers(&self.director, service.as_deref())?)
@@ -123,6 +141,7 @@ impl Core {
             log(&notice);
         }
         self.histograms.collect(&mut self.director);
+        self.traffic.turn(&self.director, now_ms);
         self.answer_changes(now_ms);
         self.answer_listings(now_ms);
     }
@@ -135,10 +154,6 @@ impl Core {
             (true, false) => 50,
         }
     }
-}
-
-fn changes(changes: Vec<ChangeRow>) -> Response {
-    Response::Changes(Changes { changes })
 }
 
 /// Sends a response to where it is waited for.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Core;
 use crate::api::Response;
@@ -55,7 +55,12 @@ pub async fn reload(file: &Path, calls: &mpsc::Sender<Call>) {
     let file = file.display();
     match result {
         Ok(Response::Error(refused)) => error!(%file, "configuration file not applied: {refused}"),
-        Ok(_) => info!(%file, "configuration file read again and applied"),
+        Ok(answer) => {
+            if let Response::Changes(changes) = answer {
+                changes.warnings.iter().for_each(|warning| warn!(%file, %warning, "configuration"));
+            }
+            info!(%file, "configuration file read again and applied");
+        }
         Err(reason) => error!(%file, "configuration file not applied: {reason}"),
     }
 }

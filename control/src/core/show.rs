@@ -63,11 +63,14 @@ pub(super) fn services(director: &Director) -> Services {
         let sum = |of: fn(&DestRow) -> u64| service.dests.iter().map(of).sum();
         let configured = || service.dests.iter().filter(|dest| !dest.removed);
         ServiceRow {
-            protocol: service.protocol.to_string(),
-            vip: SocketAddr::new(service.vip, service.port),
+            protocol: protocol(&service),
+            vip: service.address.local(),
             scheduler: service.scheduler.name().to_owned(),
             maglev_hash: service.scheduler.maglev_hash().map(|hash| hash.to_string()),
-            forwarding: service.forwarding.to_string(),
+            forwarding: service.forwarding.name().to_owned(),
+            tunnel: service.forwarding.tunnel().map(|tunnel| tunnel.to_string()),
+            persistence: service.persistence.map(|persistence| persistence.to_string()),
+            one_packet: service.one_packet,
             servers: configured().count() as u64,
             servers_in_use: configured().filter(|dest| dest.weight > 0).count() as u64,
             counters: Counters {
@@ -81,6 +84,11 @@ pub(super) fn services(director: &Director) -> Services {
         }
     };
     Services { services: director.services().into_iter().map(row).collect() }
+}
+
+/// The protocol's word; `fwm` for a firewall mark, as ipvsadm has it.
+fn protocol(service: &ServiceCounts) -> String {
+    service.address.protocol().map_or_else(|| "fwm".to_owned(), |protocol| protocol.to_string())
 }
 
 /// Errors: there is no service of that name.
@@ -97,16 +105,18 @@ pub(super) fn servers(director: &Director, only: Option<&str>) -> Result<Servers
     let wanted =
         director.services().into_iter().filter(|service| name.is_none_or(|name| name == service.name));
     let row = |service: ServiceCounts| ServiceServers {
-        protocol: service.protocol.to_string(),
-        vip: SocketAddr::new(service.vip, service.port),
+        protocol: protocol(&service),
+        vip: service.address.local(),
         scheduler: service.scheduler.name().to_owned(),
-        servers: service.dests.iter().map(|dest| server(&service, dest)).collect(),
+        persistence: service.persistence.map(|persistence| persistence.to_string()),
+        one_packet: service.one_packet,
+        servers: service.dests.iter().map(server).collect(),
         service: service.name,
     };
     Ok(Servers { services: wanted.map(row).collect() })
 }
 
-fn server(service: &ServiceCounts, dest: &DestRow) -> ServerRow {
+fn server(dest: &DestRow) -> ServerRow {
     let state = match dest {
         DestRow { removed: true, .. } => "deleted",
         DestRow { weight: 0, .. } => "draining",
@@ -115,9 +125,11 @@ fn server(service: &ServiceCounts, dest: &DestRow) -> ServerRow {
         DestRow { reachable: Some(true), .. } => "up",
     };
     ServerRow {
-        // Direct routing keeps the port.
-        address: SocketAddr::new(dest.address, service.port),
-        forwarding: service.forwarding.to_string(),
+        address: SocketAddr::new(dest.address, dest.port),
+        forwarding: dest.forwarding.name().to_owned(),
+        tunnel: dest.forwarding.tunnel().map(|tunnel| tunnel.to_string()),
+        upper_threshold: dest.upper_threshold,
+        lower_threshold: dest.lower_threshold,
         weight: dest.weight,
         state: state.to_owned(),
         counters: Counters {

@@ -7,10 +7,12 @@ use lb_dataplane::Worker;
 use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo, WorkerId};
 use lb_dataplane::setup::DeviceSetup;
 
-use lb_config::{MaglevHash, Scheduler, ServiceTimeouts};
+use lb_config::{MaglevHash, MaglevSize, Scheduler, ServiceTimeouts};
 
 use super::*;
-use crate::api::{ConnectionFilter, Hello, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec};
+use crate::api::{
+    Changes, ConnectionFilter, Hello, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec,
+};
 
 const FILE: &str = r#"
 [appliance]
@@ -142,7 +144,7 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn server(last: u8, weight: u32) -> ServerSpec {
-    ServerSpec { service: "web".into(), address: address(last), weight }
+    ServerSpec { weight: Some(weight), ..ServerSpec::new("web", address(last)) }
 }
 
 #[test]
@@ -150,17 +152,17 @@ fn servers_are_added_edited_drained_and_deleted() {
     let mut bench = Bench::new();
     assert_eq!(
         bench.changed(Request::ServerAdd(server(14, 2))),
-        ["+ server 192.168.150.14 of web: weight 2"]
+        ["+ server 192.168.150.14:80 of web: weight 2"]
     );
     assert_eq!(
         bench.changed(Request::ServerEdit(server(14, 5))),
-        ["~ server 192.168.150.14 of web: weight 2 -> 5"]
+        ["~ server 192.168.150.14:80 of web: weight 2 -> 5"]
     );
     let service = "192.168.150.100:80/tcp".to_owned();
-    let drain = ServerRef { service, address: address(14) };
+    let drain = ServerRef { service, address: address(14), port: None };
     assert_eq!(
         bench.changed(Request::ServerDrain(drain.clone())),
-        ["~ server 192.168.150.14 of web: weight 5 -> 0"]
+        ["~ server 192.168.150.14:80 of web: weight 5 -> 0"]
     );
     let Response::Servers(servers) = bench.ask(Request::ServerList { service: Some("web".into()) }) else {
         panic!()
@@ -173,12 +175,12 @@ fn servers_are_added_edited_drained_and_deleted() {
     assert_eq!(
         rows,
         [
+            ("192.168.150.14:80".to_owned(), 0, "draining"),
             ("192.168.150.12:80".to_owned(), 1, "unresolved"),
-            ("192.168.150.13:80".to_owned(), 1, "unresolved"),
-            ("192.168.150.14:80".to_owned(), 0, "draining")
+            ("192.168.150.13:80".to_owned(), 1, "unresolved")
         ]
     );
-    assert_eq!(bench.changed(Request::ServerDelete(drain)), ["- server 192.168.150.14 of web"]);
+    assert_eq!(bench.changed(Request::ServerDelete(drain)), ["- server 192.168.150.14:80 of web"]);
     assert_eq!(*bench.core.model(), lb_config::parse(FILE).unwrap());
 }
 
@@ -189,6 +191,7 @@ fn a_change_is_answered_when_the_worker_goes_by_it() {
         Work::Plain(Box::new(Request::ServerDelete(ServerRef {
             service: "web".into(),
             address: address(12),
+            port: None,
         }))),
         Access::Change,
     );
@@ -220,13 +223,10 @@ fn services_are_added_edited_and_deleted() {
     let mut bench = Bench::new();
     let timeouts = TimeoutSpec { udp: Some("30s".into()), ..TimeoutSpec::default() };
     let dns = ServiceSpec {
-        name: "dns".into(),
-        vip: address(100),
-        port: 53,
-        protocol: "udp".into(),
         scheduler: "maglev".into(),
         maglev_hash: Some("source".into()),
         timeouts,
+        ..ServiceSpec::new("dns", "192.168.150.100:53/udp")
     };
     assert_eq!(
         bench.changed(Request::ServiceAdd(dns.clone())),
@@ -238,15 +238,36 @@ fn services_are_added_edited_and_deleted() {
             scheduler: scheduler.map(Into::into),
             maglev_hash: hash.map(Into::into),
             timeouts: TimeoutSpec { udp: udp.map(Into::into), ..TimeoutSpec::default() },
+            ..ServiceEdit::default()
         })
     };
     let text = bench.changed(edit(None, Some("flow"), Some("default")));
     assert_eq!(text.len(), 1, "{text:?}");
     let service = &bench.core.model().services[1];
-    assert_eq!(service.scheduler, Scheduler::Maglev(MaglevHash::Flow));
+    assert_eq!(service.scheduler, Scheduler::Maglev(MaglevHash::Flow, MaglevSize::Small));
     assert_eq!(service.timeouts, ServiceTimeouts::default());
     bench.changed(edit(Some("lc"), None, None));
     assert_eq!(bench.core.model().services[1].scheduler, Scheduler::Lc);
+    let by_key = |key: &str, time: &str| {
+        let timeouts = TimeoutSpec { by_key: [(key.into(), time.into())].into(), ..TimeoutSpec::default() };
+        Request::ServiceEdit(ServiceEdit { service: "web".into(), timeouts, ..ServiceEdit::default() })
+    };
+    assert_eq!(
+        bench.changed(by_key("tcp_close_wait", "45s")),
+        ["~ service web: tcp_close_wait unset -> 45s"]
+    );
+    assert_eq!(
+        bench.changed(by_key("tcp_close_wait", "default")),
+        ["~ service web: tcp_close_wait 45s -> unset"]
+    );
+    let (kind, message) = bench.refused(by_key("tcp_clos", "5s"));
+    assert_eq!(
+        (kind, message.ends_with("did you mean \"tcp_close\"?")),
+        (ErrorKind::Invalid, true),
+        "{message}"
+    );
+    let (kind, message) = bench.refused(by_key("sctp_init", "5s"));
+    assert_eq!((kind, message.contains("sctp services only")), (ErrorKind::Invalid, true), "{message}");
     let (kind, message) = bench.refused(edit(None, Some("flow"), None));
     assert_eq!((kind, message.contains("not with lc")), (ErrorKind::Invalid, true), "{message}");
     assert_eq!(
@@ -256,6 +277,124 @@ fn services_are_added_edited_and_deleted() {
     assert_eq!(
         bench.changed(Request::ServiceDelete { service: "dns".into() }),
         ["- service dns 192.168.150.100:53/udp lc"]
+    );
+}
+
+#[test]
+fn a_server_has_a_port_a_forwarding_and_thresholds() {
+    let mut bench = Bench::new();
+    let nat = ServerSpec {
+        port: Some(8080),
+        forwarding: Some("nat".into()),
+        upper_threshold: Some(100),
+        ..ServerSpec::new("web", address(12))
+    };
+    let Response::Changes(changes) = bench.ask(Request::ServerAdd(nat.clone())) else { panic!() };
+    assert_eq!(
+        changes.changes[0].text,
+        "+ server 192.168.150.12:8080 of web: weight 1, forwarding nat, thresholds 100 0"
+    );
+    let [warning] = changes.warnings.as_slice() else { panic!("{changes:?}") };
+    assert!(
+        warning.starts_with("service web: server 192.168.150.12:8080: address: 192.168.150.12 is in"),
+        "{warning}"
+    );
+    let tunnel = ServerSpec {
+        port: None,
+        forwarding: Some("tunnel:gue:6080:full".into()),
+        upper_threshold: None,
+        lower_threshold: None,
+        ..nat.clone()
+    };
+    // Without a port it is the one with the service's.
+    assert_eq!(
+        bench.changed(Request::ServerEdit(tunnel)),
+        ["~ server 192.168.150.12:80 of web: forwarding dr -> tunnel:gue:6080:full"]
+    );
+    let Response::Servers(servers) = bench.ask(Request::ServerList { service: Some("web".into()) }) else {
+        panic!()
+    };
+    let rows: Vec<_> = servers.services[0]
+        .servers
+        .iter()
+        .map(|s| (s.address.to_string(), s.forwarding.as_str(), s.tunnel.as_deref(), s.upper_threshold))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("192.168.150.12:8080".to_owned(), "nat", None, 100),
+            ("192.168.150.12:80".to_owned(), "tunnel", Some("gue:6080:full"), 0),
+            ("192.168.150.13:80".to_owned(), "dr", None, 0)
+        ]
+    );
+    let named = |port| ServerRef { service: "web".into(), address: address(12), port };
+    assert_eq!(bench.changed(Request::ServerDelete(named(None))), ["- server 192.168.150.12:80 of web"]);
+    bench.changed(Request::ServerAdd(ServerSpec { port: Some(8081), ..nat.clone() }));
+    let (kind, message) = bench.refused(Request::ServerDrain(named(None)));
+    assert_eq!(
+        (kind, message.as_str()),
+        (ErrorKind::Invalid, "service web has 2 servers 192.168.150.12: say which port (8081, 8080)")
+    );
+    bench.changed(Request::ServerDelete(named(Some(8081))));
+    assert_eq!(
+        bench.changed(Request::ServerDrain(named(None))),
+        ["~ server 192.168.150.12:8080 of web: weight 1 -> 0"],
+        "the only one with this address"
+    );
+    let (_, message) =
+        bench.refused(Request::ServerAdd(ServerSpec { forwarding: Some("gre".into()), ..nat }));
+    assert_eq!(message, "\"gre\" is not a forwarding (known: dr, nat, tunnel)");
+}
+
+#[test]
+fn ranges_marks_persistence_and_policies_come_by_command() {
+    let mut bench = Bench::new();
+    let range = ServiceSpec {
+        persistence: Some("60/24".into()),
+        policy: [("on_no_server".to_owned(), "drop".to_owned())].into(),
+        ..ServiceSpec::new("range", "192.0.2.0/28:8000-8999/tcp")
+    };
+    assert_eq!(bench.changed(Request::ServiceAdd(range)), ["+ service range 192.0.2.0/28:8000-8999/tcp rr"]);
+    let Response::Changes(changes) = bench.ask(Request::ServiceAdd(ServiceSpec::new("marked", "mark:7")))
+    else {
+        panic!()
+    };
+    assert_eq!(
+        changes.warnings,
+        ["service marked: mark: no rule in [[marks]] gives the mark 7: no packet comes to this service"]
+    );
+    let Response::Services(services) = bench.ask(Request::ServiceList) else { panic!() };
+    let rows: Vec<_> = services
+        .services
+        .iter()
+        .map(|s| (s.vip.as_str(), s.protocol.as_str(), s.persistence.as_deref()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("192.168.150.100:80", "tcp", None),
+            ("192.0.2.0/28:8000-8999", "tcp", Some("60s/24")),
+            ("mark:7", "fwm", None)
+        ]
+    );
+    let edit = ServiceEdit {
+        service: "range".into(),
+        persistence: Some("none".into()),
+        policy: [("on_no_server".to_owned(), "default".to_owned()), ("mss".to_owned(), "1400".to_owned())]
+            .into(),
+        ..ServiceEdit::default()
+    };
+    assert_eq!(
+        bench.changed(Request::ServiceEdit(edit)),
+        ["~ service range: persistence 60s/24 -> unset, on_no_server drop -> unset, mss unset -> 1400"]
+    );
+    let policy = [("mss".to_owned(), "5".to_owned())].into();
+    let wrong = ServiceEdit { service: "range".into(), policy, ..ServiceEdit::default() };
+    assert_eq!(bench.refused(Request::ServiceEdit(wrong)).1, "mss: 5 is below the limit 536");
+    let filter = ConnectionFilter { service: Some("marked".into()), ..ConnectionFilter::default() };
+    assert_eq!(
+        bench.refused(Request::Connections(filter)).1,
+        "service marked is not one VIP and port: filter by --vip or --server"
     );
 }
 
@@ -392,4 +531,35 @@ fn connections_are_asked_from_the_workers() {
     assert!(
         refused(&mut bench, filter(|f| f.state = Some("open".into()))).starts_with("\"open\" is not a state")
     );
+}
+
+#[test]
+fn a_configuration_is_exchanged_only_for_the_one_that_was_read() {
+    let mut bench = Bench::new();
+    let Response::Config(read) = bench.ask(Request::Show) else { panic!() };
+    let mut model = lb_config::parse(&read.toml).unwrap();
+    model.services[0].servers[0].weight = 9;
+    assert_eq!(bench.changed(Request::ServerAdd(server(14, 2))).len(), 1);
+    let refused = bench.work(Work::Exchange(Box::new(model.clone()), read.generation));
+    assert!(matches!(&refused, Response::Error(e) if e.kind == ErrorKind::Conflict), "{refused:?}");
+
+    let Response::Config(read) = bench.ask(Request::Show) else { panic!() };
+    assert_eq!(lb_config::parse(&read.toml).unwrap().services[0].servers.len(), 3);
+    let done = bench.work(Work::Exchange(Box::new(model.clone()), read.generation));
+    assert!(matches!(&done, Response::Changes(changes) if changes.changes.len() == 2), "{done:?}");
+    assert_eq!(*bench.core.model(), model);
+}
+
+#[test]
+fn rates_name_every_server_and_only_known_services_are_set_back() {
+    let mut bench = Bench::new();
+    let Response::Rates(rates) = bench.ask(Request::Rates) else { panic!() };
+    let rows: Vec<String> = rates.services[0].servers.iter().map(|row| row.address.to_string()).collect();
+    assert_eq!((rates.services[0].service.as_str(), rates.services.len()), ("web", 1));
+    assert_eq!(rows, ["192.168.150.12:80", "192.168.150.13:80"]);
+    for service in [None, Some("web".to_owned()), Some("192.168.150.100:80/tcp".to_owned())] {
+        assert_eq!(bench.changed(Request::Zero { service }), [""; 0]);
+    }
+    let (kind, message) = bench.refused(Request::Zero { service: Some("mail".into()) });
+    assert_eq!((kind, message.as_str()), (ErrorKind::NotFound, "there is no service mail"));
 }

@@ -23,6 +23,8 @@ pub struct Call {
 pub enum Work {
     /// Make this the running configuration.
     Replace(Box<Model>),
+    /// Make this the running configuration if the number of that is still this one.
+    Exchange(Box<Model>, u64),
     /// Say what [`Work::Replace`] would change or why it would be refused.
     Rehearse(Box<Model>),
     /// Say what is different, those changes included that need a restart.
@@ -39,6 +41,7 @@ impl Work {
         match request {
             Request::Apply { toml, dry_run: false } => Ok(Self::Replace(check(&toml)?)),
             Request::Apply { toml, dry_run: true } => Ok(Self::Rehearse(check(&toml)?)),
+            Request::Exchange { toml, generation } => Ok(Self::Exchange(check(&toml)?, generation)),
             Request::Diff { toml } => Ok(Self::Compare(check(&toml)?)),
             plain => Ok(Self::Plain(Box::new(plain))),
         }

@@ -41,10 +41,13 @@ impl Tick {
 /// | bits | what |
 /// |---|---|
 /// | 0-19 | deadline, [`Tick`] |
-/// | 20-23 | [`State`] |
-/// | 24-31 | protocol, IANA number; 0 marks the empty slot |
+/// | 20-23 | [`State`], its four bits |
+/// | 24-31 | protocol, IANA number; tells whose state it is. 0 marks the empty slot |
 /// | 32-55 | destination |
 /// | 56 | counted as active at its destination |
+/// | 58 | its server was chosen by a persistence template, whose child it is |
+/// | 59 | the template knows that it was established |
+/// | 57 | no packet of the server was seen yet, see [`Direction`](crate::state::Direction) |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
 pub struct Meta(u64);
 
@@ -53,6 +56,9 @@ impl Meta {
     const PROTOCOL: u32 = 24;
     const DEST: u32 = 32;
     const ACTIVE: u32 = 56;
+    const NO_OUTPUT: u32 = 57;
+    const CONTROLLED: u32 = 58;
+    const ASSURED: u32 = 59;
     /// Number of destinations that an entry can tell apart.
     pub const MAX_DESTS: u32 = 1 << 24;
 
@@ -62,7 +68,7 @@ impl Meta {
         debug_assert!(dest.0 < Self::MAX_DESTS && protocol != 0);
         Self(
             u64::from(deadline.0)
-                | (state as u64) << Self::STATE
+                | u64::from(state.bits()) << Self::STATE
                 | u64::from(protocol) << Self::PROTOCOL
                 | u64::from(dest.0) << Self::DEST,
         )
@@ -89,7 +95,7 @@ impl Meta {
     /// State of the protocol.
     #[inline]
     pub fn state(self) -> State {
-        State::from_bits((self.0 >> Self::STATE) as u8 & 15)
+        State::of(self.protocol(), (self.0 >> Self::STATE) as u8)
     }
 
     /// Deadline.
@@ -104,6 +110,42 @@ impl Meta {
         self.0 >> Self::ACTIVE & 1 != 0
     }
 
+    /// Whether no packet of the server was seen yet; what [`Direction::of`](crate::state::Direction::of) goes by.
+    #[inline]
+    pub fn no_output(self) -> bool {
+        self.0 >> Self::NO_OUTPUT & 1 != 0
+    }
+
+    /// The same connection with this in place of [`Meta::no_output`].
+    #[inline]
+    pub fn with_no_output(self, no_output: bool) -> Self {
+        Self(self.0 & !(1 << Self::NO_OUTPUT) | u64::from(no_output) << Self::NO_OUTPUT)
+    }
+
+    /// Whether it counts as the child of a persistence template (IPVS: `cp->control`).
+    #[inline]
+    pub fn controlled(self) -> bool {
+        self.0 >> Self::CONTROLLED & 1 != 0
+    }
+
+    /// The same connection as a template's child.
+    #[inline]
+    pub fn with_controlled(self) -> Self {
+        Self(self.0 | 1 << Self::CONTROLLED)
+    }
+
+    /// Whether its template was told that it was established.
+    #[inline]
+    pub fn assured(self) -> bool {
+        self.0 >> Self::ASSURED & 1 != 0
+    }
+
+    /// The same connection after its template was told.
+    #[inline]
+    pub fn with_assured(self) -> Self {
+        Self(self.0 | 1 << Self::ASSURED)
+    }
+
     /// The same connection after a packet.
     #[inline]
     pub fn after_packet(self, state: State, active: bool, deadline: Tick) -> Self {
@@ -111,7 +153,7 @@ impl Meta {
         Self(
             self.0 & !CHANGING
                 | u64::from(deadline.0)
-                | (state as u64) << Self::STATE
+                | u64::from(state.bits()) << Self::STATE
                 | u64::from(active) << Self::ACTIVE,
         )
     }
@@ -143,12 +185,14 @@ mod tests {
         }
 
         #[test]
-        fn an_entry_gives_back_what_it_was_made_of(dest in 0..Meta::MAX_DESTS, protocol in 1u8.., tick: u64, active: bool) {
+        fn an_entry_gives_back_what_it_was_made_of(dest in 0..Meta::MAX_DESTS, protocol in 1u8.., tick: u64, active: bool, no_output: bool, bits in 0u8..16) {
             let deadline = Tick::from_ns(tick);
-            let meta = Meta::new(protocol, DestId(dest), State::SynRecv, deadline);
-            prop_assert!(!meta.is_empty() && !meta.active());
-            let after = meta.after_packet(State::FinWait, active, deadline.after(16));
-            prop_assert_eq!((after.dest(), after.protocol(), after.state()), (DestId(dest), protocol, State::FinWait));
+            let meta = Meta::new(protocol, DestId(dest), State::of(protocol, 0), deadline);
+            prop_assert!(!meta.is_empty() && !meta.active() && !meta.no_output());
+            let state = State::of(protocol, bits);
+            let after = meta.with_no_output(no_output).after_packet(state, active, deadline.after(16));
+            prop_assert_eq!((after.dest(), after.protocol(), after.state()), (DestId(dest), protocol, state));
+            prop_assert_eq!((after.no_output(), after.with_no_output(false)), (no_output, meta.after_packet(state, active, deadline.after(16))));
             prop_assert_eq!((after.active(), after.deadline()), (active, deadline.after(16)));
         }
     }

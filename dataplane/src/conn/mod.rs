@@ -1,12 +1,14 @@
 //! The connection table of one worker.
 //!
 //! Files in the order in which a lookup meets them: [`key`] (what is hashed and compared), [`table`] (lines,
-//! lookup, insertion, the sweep), [`entry`] (what is kept of a connection).
+//! lookup, insertion, the sweep), [`entry`] (what is kept of a connection), [`pair`] (how a reply finds it).
 
 pub mod entry;
 pub mod key;
+pub mod pair;
 pub mod table;
 
 pub use entry::{Meta, Tick};
 pub use key::{ConnKey, HashKey, Key4, Key6};
+pub use pair::Pair;
 pub use table::{Found, Full, NoMemory, Probe, Table};

@@ -115,7 +115,7 @@ pub struct Table<K> {
 impl<K: ConnKey> Table<K> {
     /// A table for at most `max_connections` (at least 1) connections.
     ///
-    /// Cost: 64/0.9/3 = 24 bytes per IPv4 connection, 71 bytes per IPv6 connection, beside [`SLACK_LINES`]; the
+    /// Cost: 64/0.9/3 = 24 bytes per IPv4 connection, 71 bytes per IPv6 connection, beside 512 lines; the
     /// system gives the memory page by page as connections first use it.
     ///
     /// Errors: [`NoMemory`] when the system refuses the address space.
@@ -192,6 +192,12 @@ impl<K: ConnKey> Table<K> {
         let second = &self.lines[probe.second as usize];
         let slot = second.find(key, protocol)?;
         Some(Found { line: probe.second, slot: slot as u8, meta: second.metas[slot] })
+    }
+
+    /// The key of a connection that was found, with what it holds beside the part that is compared.
+    #[inline]
+    pub fn key(&self, found: Found) -> K {
+        self.lines[found.line as usize].keys[usize::from(found.slot)]
     }
 
     /// Replaces the entry of a connection.

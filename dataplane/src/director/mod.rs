@@ -5,25 +5,30 @@
 //! second. Files: this one (applying, polling), `registry` (indices), `announce` (gratuitous ARP), `report`
 //! (what `lbctl` shows).
 
+mod addressing;
 mod announce;
 mod registry;
 mod report;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_config::{Device, Model};
 
+use crate::classify::Classifier;
 use crate::conn::HashKey;
 use crate::counters::WorkerCounters;
 use crate::ids::DestId;
 use crate::io::{DeviceId, WorkerId};
 use crate::mailbox::{ConnFilter, ConnRow, Event, Listing, Mail, Mailbox};
-use crate::neighbor::{LinkId, NeighborBook};
-use crate::sched::FlowHash;
+use crate::neighbor::{LinkId, NeighborBook, NeighborId};
+use crate::persist::{Rule, Templates};
+use crate::rewrite::Encap;
+use crate::sched::{FlowHash, Overload};
 use crate::setup::{DeviceSetup, Setup, WorkerSeed};
 use crate::snapshot::{Link, LocalAddress, Snapshot};
+use crate::state::TimeoutTable;
 
 use announce::Announcer;
 use registry::{Context, Registry, Totals};
@@ -53,6 +58,14 @@ pub enum ApplyError {
         server: IpAddr,
         /// Its service.
         service: String,
+    },
+    /// A tunnel that cannot be.
+    #[error("service {service}: {reason}")]
+    Tunnel {
+        /// The service.
+        service: String,
+        /// Why.
+        reason: crate::rewrite::PlanError,
     },
     /// Something that is fixed at start differs.
     #[error("{what} cannot change without a restart")]
@@ -110,10 +123,21 @@ pub struct Director {
     listings: HashMap<u64, Collected>,
     next_ticket: u64,
     reachable: HashMap<(LinkId, IpAddr), bool>,
+    /// Stations on connected networks that workers asked for, and since when, ms.
+    strangers: HashMap<(LinkId, IpAddr), u64>,
     /// Version of the neighbour cells that was last looked at.
     noticed: u64,
     polled_ms: u64,
     retired_ms: u64,
+}
+
+/// What a snapshot is made of beside what the director keeps.
+struct Published {
+    links: Vec<Link>,
+    timeouts: Vec<TimeoutTable>,
+    tunnels: Vec<Encap>,
+    rules: Vec<Rule>,
+    gateways: [Option<(LinkId, NeighborId)>; 2],
 }
 
 /// The parts of a listing that have come back.
@@ -132,6 +156,11 @@ pub const MAX_LISTING: usize = 1_000_000;
 /// How long a listing waits to be fetched, ms.
 const LISTING_MS: u64 = 60_000;
 
+/// Stations beside servers and gateways that are known at a time, and for how long, ms; who is still needed after
+/// that is asked for again.
+const MAX_STRANGERS: usize = 16_384;
+const STRANGER_MS: u64 = 300_000;
+
 /// How often removed destinations are looked through, ms.
 const RETIRE_MS: u64 = 1000;
 
@@ -149,21 +178,29 @@ impl Director {
             neighbor_queue: model.limits.neighbor_queue,
             max_dests,
             steer_key: HashKey::random(),
+            templates: Templates::new(
+                model.limits.max_connections.div_ceil(8) as usize,
+                max_dests,
+                HashKey::random(),
+            ),
         });
         // twice: while a change is applied both the old and the new next hops are known
-        let book = NeighborBook::new(2 * (max_dests as usize + model.ports.len() + 1));
+        let book = NeighborBook::new(2 * (max_dests as usize + model.ports.len() + 1) + MAX_STRANGERS);
         let empty = Snapshot {
             generation: 0,
             links: Vec::new(),
             local: HashMap::new(),
-            services: HashMap::new(),
+            services: Classifier::new(Vec::new(), []),
             dests: Vec::new(),
-            servers: Vec::new(),
+            nat_servers: HashSet::new(),
+            tunnels: Vec::new(),
+            rules: Vec::new(),
             timeouts: Vec::new(),
             neighbors: HashMap::new(),
             gateways: [None; 2],
             cells: book.cells(),
             flow_hash: FlowHash::from_secret(model.appliance.cluster_secret.as_deref()),
+            overload: Arc::new(Overload::new(max_dests as usize)),
         };
         let counters: Vec<_> = (0..workers)
             .map(|_| Arc::new(WorkerCounters::new(setup.devices.len(), max_dests as usize)))
@@ -181,6 +218,7 @@ impl Director {
             listings: HashMap::new(),
             next_ticket: 0,
             reachable: HashMap::new(),
+            strangers: HashMap::new(),
             noticed: 0,
             polled_ms: 0,
             retired_ms: 0,
@@ -228,15 +266,8 @@ impl Director {
             .collect();
         let counters = &self.counters;
         let mut timeouts = Vec::new();
-        let mut context = Context {
-            generation: self.running.generation + 1,
-            links: &links,
-            book: &mut self.book,
-            tables: &mut timeouts,
-            hash: &self.running.flow_hash,
-            readings: &|dest| readings(counters, dest),
-        };
-        self.registry.apply(model, &mut context)?;
+        let mut tunnels = Vec::new();
+        let mut rules = Vec::new();
         let mut gateways = [None; 2];
         for (at, port) in model.ports.iter().enumerate() {
             for gateway in &port.gateways {
@@ -245,9 +276,30 @@ impl Director {
                 gateways[usize::from(gateway.is_ipv6())] = Some((link, neighbor));
             }
         }
+        let mut context = Context {
+            generation: self.running.generation + 1,
+            links: &links,
+            book: &mut self.book,
+            tables: &mut timeouts,
+            tunnels: &mut tunnels,
+            rules: &mut rules,
+            gateways,
+            hash: &self.running.flow_hash,
+            overload: &self.running.overload,
+            readings: &|dest| readings(counters, dest),
+        };
+        self.registry.apply(model, &mut context)?;
         self.model = model.clone();
-        self.publish(links, timeouts, gateways);
+        self.publish(Published { links, timeouts, tunnels, rules, gateways });
         Ok(())
+    }
+
+    /// A server of `service` was edited to what it was. IPVS tells the scheduler of that too: `wrr` starts at the
+    /// head of its list again.
+    pub fn touch(&self, service: &lb_config::Service) {
+        if let Some(record) = self.registry.services.get(&service.address) {
+            record.touch();
+        }
     }
 
     /// Devices, workers and sizes do not change while the process runs.
@@ -268,20 +320,25 @@ impl Director {
         Ok(())
     }
 
-    fn publish(
-        &mut self,
-        links: Vec<Link>,
-        timeouts: Vec<crate::state::TimeoutTable>,
-        gateways: [Option<(LinkId, crate::neighbor::NeighborId)>; 2],
-    ) {
+    /// Publishes what runs once more: indices or next hops changed.
+    fn republish(&mut self) {
+        let running = self.running.clone();
+        self.publish(Published {
+            links: running.links.clone(),
+            timeouts: running.timeouts.clone(),
+            tunnels: running.tunnels.clone(),
+            rules: running.rules.clone(),
+            gateways: running.gateways,
+        });
+    }
+
+    fn publish(&mut self, Published { links, timeouts, tunnels, rules, gateways }: Published) {
         let registry = &self.registry;
         let mut local = HashMap::new();
-        for service in &self.model.services {
-            local.insert(
-                service.vip,
-                LocalAddress { link: registry::link_to(&links, service.vip).map(|(id, _)| id) },
-            );
+        for vip in self.model.services.iter().filter_map(|service| service.address.vip()) {
+            local.insert(vip, LocalAddress { link: registry::link_to(&links, vip).map(|(id, _)| id) });
         }
+        let marks = self.model.marks.iter().filter_map(|rule| addressing::mark(rule, &links)).collect();
         for (at, link) in links.iter().enumerate() {
             for address in &link.addresses {
                 local.insert(address.addr, LocalAddress { link: Some(LinkId(at as u16)) });
@@ -289,12 +346,19 @@ impl Director {
         }
         let snapshot = Arc::new(Snapshot {
             generation: self.running.generation + 1,
-            services: registry.services.iter().map(|(key, record)| (*key, record.entry.clone())).collect(),
-            dests: registry.dests.iter().map(|record| record.as_ref().map(|record| record.entry)).collect(),
-            servers: registry.dests.iter().map(|record| Some(record.as_ref()?.address)).collect(),
+            services: registry.classifier(marks),
+            dests: registry
+                .dests
+                .iter()
+                .map(|record| record.as_ref().map(|record| *record.entry()))
+                .collect(),
+            nat_servers: registry.nat_servers(),
+            tunnels,
+            rules,
             neighbors: self.book.rows(0).iter().map(|row| ((row.link, row.ip), row.id)).collect(),
             cells: self.running.cells.clone(),
             flow_hash: self.running.flow_hash.clone(),
+            overload: self.running.overload.clone(),
             links,
             local,
             timeouts,
@@ -320,11 +384,14 @@ impl Director {
                 self.hear(event, now_ms, &mut notices);
             }
         }
+        self.settle_strangers(now_ms);
         self.send_probes(now_ms);
         self.send_announcements(now_ms);
         self.notice_neighbors(now_ms, &mut notices);
         if now_ms.saturating_sub(self.retired_ms) >= RETIRE_MS {
             self.retired_ms = now_ms;
+            self.sweep_templates();
+            self.registry.tick_schedulers(now_ms);
             self.retire();
         }
         notices
@@ -332,6 +399,7 @@ impl Director {
 
     fn hear(&mut self, event: Event, now_ms: u64, notices: &mut Vec<Notice>) {
         match event {
+            Event::Stranger { link, address } => self.meet(link, address, now_ms),
             Event::NeighborHeard(sighting) => {
                 self.book.heard(now_ms, &sighting);
             }
@@ -343,6 +411,26 @@ impl Director {
                     collected.outstanding -= 1;
                 }
             }
+        }
+    }
+
+    /// A worker has frames for a station that nobody has asked for yet.
+    fn meet(&mut self, link: LinkId, address: IpAddr, now_ms: u64) {
+        if self.strangers.len() >= MAX_STRANGERS || self.strangers.contains_key(&(link, address)) {
+            return;
+        }
+        if self.book.intern(link, address).is_ok() {
+            self.strangers.insert((link, address), now_ms);
+        }
+    }
+
+    /// Makes known to the workers who was met, and forgets whom they met long ago.
+    fn settle_strangers(&mut self, now_ms: u64) {
+        let before = self.strangers.len();
+        self.strangers.retain(|_, since| now_ms.saturating_sub(*since) < STRANGER_MS);
+        let is_new = |at: &(LinkId, IpAddr)| !self.running.neighbors.contains_key(at);
+        if before != self.strangers.len() || self.strangers.keys().any(is_new) {
+            self.republish();
         }
     }
 
@@ -379,22 +467,37 @@ impl Director {
         }
     }
 
+    /// Lets persistence templates end, all of them once a second.
+    fn sweep_templates(&mut self) {
+        // workers and templates live on the workers' clock, which may be another than the caller's
+        let now_ns = self.counters.iter().map(|worker| worker.own.now_ns.get()).max().unwrap_or_default();
+        let counters = &self.counters;
+        let has_connections =
+            |dest: DestId| counters.iter().any(|worker| worker.dests[dest.0 as usize].total.get() > 0);
+        self.setup.templates.sweep(now_ns, self.setup.templates.buckets(), has_connections);
+    }
+
     /// Lets go of removed destinations whose last connection has ended.
     fn retire(&mut self) {
         let seen = self.generation_seen();
         let counters = &self.counters;
-        let connections =
-            |dest: DestId| counters.iter().map(|w| u64::from(w.dests[dest.0 as usize].total.get())).sum();
+        let connections = |dest: DestId| {
+            let tracked = counters.iter().map(|w| u64::from(w.dests[dest.0 as usize].total.get()));
+            tracked.sum::<u64>() + u64::from(self.setup.templates.count(dest))
+        };
         let building = self.running.generation + 1;
         if self.registry.retire(seen, building, connections, |dest| readings(counters, dest)) {
-            let running = self.running.clone();
-            self.publish(running.links.clone(), running.timeouts.clone(), running.gateways);
+            self.republish();
         } else if seen == self.running.generation {
             // no worker has an older snapshot, so nobody looks at what only those used
             let used = self.registry.neighbors();
             let gateways = self.running.gateways;
+            let strangers: HashSet<_> =
+                self.strangers.keys().filter_map(|at| self.running.neighbors.get(at)).copied().collect();
             self.book.retain(|id| {
-                used.contains(&id) || gateways.iter().flatten().any(|(_, gateway)| *gateway == id)
+                used.contains(&id)
+                    || strangers.contains(&id)
+                    || gateways.iter().flatten().any(|(_, gateway)| *gateway == id)
             });
         }
     }
@@ -442,12 +545,14 @@ impl Director {
 
 /// Present counters of an index over all workers.
 fn readings(counters: &[Arc<WorkerCounters>], dest: DestId) -> Totals {
-    let mut totals = [0; 3];
+    let mut totals = [0; 5];
     for worker in counters {
         let own = &worker.dests[dest.0 as usize];
         totals[0] += own.conns.get();
         totals[1] += own.in_packets.get();
         totals[2] += own.in_bytes.get();
+        totals[3] += own.out_packets.get();
+        totals[4] += own.out_bytes.get();
     }
     totals
 }

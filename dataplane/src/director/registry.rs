@@ -8,27 +8,47 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_config::{MaglevHash, Model, Service};
+use lb_config::{Forwarding, Model, Server, Service, ServiceAddress, Tunnel};
 
+use crate::classify::{Classifier, MarkRule};
 use crate::ids::{DestId, ServiceId};
 use crate::neighbor::{LinkId, NeighborBook, NeighborId};
-use crate::sched::{Candidate, Cursor, FlowHash, MaglevTable, Member, Scheduler};
-use crate::snapshot::{DestEntry, Link, ServiceEntry, ServiceKey};
+use crate::persist::Rule;
+use crate::rewrite::{Encap, PlanError, TunnelPlan};
+use crate::sched::build::{self, Change};
+use crate::sched::{Candidate, FlowHash, Memory, Overload, Scheduler, ServerState};
+use crate::snapshot::{DestEntry, Link, ServiceEntry, Way};
 use crate::state::TimeoutTable;
 
-use super::ApplyError;
+use super::{ApplyError, addressing};
 
-/// Counters of a destination at a point in time: connections, packets, bytes.
-pub type Totals = [u64; 3];
+/// Counters of a destination at a point in time: connections, packets and bytes in, packets and bytes out.
+pub type Totals = [u64; 5];
+
+/// What makes a destination the same over configurations. Another forwarding is another destination: connections
+/// keep the one that they began with, as IPVS's do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DestKey {
+    pub service: ServiceAddress,
+    pub address: IpAddr,
+    pub port: u16,
+    pub forwarding: Forwarding,
+}
+
+impl DestKey {
+    fn of(service: &Service, server: &Server) -> Self {
+        let Server { address, port, forwarding, .. } = *server;
+        Self { service: service.address, address, port, forwarding }
+    }
+}
 
 /// A destination, configured or still draining after its removal.
 #[derive(Debug)]
 pub struct DestRecord {
-    pub service: ServiceKey,
-    pub address: IpAddr,
-    pub weight: u32,
-    pub entry: DestEntry,
-    timeouts: TimeoutTable,
+    pub key: DestKey,
+    part: Part,
+    /// Its latest weight above 0 since it was added.
+    last_weight: u32,
     /// The one that stood before it when it was removed.
     predecessor: Option<DestId>,
     /// Generation of the snapshot that removed it.
@@ -37,12 +57,39 @@ pub struct DestRecord {
     pub base: Totals,
 }
 
+/// What a configuration says of a destination.
+#[derive(Debug)]
+struct Part {
+    server: Server,
+    entry: DestEntry,
+    timeouts: TimeoutTable,
+    encap: Option<Encap>,
+    /// Persistence of its service.
+    rule: Option<Rule>,
+}
+
+impl DestRecord {
+    /// 0 for a removed one.
+    pub fn weight(&self) -> u32 {
+        self.part.server.weight
+    }
+
+    /// Upper and lower, 0: none.
+    pub fn thresholds(&self) -> (u32, u32) {
+        (self.part.server.upper_threshold, self.part.server.lower_threshold)
+    }
+
+    /// What the packet path knows of it.
+    pub fn entry(&self) -> &DestEntry {
+        &self.part.entry
+    }
+}
+
 /// A configured service.
 #[derive(Debug)]
 pub struct ServiceRecord {
     pub id: ServiceId,
-    cursor: Arc<Cursor>,
-    maglev: Option<(Vec<Member>, Arc<MaglevTable>)>,
+    memory: Memory,
     pub entry: Arc<ServiceEntry>,
     /// What destinations that are gone for good had counted.
     pub past: Totals,
@@ -51,23 +98,14 @@ pub struct ServiceRecord {
 /// The registry.
 #[derive(Debug)]
 pub struct Registry {
-    pub services: HashMap<ServiceKey, ServiceRecord>,
+    pub services: HashMap<ServiceAddress, ServiceRecord>,
     pub dests: Vec<Option<DestRecord>>,
-    by_server: HashMap<(ServiceKey, IpAddr), DestId>,
+    by_server: HashMap<DestKey, DestId>,
     free: Vec<DestId>,
     /// Indices out of use since the snapshot of this generation; free when every worker has seen it.
     quarantine: Vec<(u64, DestId)>,
     max_dests: u32,
     next_service: u32,
-}
-
-/// What clients address.
-pub fn key_of(service: &Service) -> ServiceKey {
-    let protocol = match service.protocol {
-        lb_config::Protocol::Tcp => crate::parse::L4::Tcp,
-        lb_config::Protocol::Udp => crate::parse::L4::Udp,
-    };
-    ServiceKey { vip: service.vip, port: service.port, protocol: protocol as u8 }
 }
 
 impl Registry {
@@ -85,10 +123,10 @@ impl Registry {
 
     /// Checks that `model` fits before anything is changed.
     pub fn check(&self, model: &Model) -> Result<(), ApplyError> {
-        let wanted: HashSet<(ServiceKey, IpAddr)> = model
+        let wanted: HashSet<DestKey> = model
             .services
             .iter()
-            .flat_map(|service| service.servers.iter().map(|server| (key_of(service), server.address)))
+            .flat_map(|service| service.servers.iter().map(|server| DestKey::of(service, server)))
             .collect();
         let new = wanted.iter().filter(|server| !self.by_server.contains_key(server)).count();
         let used = self.by_server.len() + self.quarantine.len();
@@ -104,33 +142,54 @@ impl Registry {
     /// Errors: as [`Registry::check`]; then nothing is changed.
     pub fn apply(&mut self, model: &Model, context: &mut Context<'_>) -> Result<(), ApplyError> {
         self.check(model)?;
-        let hops = context.next_hops(model)?;
-        let mut hops = hops.into_iter();
+        let mut hops = context.next_hops(model)?.into_iter();
         let mut former = std::mem::take(&mut self.services);
         for service in &model.services {
-            let key = key_of(service);
+            let key = service.address;
             let mut record = former.remove(&key).unwrap_or_else(|| self.new_service());
             let table = TimeoutTable::new(&model.timeouts, &service.timeouts);
             let timeouts = context.timeouts(table);
+            let former = record.entry.rule.as_ref();
+            let rule = service.persistence.map(|persistence| {
+                let rule = addressing::rule(service.address, persistence);
+                former.map_or(rule.clone(), |former| rule.clone().succeeding(former))
+            });
+            let rule_at = context.rule(rule.as_ref());
             let mut candidates = Vec::with_capacity(service.servers.len());
-            for (position, (server, (neighbor, link))) in service.servers.iter().zip(&mut hops).enumerate() {
-                let link = &context.links[usize::from(link.0)];
+            let mut edited = false;
+            for (position, (server, hop)) in service.servers.iter().zip(&mut hops).enumerate() {
+                let link = &context.links[usize::from(hop.link.0)];
+                let (way, mtu) = context.way(server.forwarding, hop.encap.as_ref(), link);
+                let neighbor = hop.neighbor;
                 let entry = DestEntry {
                     neighbor,
                     position: position as u32,
                     service: record.id,
                     device: link.device,
                     vlan: link.vlan,
-                    mtu: link.mtu,
+                    mtu,
                     timeouts,
                     mac: link.mac,
                     removed: false,
+                    way,
+                    rule: rule_at,
+                    port: server.port,
+                    address: server.address,
                 };
-                let dest = self.place((key, server.address), server.weight, entry, table, context);
-                candidates.push(Candidate { dest, weight: server.weight });
+                let part = Part {
+                    server: server.clone(),
+                    entry,
+                    timeouts: table,
+                    encap: hop.encap,
+                    rule: rule.clone(),
+                };
+                let (dest, changed) = self.place(DestKey::of(service, server), part, context);
+                edited |= changed;
+                let tag = build::tag(server.address, server.port, context.hash);
+                candidates.push(Candidate { dest, weight: server.weight, tag });
             }
             self.remove_all_but(&record.entry.candidates, &candidates, context.generation);
-            record.schedule(self, service, candidates, context.hash);
+            record.schedule(self, service, Edited { candidates, any: edited, rule }, context.hash);
             self.services.insert(key, record);
         }
         for gone in former.values() {
@@ -143,36 +202,40 @@ impl Registry {
     fn new_service(&mut self) -> ServiceRecord {
         let id = ServiceId(self.next_service);
         self.next_service += 1;
-        let entry = Arc::new(ServiceEntry { id, scheduler: Scheduler::Lc, candidates: Vec::new() });
-        ServiceRecord { id, cursor: Arc::default(), maglev: None, entry, past: [0; 3] }
+        let entry = Arc::new(ServiceEntry {
+            id,
+            scheduler: Scheduler::Lc,
+            candidates: Vec::new(),
+            rule: None,
+            one_packet: false,
+        });
+        ServiceRecord { id, memory: Memory::default(), entry, past: [0; 5] }
     }
 
-    /// Gives a server its index: the one it has, the one it had, or a free one.
-    fn place(
-        &mut self,
-        (service, address): (ServiceKey, IpAddr),
-        weight: u32,
-        entry: DestEntry,
-        timeouts: TimeoutTable,
-        context: &Context<'_>,
-    ) -> DestId {
-        if let Some(&dest) = self.by_server.get(&(service, address)) {
-            if let Some(record) = &mut self.dests[dest.0 as usize] {
-                (record.entry, record.weight, record.timeouts, record.predecessor) =
-                    (entry, weight, timeouts, None);
+    /// Gives a server its index: the one it has, the one it had, or a free one. Returns it, and whether the server is
+    /// new or differs from what it was.
+    fn place(&mut self, key: DestKey, part: Part, context: &Context<'_>) -> (DestId, bool) {
+        let Server { upper_threshold: upper, lower_threshold: lower, weight, .. } = part.server;
+        if let Some(&dest) = self.by_server.get(&key) {
+            let Some(record) = &mut self.dests[dest.0 as usize] else { return (dest, false) };
+            let changed = record.part.entry.removed || record.part.server != part.server;
+            if record.part.entry.removed || weight > 0 {
+                record.last_weight = weight;
             }
-            return dest;
+            (record.part, record.predecessor) = (part, None);
+            context.overload.configure(dest, upper, lower);
+            return (dest, changed);
         }
         let dest = self.free.pop().unwrap_or_else(|| {
             self.dests.push(None);
             DestId(self.dests.len() as u32 - 1)
         });
+        context.overload.renew(dest, upper, lower);
         let base = (context.readings)(dest);
-        let record =
-            DestRecord { service, address, weight, entry, timeouts, predecessor: None, removed_at: 0, base };
+        let record = DestRecord { key, part, last_weight: weight, predecessor: None, removed_at: 0, base };
         self.dests[dest.0 as usize] = Some(record);
-        self.by_server.insert((service, address), dest);
-        dest
+        self.by_server.insert(key, dest);
+        (dest, true)
     }
 
     /// Marks those of `old` that are not in `new` as removed.
@@ -183,8 +246,8 @@ impl Registry {
                 continue;
             }
             if let Some(record) = &mut self.dests[candidate.dest.0 as usize] {
-                record.entry.removed = true;
-                record.weight = 0;
+                record.part.entry.removed = true;
+                record.part.server.weight = 0;
                 record.removed_at = generation;
                 record.predecessor = at.checked_sub(1).map(|before| old[before].dest);
             }
@@ -196,7 +259,7 @@ impl Registry {
     fn place_removed(&mut self, context: &mut Context<'_>) {
         for at in 0..self.dests.len() {
             let Some(record) = &self.dests[at] else { continue };
-            if !record.entry.removed {
+            if !record.part.entry.removed {
                 continue;
             }
             let mut before = record.predecessor;
@@ -206,15 +269,19 @@ impl Registry {
                 let Some(standing) = before.and_then(|dest| self.dests[dest.0 as usize].as_ref()) else {
                     break;
                 };
-                if !standing.entry.removed {
-                    position = standing.entry.position;
+                if !standing.part.entry.removed {
+                    position = standing.part.entry.position;
                     break;
                 }
                 before = standing.predecessor;
             }
             if let Some(record) = &mut self.dests[at] {
-                record.entry.position = position;
-                record.entry.timeouts = context.timeouts(record.timeouts);
+                record.part.entry.position = position;
+                record.part.entry.timeouts = context.timeouts(record.part.timeouts);
+                record.part.entry.rule = context.rule(record.part.rule.as_ref());
+                if let Some(encap) = &record.part.encap {
+                    record.part.entry.way = Way::Tunnel(context.tunnel(encap));
+                }
             }
         }
     }
@@ -222,7 +289,7 @@ impl Registry {
     /// Takes removed destinations without connections out of use and frees indices that every worker has let go.
     ///
     /// `seen`: oldest generation that a worker uses; `building`: generation of the snapshot about to be built;
-    /// `connections` of an index over all workers. Returns whether anything was taken out.
+    /// `connections` and templates of an index over all workers. Returns whether anything was taken out.
     pub fn retire(
         &mut self,
         seen: u64,
@@ -242,18 +309,18 @@ impl Registry {
             let dest = DestId(at as u32);
             let Some(record) = &self.dests[at] else { continue };
             // a worker with an older snapshot may still schedule to it
-            let done = record.entry.removed && record.removed_at <= seen && connections(dest) == 0;
+            let done = record.part.entry.removed && record.removed_at <= seen && connections(dest) == 0;
             let is_cursor = || {
-                self.services.get(&record.service).is_some_and(|service| service.cursor.last() == Some(dest))
+                self.services.get(&record.key.service).is_some_and(|service| service.memory.refers_to(dest))
             };
             if !done || is_cursor() {
                 continue;
             }
-            if let Some(service) = self.services.get_mut(&record.service) {
+            if let Some(service) = self.services.get_mut(&record.key.service) {
                 let now = readings(dest);
-                (0..3).for_each(|n| service.past[n] += now[n] - record.base[n]);
+                (0..now.len()).for_each(|n| service.past[n] += now[n] - record.base[n]);
             }
-            self.by_server.remove(&(record.service, record.address));
+            self.by_server.remove(&record.key);
             self.dests[at] = None;
             self.quarantine.push((building, dest));
             any = true;
@@ -261,40 +328,85 @@ impl Registry {
         any
     }
 
+    /// How packets find their services.
+    pub fn classifier(&self, marks: Vec<MarkRule>) -> Classifier<Arc<ServiceEntry>> {
+        let service = |(key, record): (&ServiceAddress, &ServiceRecord)| {
+            (addressing::address(*key), record.entry.rule.is_some(), record.entry.clone())
+        };
+        Classifier::new(marks, self.services.iter().map(service))
+    }
+
+    /// See [`crate::snapshot::Snapshot::nat_servers`].
+    pub fn nat_servers(&self) -> HashSet<(IpAddr, u16, u8)> {
+        let nat = |record: &&DestRecord| record.part.entry.way == Way::Nat;
+        let servers = |record: &DestRecord| {
+            let DestKey { service, address, port, .. } = record.key;
+            addressing::protocols(service).into_iter().map(move |protocol| (address, port, protocol))
+        };
+        self.dests.iter().flatten().filter(nat).flat_map(servers).collect()
+    }
+
+    fn last_weight(&self, dest: DestId) -> u32 {
+        let record = self.dests.get(dest.0 as usize).and_then(|record| record.as_ref());
+        record.map_or(0, |record| record.last_weight)
+    }
+
+    /// Once a second: schedulers forget what is old. `now_ms`: since any fixed point.
+    pub fn tick_schedulers(&self, now_ms: u64) {
+        let now_s = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX);
+        self.services.values().for_each(|service| service.memory.tick(now_s));
+    }
+
     /// The next hops in use.
     pub fn neighbors(&self) -> HashSet<NeighborId> {
-        self.dests.iter().flatten().map(|record| record.entry.neighbor).collect()
+        self.dests.iter().flatten().map(|record| record.part.entry.neighbor).collect()
     }
 }
 
 impl ServiceRecord {
-    /// Renews the entry for new candidates, if anything changed.
+    /// Renews the entry for new candidates. `edited`: a server is new or differs from what it was.
     fn schedule(
         &mut self,
         registry: &Registry,
         service: &Service,
-        candidates: Vec<Candidate>,
+        Edited { candidates, any, rule }: Edited,
         hash: &FlowHash,
     ) {
-        let scheduler = match service.scheduler {
-            lb_config::Scheduler::Rr => Scheduler::Rr(self.cursor.clone()),
-            lb_config::Scheduler::Lc => Scheduler::Lc,
-            lb_config::Scheduler::Maglev(input) => {
-                let member = |candidate: &Candidate| {
-                    let record = registry.dests[candidate.dest.0 as usize].as_ref()?;
-                    Some(Member { address: record.address, weight: candidate.weight, dest: candidate.dest })
-                };
-                let members: Vec<Member> = candidates.iter().filter_map(member).collect();
-                let table = match &self.maglev {
-                    Some((of, table)) if *of == members => table.clone(),
-                    _ => Arc::new(MaglevTable::new(&members, hash)),
-                };
-                self.maglev = Some((members, table.clone()));
-                Scheduler::Maglev(table, input == MaglevHash::Source)
-            }
+        let state = |(server, candidate): (&Server, &Candidate)| ServerState {
+            address: server.address,
+            port: server.port,
+            last_weight: registry.last_weight(candidate.dest),
         };
-        self.entry = Arc::new(ServiceEntry { id: self.id, scheduler, candidates });
+        let servers: Vec<ServerState> = service.servers.iter().zip(&candidates).map(state).collect();
+        let old = &self.entry.candidates;
+        // whoever was removed or stands elsewhere
+        let same = old.iter().map(|candidate| candidate.dest).eq(candidates.iter().map(|c| c.dest));
+        let change =
+            Change { service, old, candidates: &candidates, servers: &servers, edited: any || !same, hash };
+        let scheduler = self.memory.update(&change);
+        let one_packet = service.one_packet;
+        self.entry = Arc::new(ServiceEntry { id: self.id, scheduler, candidates, rule, one_packet });
     }
+
+    /// A server was edited to what it was.
+    pub fn touch(&self) {
+        self.memory.touch();
+    }
+}
+
+/// What an edit made of a service's servers.
+struct Edited {
+    candidates: Vec<Candidate>,
+    /// Whether any of them is new or differs.
+    any: bool,
+    rule: Option<Rule>,
+}
+
+/// How a server is reached.
+struct Hop {
+    neighbor: NeighborId,
+    link: LinkId,
+    encap: Option<Encap>,
 }
 
 /// What applying a configuration needs beside the registry.
@@ -303,7 +415,11 @@ pub struct Context<'a> {
     pub links: &'a [Link],
     pub book: &'a mut NeighborBook,
     pub tables: &'a mut Vec<TimeoutTable>,
+    pub tunnels: &'a mut Vec<Encap>,
+    pub rules: &'a mut Vec<Rule>,
+    pub gateways: [Option<(LinkId, NeighborId)>; 2],
     pub hash: &'a FlowHash,
+    pub overload: &'a Overload,
     /// Present counters of an index.
     pub readings: &'a dyn Fn(DestId) -> Totals,
 }
@@ -317,17 +433,75 @@ impl Context<'_> {
         at as u16
     }
 
+    /// The place of a service's persistence in the new snapshot.
+    fn rule(&mut self, rule: Option<&Rule>) -> u16 {
+        let Some(rule) = rule else { return DestEntry::NO_RULE };
+        let at = self.rules.iter().position(|other| other == rule).unwrap_or_else(|| {
+            self.rules.push(rule.clone());
+            self.rules.len() - 1
+        });
+        at as u16
+    }
+
+    /// What is done to a server's packets, and the largest that then fits `link`.
+    fn way(&mut self, forwarding: Forwarding, encap: Option<&Encap>, link: &Link) -> (Way, u16) {
+        match (forwarding, encap) {
+            (_, Some(encap)) => (Way::Tunnel(self.tunnel(encap)), encap.inner_mtu()),
+            (Forwarding::Nat, None) => (Way::Nat, link.mtu),
+            _ => (Way::Dr, link.mtu),
+        }
+    }
+
+    /// The place of a tunnel in the new snapshot.
+    fn tunnel(&mut self, encap: &Encap) -> u16 {
+        let at = self.tunnels.iter().position(|other| other == encap).unwrap_or_else(|| {
+            self.tunnels.push(*encap);
+            self.tunnels.len() - 1
+        });
+        at as u16
+    }
+
+    /// The outer packet comes from the director's own address on the link that it leaves by, as Linux chooses it.
+    fn encap(kind: Tunnel, remote: IpAddr, link: &Link) -> Result<Encap, PlanError> {
+        let same_family = |address: &&lb_config::IfAddr| address.addr.is_ipv4() == remote.is_ipv4();
+        let inside = link.addresses.iter().find(|network| network.contains(remote));
+        let unspecified = match remote {
+            IpAddr::V4(_) => IpAddr::from([0; 4]),
+            IpAddr::V6(_) => IpAddr::from([0; 16]),
+        };
+        let local =
+            inside.or_else(|| link.addresses.iter().find(same_family)).map_or(unspecified, |of| of.addr);
+        Encap::new(&TunnelPlan { kind, local, remote, link_mtu: link.mtu })
+    }
+
     /// The next hop of every server, in the order of the model: all that can fail comes before the first change.
-    fn next_hops(&mut self, model: &Model) -> Result<Vec<(NeighborId, LinkId)>, ApplyError> {
+    ///
+    /// With direct routing the server is on a connected network; else the gateway will do.
+    fn next_hops(&mut self, model: &Model) -> Result<Vec<Hop>, ApplyError> {
         let mut hops = Vec::new();
         for service in &model.services {
             for server in &service.servers {
-                let not_connected =
-                    || ApplyError::NotConnected { server: server.address, service: service.name.clone() };
-                let (link, _) = link_to(self.links, server.address).ok_or_else(not_connected)?;
-                let neighbor =
-                    self.book.intern(link, server.address).map_err(|_| ApplyError::TooManyNeighbors)?;
-                hops.push((neighbor, link));
+                let (link, neighbor) = match link_to(self.links, server.address) {
+                    Some((link, _)) => {
+                        let id = self.book.intern(link, server.address);
+                        (link, id.map_err(|_| ApplyError::TooManyNeighbors)?)
+                    }
+                    None => self.gateways[usize::from(server.address.is_ipv6())]
+                        .filter(|_| server.forwarding != Forwarding::Dr)
+                        .ok_or_else(|| ApplyError::NotConnected {
+                            server: server.address,
+                            service: service.name.clone(),
+                        })?,
+                };
+                let wrong = |reason| ApplyError::Tunnel { service: service.name.clone(), reason };
+                let encap = match server.forwarding {
+                    Forwarding::Tunnel(tunnel) => Some(
+                        Self::encap(tunnel, server.address, &self.links[usize::from(link.0)])
+                            .map_err(wrong)?,
+                    ),
+                    Forwarding::Dr | Forwarding::Nat => None,
+                };
+                hops.push(Hop { neighbor, link, encap });
             }
         }
         Ok(hops)

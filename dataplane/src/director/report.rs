@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use lb_config::{Forwarding, Protocol, Scheduler};
+use lb_config::{Forwarding, Persistence, Scheduler, ServerRef, ServiceAddress};
 
-use super::registry::{self, key_of};
+use super::registry;
 use super::{Director, readings};
 use crate::drop_reason::DropReason;
 use crate::ids::DestId;
 use crate::neighbor::{NeighborRow, Resolution};
+use crate::persist::Listed;
 
 /// A destination and its counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,14 @@ pub struct DestRow {
     pub dest: DestId,
     /// Real server.
     pub address: IpAddr,
+    /// Its port; 0: the one that the client used.
+    pub port: u16,
+    /// How packets get to it.
+    pub forwarding: Forwarding,
+    /// Connections from which on it gets no new ones; 0: no such limit.
+    pub upper_threshold: u32,
+    /// Connections below which it gets new ones again.
+    pub lower_threshold: u32,
     /// Weight; 0 for a removed one.
     pub weight: u32,
     /// Removed from the service, with connections left.
@@ -27,12 +36,18 @@ pub struct DestRow {
     pub active: u64,
     /// Other connections.
     pub inactive: u64,
+    /// Persistence templates that name it.
+    pub persistent: u64,
     /// Connections scheduled.
     pub conns: u64,
     /// Packets from clients.
     pub in_packets: u64,
     /// Bytes of these, IP header included.
     pub in_bytes: u64,
+    /// Packets from the server to clients, where they pass the director.
+    pub out_packets: u64,
+    /// Bytes of these, IP header included.
+    pub out_bytes: u64,
 }
 
 /// A service and its counts.
@@ -40,22 +55,26 @@ pub struct DestRow {
 pub struct ServiceRow {
     /// Name.
     pub name: String,
-    /// VIP.
-    pub vip: IpAddr,
-    /// Port.
-    pub port: u16,
-    /// Protocol.
-    pub protocol: Protocol,
+    /// What clients address.
+    pub address: ServiceAddress,
     /// Scheduler.
     pub scheduler: Scheduler,
-    /// Forwarding.
+    /// Forwarding of servers without one of their own.
     pub forwarding: Forwarding,
+    /// Whether clients come back to their servers.
+    pub persistence: Option<Persistence>,
+    /// Whether every packet is scheduled anew.
+    pub one_packet: bool,
     /// Connections scheduled, those of servers that are gone included.
     pub conns: u64,
     /// Packets from clients, likewise.
     pub in_packets: u64,
     /// Bytes of these, likewise.
     pub in_bytes: u64,
+    /// Packets to clients, likewise.
+    pub out_packets: u64,
+    /// Bytes of these, likewise.
+    pub out_bytes: u64,
     /// Servers in scheduling order, then removed ones that still have connections.
     pub dests: Vec<DestRow>,
 }
@@ -129,28 +148,34 @@ impl Director {
     pub fn services(&self) -> Vec<ServiceRow> {
         let mut removed: std::collections::HashMap<_, Vec<DestId>> = std::collections::HashMap::new();
         for (at, record) in self.registry.dests.iter().enumerate() {
-            if let Some(record) = record.as_ref().filter(|record| record.entry.removed) {
-                removed.entry(record.service).or_default().push(DestId(at as u32));
+            if let Some(record) = record.as_ref().filter(|record| record.entry().removed) {
+                removed.entry(record.key.service).or_default().push(DestId(at as u32));
             }
         }
         let mut rows = Vec::with_capacity(self.model.services.len());
         for service in &self.model.services {
-            let key = key_of(service);
+            let key = service.address;
             let Some(record) = self.registry.services.get(&key) else { continue };
             let standing = record.entry.candidates.iter().map(|candidate| candidate.dest);
             let gone = removed.get(&key).into_iter().flatten().copied();
-            let dests: Vec<DestRow> = standing.chain(gone).filter_map(|dest| self.dest_row(dest)).collect();
-            let sum = |past: u64, of: fn(&DestRow) -> u64| past + dests.iter().map(of).sum::<u64>();
+            // one that was removed is of interest as long as it drains
+            let shown = |row: &DestRow| !row.removed || row.active + row.inactive > 0;
+            let rows_of = standing.chain(gone).filter_map(|dest| self.dest_row(dest));
+            let (dests, idle): (Vec<DestRow>, Vec<DestRow>) = rows_of.partition(shown);
+            let sum =
+                |past: u64, of: fn(&DestRow) -> u64| past + dests.iter().chain(&idle).map(of).sum::<u64>();
             rows.push(ServiceRow {
                 name: service.name.clone(),
-                vip: service.vip,
-                port: service.port,
-                protocol: service.protocol,
+                address: service.address,
                 scheduler: service.scheduler,
                 forwarding: service.forwarding,
+                persistence: service.persistence,
+                one_packet: service.one_packet,
                 conns: sum(record.past[0], |dest| dest.conns),
                 in_packets: sum(record.past[1], |dest| dest.in_packets),
                 in_bytes: sum(record.past[2], |dest| dest.in_bytes),
+                out_packets: sum(record.past[3], |dest| dest.out_packets),
+                out_bytes: sum(record.past[4], |dest| dest.out_bytes),
                 dests,
             });
         }
@@ -168,30 +193,47 @@ impl Director {
         let since = |n: usize| now[n] - record.base[n];
         Some(DestRow {
             dest,
-            address: record.address,
-            weight: record.weight,
-            removed: record.entry.removed,
-            reachable: match self.running.cells.mac(record.entry.neighbor) {
+            address: record.key.address,
+            port: record.key.port,
+            forwarding: record.key.forwarding,
+            upper_threshold: record.thresholds().0,
+            lower_threshold: record.thresholds().1,
+            weight: record.weight(),
+            removed: record.entry().removed,
+            reachable: match self.running.cells.mac(record.entry().neighbor) {
                 Resolution::Resolved(_) => Some(true),
                 Resolution::Failed => Some(false),
                 Resolution::Pending => None,
             },
             active,
             inactive: total.saturating_sub(active),
+            persistent: u64::from(self.setup.templates.count(dest)),
             conns: since(0),
             in_packets: since(1),
             in_bytes: since(2),
+            out_packets: since(3),
+            out_bytes: since(4),
         })
     }
 
-    /// Address of a destination's server; `None`: the index is unused.
-    pub fn server_of(&self, dest: DestId) -> Option<IpAddr> {
-        Some(self.registry.dests.get(dest.0 as usize)?.as_ref()?.address)
+    /// Address and port of a destination's server; `None`: the index is unused.
+    pub fn server_of(&self, dest: DestId) -> Option<ServerRef> {
+        let key = &self.registry.dests.get(dest.0 as usize)?.as_ref()?.key;
+        Some(ServerRef { address: key.address, port: key.port })
+    }
+
+    /// The persistence templates, in no order.
+    pub fn templates(&self) -> Vec<Listed> {
+        // the workers' clock, by which templates end
+        let now_ns = self.counters.iter().map(|worker| worker.own.now_ns.get()).max().unwrap_or_default();
+        let mut rows = Vec::new();
+        self.setup.templates.list(now_ns, |row| rows.push(row));
+        rows
     }
 
     /// The destination of a server of a service.
-    pub fn dest_of(&self, service: &lb_config::Service, server: IpAddr) -> Option<DestId> {
-        let record: &registry::ServiceRecord = self.registry.services.get(&key_of(service))?;
+    pub fn dest_of(&self, service: &lb_config::Service, server: ServerRef) -> Option<DestId> {
+        let record: &registry::ServiceRecord = self.registry.services.get(&service.address)?;
         record.entry.candidates.iter().map(|c| c.dest).find(|dest| self.server_of(*dest) == Some(server))
     }
 

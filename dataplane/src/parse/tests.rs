@@ -53,6 +53,85 @@ fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0x00], &tci.to_be_bytes(), &frame[12..]].concat()
 }
 
+/// A fragment with `len` bytes of the sample's payload, or zeros, and this word of flags and offset.
+fn fragment4_of(frame: &[u8], word: u16, len: usize) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame.resize(34 + len, 0);
+    let frame = with(frame, 16, &(20 + len as u16).to_be_bytes());
+    sum4(with(frame, 18, &[0x12, 0x34, (word >> 8) as u8, word as u8]))
+}
+
+fn fragment4(name: &str, word: u16, len: usize) -> Vec<u8> {
+    fragment4_of(&frame(name), word, len)
+}
+
+/// An IPv6 fragment that names `next`, with this word of offset and flag, and `len` bytes like a UDP header to port
+/// 80 with more.
+fn fragment6(next: u8, word: u16, len: usize) -> Vec<u8> {
+    let mut frame = frame("udp6");
+    frame.truncate(54);
+    let [a, b] = word.to_be_bytes();
+    frame.extend([next, 0, a, b, 0xde, 0xad, 0xbe, 0xef]);
+    let mut payload = hex("13880050 03e8 0000");
+    payload.resize(len, 0);
+    frame.extend(payload);
+    with(with(frame, 20, &[44]), 18, &(8 + len as u16).to_be_bytes())
+}
+
+#[test]
+fn fragments_are_what_they_are() {
+    let frame = fragment4("udp4", 0x2000, 16);
+    let Net::Fragment4(first) = parse(&frame).unwrap().net else { panic!("no fragment") };
+    let head = first.head.unwrap();
+    assert_eq!((head.protocol, head.ports.src, head.ports.dst), (L4::Udp, 5000, 80));
+    assert_eq!((first.src, first.dst, first.id, first.protocol), (CIP, VIP, 0x1234, 17));
+    assert_eq!((first.offset, first.len, first.more, first.l4, first.ip_len), (0, 16, true, 34, 36));
+    let flow = first.flow(head.protocol, head.ports);
+    assert_eq!((flow.src_port, flow.dst_port, flow.l4, flow.ip_len, flow.df), (5000, 80, 34, 36, false));
+
+    let Net::Fragment4(later) = parse(&fragment4("udp4", 0x4000 | 185, 9)).unwrap().net else { panic!() };
+    assert_eq!((later.offset, later.len, later.more, later.head, later.df), (1480, 9, false, None, true));
+
+    let Net::Fragment4(syn) = parse(&fragment4("tcp4", 0x2000, 24)).unwrap().net else { panic!() };
+    assert_eq!(
+        syn.head.map(|head| (head.tcp_flags, head.event)),
+        Some((TcpFlags::SYN, crate::state::tcp::SYN))
+    );
+    assert!(matches!(parse(&fragment4("tcp4", 3, 8)).unwrap().net, Net::Fragment4(_)), "behind TCP's header");
+    assert!(matches!(parse(&fragment4("sctp4", 0x2000, 16)).unwrap().net, Net::Fragment4(_)));
+}
+
+#[test]
+fn ipv6_fragments_are_what_they_are() {
+    let Net::Fragment6(first) = parse(&fragment6(17, 1, 16)).unwrap().net else { panic!("no fragment") };
+    assert_eq!(
+        first.head.map(|head| (head.protocol, head.ports.src, head.ports.dst)),
+        Some((L4::Udp, 5000, 80))
+    );
+    assert_eq!((first.src, first.dst, first.id, first.protocol), (CIP6, VIP6, 0xdead_beef, 17));
+    assert_eq!(
+        (first.offset, first.len, first.more, first.l4, first.ip_len, first.df),
+        (0, 16, true, 62, 64, true)
+    );
+
+    let Net::Fragment6(later) = parse(&fragment6(17, 1480, 9)).unwrap().net else { panic!() };
+    assert_eq!((later.offset, later.len, later.more, later.head), (1480, 9, false, None));
+    // what a later one names may be anything
+    let Net::Fragment6(later) = parse(&fragment6(60, 1480, 9)).unwrap().net else { panic!() };
+    assert_eq!((later.protocol, later.head), (60, None));
+
+    // destination options behind the fragment header, and before it
+    let options = with(fragment6(60, 1, 24), 62, &[17, 0, 1, 4, 0, 0, 0, 0, 0x13, 0x88, 0, 80]);
+    let Net::Fragment6(first) = parse(&options).unwrap().net else { panic!() };
+    assert_eq!((first.protocol, first.len, first.l4), (17, 24, 70));
+    assert_eq!(first.head.map(|head| head.ports.dst), Some(80));
+    let mut before = fragment6(17, 8, 8);
+    before.splice(54..54, [44, 0, 1, 4, 0, 0, 0, 0]);
+    let before = with(with(before, 20, &[60]), 18, &[0, 24]);
+    let Net::Fragment6(later) = parse(&before).unwrap().net else { panic!() };
+    assert_eq!((later.offset, later.len, later.l4), (8, 8, 70));
+}
+
 #[test]
 fn every_kind_of_frame_is_what_it_is() {
     let tcp4 = Flow {
@@ -62,6 +141,7 @@ fn every_kind_of_frame_is_what_it_is() {
         dst_port: 80,
         protocol: L4::Tcp,
         tcp_flags: TcpFlags::SYN,
+        event: crate::state::tcp::SYN,
         l4: 34,
         ttl: 64,
         ip_len: 40,
@@ -90,7 +170,12 @@ fn every_kind_of_frame_is_what_it_is() {
                     Some(Inner { src: CIP, dst: VIP, src_port: 40000, dst_port: 80, protocol })
                 );
             }
-            ("sctp4", net) => assert_eq!(net, Net::Other4 { src: CIP, dst: VIP, protocol: 132 }),
+            ("sctp4", Net::Flow4(f)) => {
+                assert_eq!((f.src, f.dst, f.event), (CIP, VIP, crate::state::sctp::INIT));
+                let got = (f.src_port, f.dst_port, f.protocol, f.tcp_flags, f.l4, f.ip_len);
+                assert_eq!(got, (40000, 80, L4::Sctp, TcpFlags(0), 34, 36));
+            }
+            ("gre4", net) => assert_eq!(net, Net::Other4 { src: CIP, dst: VIP, protocol: 47 }),
             ("arp", net) => {
                 let (sender_mac, sender_ip, target_ip) = (CLIENT, Ipv4Addr::new(10, 0, 0, 2), VIP);
                 assert_eq!(net, Net::Arp(Arp::Request { sender_mac, sender_ip, target_ip }));
@@ -109,7 +194,11 @@ fn every_kind_of_frame_is_what_it_is() {
                 assert!(icmp.is_error());
                 assert_eq!(icmp.inner, Some(Inner { src: CIP6, dst: VIP6, src_port, dst_port, protocol }));
             }
-            ("sctp6", net) => assert_eq!(net, Net::Other6 { src: CIP6, dst: VIP6, protocol: 132 }),
+            ("sctp6", Net::Flow6(f)) => {
+                assert_eq!((f.src, f.dst, f.event), (CIP6, VIP6, crate::state::sctp::INIT));
+                assert_eq!(parts(f), (40000, 80, L4::Sctp, TcpFlags(0), 54, 56));
+            }
+            ("gre6", net) => assert_eq!(net, Net::Other6 { src: CIP6, dst: VIP6, protocol: 47 }),
             ("solicitation", Net::Nd(Nd::Solicit(s))) => {
                 assert_eq!((s.target, s.source_lla), (VIP6, Some(CLIENT)));
             }
@@ -146,7 +235,19 @@ fn refused() -> Vec<(&'static str, Vec<u8>, DropReason)> {
         ("total length past the frame", sum4(with(tcp4(), 17, &[41])), Ipv4TotalLength),
         ("header checksum", with(tcp4(), 25, &[0]), Ipv4Checksum),
         ("from loopback", sum4(with(tcp4(), 26, &[127])), Ipv4Source),
-        ("first fragment", sum4(with(tcp4(), 20, &[0x20])), Ipv4Fragment),
+        ("first fragment of ICMP", fragment4("echo4", 0x2000, 8), Ipv4Fragment),
+        ("later fragment of ICMP", fragment4("echo4", 8, 8), Ipv4Fragment),
+        ("fragment of 20 bytes and more to come", sum4(with(tcp4(), 20, &[0x20])), FragmentMalformed),
+        ("empty fragment", fragment4("udp4", 8, 0), FragmentMalformed),
+        ("fragment past 65,535 bytes", fragment4("udp4", 0x1fff, 8), FragmentMalformed),
+        ("first fragment with 16 bytes of TCP", fragment4("tcp4", 0x2000, 16), FragmentTiny),
+        ("TCP fragment at 8", fragment4("tcp4", 1, 8), FragmentTiny),
+        ("TCP fragment at 16", fragment4("tcp4", 2, 8), FragmentTiny),
+        (
+            "data offset past the first fragment",
+            fragment4_of(&with(tcp4(), 46, &[0x70]), 0x2000, 24),
+            FragmentTiny,
+        ),
         ("IPv6 of 39 bytes", frame("tcp6")[..53].to_vec(), Ipv6Truncated),
         ("IPv4 behind IPv6's EtherType", with(frame("error4"), 12, &[0x86, 0xdd]), Ipv6Version),
         ("payload length past the frame", with(frame("tcp6"), 19, &[25]), Ipv6PayloadLength),
@@ -155,7 +256,15 @@ fn refused() -> Vec<(&'static str, Vec<u8>, DropReason)> {
         ("echo from ::", sum6(with(frame("echo6"), 22, &[0; 16])), Ipv6Source),
         ("advertisement from ::", sum6(with(frame("advertisement"), 22, &[0; 16])), Ipv6Source),
         ("hop-by-hop header cut short", with(shortened("tcp6", 58), 20, &[0]), Ipv6ExtensionHeader),
-        ("IPv6 fragment", with(with(frame("udp6"), 20, &[44]), 54, &[17, 0, 0, 1]), Ipv6Fragment),
+        ("first fragment of ICMPv6", fragment6(58, 1, 8), Ipv6Fragment),
+        ("later fragment of ICMPv6", fragment6(58, 8, 8), Ipv6Fragment),
+        ("IPv6 fragment of 9 bytes and more to come", fragment6(17, 1, 9), FragmentMalformed),
+        ("IPv6 fragment past 65,535 bytes", fragment6(17, 0xfff8, 8), FragmentMalformed),
+        ("empty IPv6 fragment", fragment6(17, 8, 0), FragmentMalformed),
+        ("first fragment with 16 bytes of TCP over IPv6", fragment6(6, 1, 16), FragmentTiny),
+        ("fragment header cut short", with(shortened("udp6", 58), 20, &[44]), Ipv6ExtensionHeader),
+        ("first fragment without its headers", with(fragment6(60, 1, 8), 62, &[17, 1]), Ipv6ExtensionHeader),
+        ("fragment from ::", with(fragment6(17, 8, 8), 22, &[0; 16]), Ipv6Source),
         ("TCP of 19 bytes", shortened("tcp4", 53), TcpTruncated),
         ("TCP of 19 bytes over IPv6", shortened("tcp6", 73), TcpTruncated),
         ("data offset 4", with(tcp4(), 46, &[0x40]), TcpDataOffset),
@@ -163,6 +272,9 @@ fn refused() -> Vec<(&'static str, Vec<u8>, DropReason)> {
         ("UDP of 7 bytes", shortened("udp4", 41), UdpTruncated),
         ("UDP length 7", with(frame("udp4"), 39, &[7]), UdpLength),
         ("UDP length past the packet", with(frame("udp6"), 59, &[10]), UdpLength),
+        ("SCTP of 15 bytes", shortened("sctp4", 49), SctpTruncated),
+        ("SCTP of 15 bytes over IPv6", shortened("sctp6", 69), SctpTruncated),
+        ("chunk length 3", with(frame("sctp4"), 49, &[3]), SctpChunkLength),
         ("ICMP of 7 bytes", shortened("echo4", 41), IcmpTruncated),
         ("ICMPv6 of 7 bytes", shortened("echo6", 61), IcmpTruncated),
         ("ICMPv6 of no bytes", shortened("echo6", 54), IcmpTruncated),
@@ -202,6 +314,11 @@ fn every_drop_reason_of_parsing_has_a_case() {
         IcmpErrorUnmatched,
         NdNotForUs,
         ProtocolUnsupported,
+        FragmentDuplicate,
+        FragmentOverlap,
+        FragmentTooMany,
+        FragmentQueueFull,
+        FragmentExpired,
     ];
     let cases: HashSet<DropReason> = refused().into_iter().map(|(_, _, reason)| reason).collect();
     for reason in DropReason::ALL.iter().take_while(|reason| **reason != NotForUs) {
@@ -344,4 +461,10 @@ proptest! {
         bytes.truncate(len.max(14));
         check_offsets(&bytes)?;
     }
+}
+
+#[test]
+fn a_fragment_makes_parsed_no_larger_than_an_icmpv6_error_does() {
+    // one is copied for every frame of a burst
+    assert!(size_of::<Fragment<Ipv6Addr>>() <= size_of::<Icmp<Ipv6Addr>>());
 }

@@ -13,9 +13,6 @@ use siphasher::sip::SipHasher13;
 
 use crate::ids::DestId;
 
-/// Slots of a table; prime, as the permutations need. The paper's small size (its section 5.3).
-pub const SLOTS: usize = 65537;
-
 /// A keyed 64-bit hash that is the same on every director with the same secret.
 #[derive(Clone, Debug)]
 pub struct FlowHash {
@@ -68,6 +65,9 @@ fn write_address(sip: &mut SipHasher13, address: IpAddr) {
 pub struct Member {
     /// What its permutation is made from, so that all directors agree.
     pub address: IpAddr,
+    /// Likewise its port where that differs from the service's, else 0: so services with the same servers give a
+    /// client the same one.
+    pub port: u16,
     /// Share of the slots; 0: none.
     pub weight: u32,
     /// What the slots hold.
@@ -83,11 +83,13 @@ pub struct MaglevTable {
 impl MaglevTable {
     /// Fills the table. Members with weight 0 get no slot; without any other member the table is empty.
     ///
-    /// Cost: about `SLOTS * ln(SLOTS)` steps (the paper's bound), on the control core.
-    pub fn new(members: &[Member], hash: &FlowHash) -> Self {
+    /// `size`: number of slots; prime, as the permutations need.
+    ///
+    /// Cost: about `size * ln(size)` steps (the paper's bound), on the control core.
+    pub fn new(members: &[Member], size: usize, hash: &FlowHash) -> Self {
         let mut able: Vec<&Member> = members.iter().filter(|member| member.weight > 0).collect();
         // the order of turns decides who gets a contested slot: it must not depend on the order of configuration
-        able.sort_by_key(|member| member.address);
+        able.sort_by_key(|member| (member.address, member.port));
         let Some(max_weight) = able.iter().map(|member| u64::from(member.weight)).max() else {
             return Self { slots: Box::default() };
         };
@@ -101,16 +103,19 @@ impl MaglevTable {
             .map(|member| {
                 let keyed = |mut sip: SipHasher13| {
                     write_address(&mut sip, member.address);
+                    if member.port != 0 {
+                        sip.write(&member.port.to_be_bytes());
+                    }
                     sip.finish()
                 };
-                let next = (keyed(hash.offsets) % SLOTS as u64) as usize;
-                let skip = (keyed(hash.skips) % (SLOTS as u64 - 1)) as usize + 1;
+                let next = (keyed(hash.offsets) % size as u64) as usize;
+                let skip = (keyed(hash.skips) % (size as u64 - 1)) as usize + 1;
                 Turn { next, skip, credit: 0 }
             })
             .collect();
         const FREE: DestId = DestId(u32::MAX);
-        let mut slots = vec![FREE; SLOTS];
-        let mut left = SLOTS;
+        let mut slots = vec![FREE; size];
+        let mut left = size;
         while left > 0 {
             for (turn, member) in turns.iter_mut().zip(&able) {
                 turn.credit += u64::from(member.weight);
@@ -119,7 +124,7 @@ impl MaglevTable {
                 }
                 turn.credit -= max_weight;
                 while slots[turn.next] != FREE {
-                    turn.next = (turn.next + turn.skip) % SLOTS;
+                    turn.next = (turn.next + turn.skip) % size;
                 }
                 slots[turn.next] = member.dest;
                 left -= 1;
@@ -131,13 +136,15 @@ impl MaglevTable {
         Self { slots: slots.into() }
     }
 
-    /// The destination of a flow with this hash.
-    pub fn pick(&self, hash: u64) -> Option<DestId> {
-        if self.slots.is_empty() {
-            return None;
-        }
+    /// The destination of a flow with this hash: that of its slot, or of the first slot behind it whose destination
+    /// is `able`.
+    ///
+    /// Cost: O(1), for those whose own destination is able; the caller makes sure that there is an able one.
+    pub fn pick(&self, hash: u64, able: impl Fn(DestId) -> bool) -> Option<DestId> {
         // the high half scaled to the table: no division
-        Some(self.slots[(((hash >> 32) * self.slots.len() as u64) >> 32) as usize])
+        let at = (((hash >> 32) * self.slots.len() as u64) >> 32) as usize;
+        let (before, behind) = self.slots.split_at_checked(at)?;
+        behind.iter().chain(before).copied().find(|dest| able(*dest))
     }
 }
 
@@ -145,9 +152,12 @@ impl MaglevTable {
 mod tests {
     use super::*;
 
+    const SLOTS: usize = 65537;
+
     fn members(weights: &[u32]) -> Vec<Member> {
         let member = |(n, &weight): (usize, &u32)| Member {
             address: IpAddr::from([10, 0, 1, n as u8]),
+            port: 0,
             weight,
             dest: DestId(n as u32),
         };
@@ -167,7 +177,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "minutes of pure arithmetic")]
     fn slots_are_in_proportion_to_weights() {
-        let table = MaglevTable::new(&members(&[1, 2, 3, 0]), &hash());
+        let table = MaglevTable::new(&members(&[1, 2, 3, 0]), SLOTS, &hash());
         for (share, want) in shares(&table, 4).iter().zip([1.0 / 6.0, 2.0 / 6.0, 3.0 / 6.0, 0.0]) {
             assert!((share - want).abs() < 0.001, "{share} instead of {want}");
         }
@@ -175,18 +185,18 @@ mod tests {
 
     #[test]
     fn without_an_able_member_nothing_is_picked() {
-        assert_eq!(MaglevTable::new(&[], &hash()).pick(7), None);
-        assert_eq!(MaglevTable::new(&members(&[0, 0]), &hash()).pick(7), None);
+        assert_eq!(MaglevTable::new(&[], SLOTS, &hash()).pick(7, |_| true), None);
+        assert_eq!(MaglevTable::new(&members(&[0, 0]), SLOTS, &hash()).pick(7, |_| true), None);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "minutes of pure arithmetic")]
     fn the_order_of_configuration_does_not_matter_and_the_secret_does() {
         let mut list = members(&[1; 10]);
-        let table = MaglevTable::new(&list, &hash());
+        let table = MaglevTable::new(&list, SLOTS, &hash());
         list.reverse();
-        assert_eq!(MaglevTable::new(&list, &hash()), table);
-        assert_ne!(MaglevTable::new(&list, &FlowHash::from_secret(Some("another"))), table);
+        assert_eq!(MaglevTable::new(&list, SLOTS, &hash()), table);
+        assert_ne!(MaglevTable::new(&list, SLOTS, &FlowHash::from_secret(Some("another"))), table);
     }
 
     /// The paper's figure 12 finds a few percent of moved entries at 65537 slots; the bound here is its order.
@@ -194,20 +204,57 @@ mod tests {
     #[cfg_attr(miri, ignore = "minutes of pure arithmetic")]
     fn removing_one_of_many_moves_few_others() {
         let mut list = members(&[1; 100]);
-        let before = MaglevTable::new(&list, &hash());
+        let before = MaglevTable::new(&list, SLOTS, &hash());
         list[37].weight = 0;
-        let after = MaglevTable::new(&list, &hash());
+        let after = MaglevTable::new(&list, SLOTS, &hash());
         let moved = before.slots.iter().zip(&after.slots).filter(|(a, b)| a != b && a.0 != 37).count();
         assert!(moved < SLOTS / 33, "{moved} slots of other servers moved");
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "minutes of pure arithmetic")]
+    fn servers_on_two_ports_of_one_address_share_the_slots() {
+        let mut list = members(&[1, 1]);
+        (list[1].address, list[1].port) = (list[0].address, 8080);
+        let shares = shares(&MaglevTable::new(&list, SLOTS, &hash()), 2);
+        assert!(shares.iter().all(|share| (share - 0.5).abs() < 0.001), "{shares:?}");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "minutes of pure arithmetic")]
+    fn the_large_table_is_nearer_to_the_weights() {
+        let list = members(&[7, 11, 13, 17]);
+        let table = MaglevTable::new(&list, 655_373, &hash());
+        let mut counts = [0usize; 4];
+        table.slots.iter().for_each(|dest| counts[dest.0 as usize] += 1);
+        for (count, member) in counts.iter().zip(&list) {
+            let (share, want) = (*count as f64 / 655_373.0, f64::from(member.weight) / 48.0);
+            assert!((share - want).abs() < 0.000_01, "{share} instead of {want}");
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "minutes of pure arithmetic")]
+    fn flows_of_a_full_server_spread_over_the_others_and_the_rest_stay() {
+        let table = MaglevTable::new(&members(&[1; 4]), SLOTS, &hash());
+        let mut others = [0; 4];
+        for flow in 0..4000u64 {
+            let hash = flow.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let home = table.pick(hash, |_| true).expect("a server");
+            let now = table.pick(hash, |dest| dest.0 != 2).expect("another server");
+            if home.0 == 2 { others[now.0 as usize] += 1 } else { assert_eq!(home, now) }
+        }
+        assert!(others.iter().enumerate().all(|(at, count)| (*count > 200) == (at != 2)), "{others:?}");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "minutes of pure arithmetic")]
     fn flows_spread_over_the_servers() {
-        let table = MaglevTable::new(&members(&[1; 4]), &hash());
+        let table = MaglevTable::new(&members(&[1; 4]), SLOTS, &hash());
         let mut counts = [0; 4];
         for port in 0..40_000u16 {
-            let dest = table.pick(hash().of(IpAddr::from([192, 168, 150, 1]), port)).expect("a server");
+            let dest =
+                table.pick(hash().of(IpAddr::from([192, 168, 150, 1]), port), |_| true).expect("a server");
             counts[dest.0 as usize] += 1;
         }
         assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");

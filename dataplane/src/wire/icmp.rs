@@ -81,7 +81,7 @@ pub struct Icmp<A> {
     /// Whole IP packet, header included, bytes.
     pub ip_len: u16,
     /// Of an error about a connection (unreachable, too big, time exceeded, parameter problem): what it quotes.
-    /// `None`: another message, or a quote without the ports of TCP or UDP.
+    /// `None`: another message, or a quote without the ports of TCP, UDP or SCTP.
     pub inner: Option<Inner<A>>,
 }
 

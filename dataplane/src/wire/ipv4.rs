@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{DEFAULT_TTL, Ip, checksum};
+use super::{DEFAULT_TTL, Ip, Piece, checksum};
 use crate::DropReason;
 
 /// Length of a header without options, bytes.
@@ -12,6 +12,8 @@ pub const HEADER_LEN: usize = 20;
 const DF: u32 = 0x4000;
 /// More fragments, or a fragment offset.
 const FRAGMENT: u32 = 0x3fff;
+/// More fragments alone.
+const MORE: u32 = 0x2000;
 /// Fragment offset alone.
 const OFFSET: u32 = 0x1fff;
 
@@ -87,6 +89,18 @@ pub fn parse(packet: &[u8]) -> Result<Ip<Ipv4Addr>, DropReason> {
         return Err(DropReason::Ipv4Fragment);
     }
     Ok(ip)
+}
+
+/// Reads the header of a packet that [`parse`] refused as a fragment, and where it belongs.
+///
+/// Errors: [`DropReason::FragmentMalformed`].
+#[cold]
+pub fn parse_fragment(packet: &[u8]) -> Result<(Ip<Ipv4Addr>, Piece), DropReason> {
+    let words = words(packet.first_chunk::<HEADER_LEN>().ok_or(DropReason::Ipv4Truncated)?);
+    let (ip, word) = (fields(words), words[1]);
+    let len = ip.ip_len.checked_sub(ip.header_len).ok_or(DropReason::Ipv4TotalLength)?;
+    let piece = Piece { id: word >> 16, offset: (word & OFFSET) * 8, len, more: word & MORE != 0 };
+    piece.checked().map(|piece| (ip, piece))
 }
 
 /// What an ICMP error quotes of a packet: its header, and as much of the rest as there is.

@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{DEFAULT_TTL, Ip, Mac, PROTOCOL_ICMP6, PROTOCOL_TCP, PROTOCOL_UDP};
+use super::{DEFAULT_TTL, Ip, Mac, PROTOCOL_ICMP6, PROTOCOL_TCP, PROTOCOL_UDP, Piece};
 use crate::DropReason;
 
 /// Length of the fixed header, bytes.
@@ -111,6 +111,51 @@ pub fn parse(packet: &[u8]) -> Result<Ip<Ipv6Addr>, DropReason> {
     // payloads of more than 65,495 bytes are refused: no link carries them, and lengths stay in 16 bits
     let ip_len = u16::try_from(ip_len).map_err(|_| DropReason::Ipv6PayloadLength)?;
     Ok(Ip { src, dst, protocol, ttl: header[7], ip_len, header_len: header_len as u16, df: true })
+}
+
+/// Whether this next header value stands for an extension header.
+pub fn is_extension(next: u8) -> bool {
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
+}
+
+/// The fragment header of `packet`, and where it ends. `None`: none, or not before the headers end.
+fn fragment_header(packet: &[u8], first: u8) -> Option<(&[u8; 8], usize)> {
+    let (mut next, mut at) = (first, HEADER_LEN);
+    for _ in 0..=MAX_EXTENSION_HEADERS {
+        let header = packet.get(at..)?.first_chunk::<8>()?;
+        match next {
+            FRAGMENT => return Some((header, at + 8)),
+            AUTHENTICATION => at += (usize::from(header[1]) + 2) * 4,
+            next if is_extension(next) => at += (usize::from(header[1]) + 1) * 8,
+            _ => return None,
+        }
+        next = header[0];
+    }
+    None
+}
+
+/// Reads the headers of a packet that [`parse`] refused as a fragment, and where it belongs.
+///
+/// Of the first fragment the protocol is what the headers end in, and `header_len` leads there; of a later one the
+/// next header value in its fragment header, and `header_len` leads behind that. Errors:
+/// [`DropReason::FragmentMalformed`], [`DropReason::Ipv6ExtensionHeader`] for a first fragment without the whole
+/// header chain (RFC 7112 section 5).
+#[cold]
+pub fn parse_fragment(packet: &[u8]) -> Result<(Ip<Ipv6Addr>, Piece), DropReason> {
+    let header = packet.first_chunk::<HEADER_LEN>().ok_or(DropReason::Ipv6Truncated)?;
+    let ip_len = HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let whole = packet.get(..ip_len).ok_or(DropReason::Ipv6PayloadLength)?;
+    let (fragment, end) = fragment_header(whole, header[6]).ok_or(DropReason::Ipv6ExtensionHeader)?;
+    let word = u16::from_be_bytes([fragment[2], fragment[3]]);
+    let id = u32::from_be_bytes([fragment[4], fragment[5], fragment[6], fragment[7]]);
+    let len = u16::try_from(ip_len.saturating_sub(end)).map_err(|_| DropReason::Ipv6PayloadLength)?;
+    let piece = Piece { id, offset: u32::from(word & 0xfff8), len, more: word & 1 != 0 }.checked()?;
+    let (protocol, header_len) =
+        if piece.offset == 0 { walk(whole, header[6], true)? } else { (fragment[0], end) };
+    let ip_len = u16::try_from(ip_len).map_err(|_| DropReason::Ipv6PayloadLength)?;
+    let (src, dst) = (address(header, 8), address(header, 24));
+    let ip = Ip { src, dst, protocol, ttl: header[7], ip_len, header_len: header_len as u16, df: true };
+    Ok((ip, piece))
 }
 
 /// What an ICMPv6 error quotes of a packet: its headers, and as much of the rest as there is.

@@ -69,7 +69,7 @@ pub const CLIENT: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// One valid untagged frame of each kind, client to director, without padding: its name and its bytes.
 ///
 /// IP and ARP packets are recordings of Linux unless the name says otherwise.
-pub const FRAMES: [(&str, &str); 14] = [
+pub const FRAMES: [(&str, &str); 16] = [
     (
         "tcp4",
         "0200000000fe 020000000001 0800
@@ -94,7 +94,12 @@ pub const FRAMES: [(&str, &str); 14] = [
     (
         "sctp4, by hand",
         "0200000000fe 020000000001 0800
-        4500001c0001400040846e4fc0a801020a000064 9c40005000000000",
+        450000240001400040846e47c0a801020a000064 9c40005000000000a0cfe52801000004",
+    ),
+    (
+        "gre4, by hand",
+        "0200000000fe 020000000001 0800
+        4500001c00014000402f6ea4c0a801020a000064 0000080000000000",
     ),
     (
         "arp",
@@ -128,7 +133,13 @@ pub const FRAMES: [(&str, &str); 14] = [
     (
         "sctp6, by hand",
         "0200000000fe 020000000001 86dd
-        6000000000088440fd00000c000000000000000000000002fd00000a000000000000000000000100 9c40005000000000",
+        6000000000108440fd00000c000000000000000000000002fd00000a000000000000000000000100
+        9c40005000000000a0cfe52801000004",
+    ),
+    (
+        "gre6, by hand",
+        "0200000000fe 020000000001 86dd
+        6000000000082f40fd00000c000000000000000000000002fd00000a000000000000000000000100 0000080000000000",
     ),
     (
         "solicitation",

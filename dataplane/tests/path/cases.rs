@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use lb_dataplane::DropReason;
 
 use crate::frames::{
-    ACK, CLIENT, DIRECTOR, RST, SYN, arp, ethernet, from_client, icmp, icmp6, ipv4, ipv6, segment, tcp, udp,
-    vlan,
+    ACK, CLIENT, DIRECTOR, RST, SYN, arp, ethernet, from_client, icmp, icmp6, ipv4, ipv6, sctp, segment, tcp,
+    udp, vlan,
 };
 use crate::lab::{Lab, web};
 
@@ -58,8 +58,14 @@ fn malformed() -> Vec<Case> {
             from_client("224.0.0.9", "192.168.150.100", 6, &tcp(9, 80, SYN, 0)),
             R::Ipv4Source,
         ),
-        ("a first fragment", summed(with(good(), 20, &[0x20, 0])), R::Ipv4Fragment),
-        ("a later fragment", summed(with(good(), 20, &[0, 7])), R::Ipv4Fragment),
+        (
+            "a first fragment of GRE",
+            summed(with(with(good(), 20, &[0x20, 0]), 16, &[0, 36, 0, 1, 0x20, 0, 64, 47])),
+            R::Ipv4Fragment,
+        ),
+        ("a later fragment of GRE", summed(with(good(), 20, &[0, 7, 64, 47])), R::Ipv4Fragment),
+        ("a first fragment of 20 bytes", summed(with(good(), 20, &[0x20, 0])), R::FragmentMalformed),
+        ("a fragment that reaches into TCP's header", summed(with(good(), 20, &[0, 1])), R::FragmentTiny),
         ("half an IPv6 header", good6()[..40].to_vec(), R::Ipv6Truncated),
         ("version 5 after IPv6's EtherType", with(good6(), 14, &[0x50]), R::Ipv6Version),
         ("a payload beyond the frame", with(good6(), 18, &[1, 0]), R::Ipv6PayloadLength),
@@ -70,8 +76,13 @@ fn malformed() -> Vec<Case> {
             R::Ipv6ExtensionHeader,
         ),
         (
-            "an IPv6 fragment",
-            from_client("fd00:150::1", "fd00:150::11", 44, &[6, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0]),
+            "a fragment of ICMPv6",
+            from_client(
+                "fd00:150::1",
+                "fd00:150::11",
+                44,
+                &[58, 0, 0, 1, 0, 0, 0, 1, 128, 0, 0, 0, 0, 0, 0, 0],
+            ),
             R::Ipv6Fragment,
         ),
         (
@@ -86,6 +97,16 @@ fn malformed() -> Vec<Case> {
             R::UdpTruncated,
         ),
         ("a UDP length beyond the packet", with(udp4(), 38, &[0, 99]), R::UdpLength),
+        (
+            "half an SCTP header",
+            from_client("192.168.150.1", "192.168.150.100", 132, &sctp(9, 80, 1)[..11]),
+            R::SctpTruncated,
+        ),
+        (
+            "an SCTP chunk of 3 bytes",
+            with(from_client("192.168.150.1", "192.168.150.100", 132, &sctp(9, 80, 1)), 49, &[3]),
+            R::SctpChunkLength,
+        ),
         (
             "half an ICMP header",
             from_client("192.168.150.1", "192.168.150.100", 1, &[8, 0, 0]),
@@ -176,9 +197,15 @@ const ELSEWHERE: &[DropReason] = &[
     DropReason::TableFull,           // a_full_table_refuses_new_connections_and_keeps_the_old
     DropReason::NeighborUnreachable, // local::a_next_hop_that_does_not_answer_is_given_up_and_asked_again
     DropReason::NeighborQueueFull,   // local::the_queue_of_waiting_frames_is_bounded
+    DropReason::NoRoute,             // nat::a_client_without_a_route_is_told_nothing
     DropReason::HandoverFull,        // a_full_ring_drops_with_its_reason
     DropReason::TxFull,              // a_full_transmit_queue_keeps_a_burst_and_drops_the_rest
-    DropReason::NoBuffer,            // an_empty_pool_drops_the_directors_own_frames
+    DropReason::FragmentDuplicate,   // these five: src/fragments/tests.rs
+    DropReason::FragmentOverlap,
+    DropReason::FragmentTooMany,
+    DropReason::FragmentQueueFull,
+    DropReason::FragmentExpired,
+    DropReason::NoBuffer, // an_empty_pool_drops_the_directors_own_frames
 ];
 
 #[test]
@@ -251,21 +278,21 @@ fn an_icmp_error_about_a_connection_goes_to_its_server() {
 fn a_full_table_refuses_new_connections_and_keeps_the_old() {
     let mut lab = Lab::warm(&web("rr", &[(12, 1)]));
     for n in 0..4096u16 {
-        lab.put(&segment(n, SYN));
+        lab.put(&segment(1024 + n, SYN));
     }
     (0..200).for_each(|_| lab.turn());
     assert_eq!(lab.director.workers()[0].connections, 4096);
     lab.clear();
-    assert_eq!(lab.server_of(&segment(5000, SYN)), None);
+    assert_eq!(lab.server_of(&segment(6000, SYN)), None);
     assert_eq!(lab.dropped(DropReason::TableFull), 1);
-    assert_eq!(lab.server_of(&segment(17, ACK)), Some(12));
+    assert_eq!(lab.server_of(&segment(1041, ACK)), Some(12));
 }
 
 #[test]
 fn a_full_transmit_queue_keeps_a_burst_and_drops_the_rest() {
     let mut lab = Lab::warm(&web("rr", &[(12, 1)]));
     lab.workers[0].io_mut().room = 0;
-    for port in 0..100 {
+    for port in 1000..1100 {
         lab.put(&segment(port, SYN));
     }
     lab.settle();

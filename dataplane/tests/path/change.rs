@@ -87,7 +87,7 @@ fn weight_zero_drains() {
     assert_eq!(lab.server_of(&segment(2, ACK)), Some(13));
     (10..14).for_each(|port| assert_eq!(lab.server_of(&segment(port, SYN)), Some(12)));
     lab.apply(&web("rr", &[(12, 0), (13, 0)]));
-    assert_eq!(lab.server_of(&segment(20, SYN)), None);
+    assert_eq!(lab.server_of(&segment(30, SYN)), None);
     assert_eq!(lab.dropped(DropReason::NoServer), 1);
 }
 

@@ -2,8 +2,11 @@
 
 use proptest::prelude::*;
 
-use crate::frames::{ACK, SYN, arp, from_client, icmp, segment, server_mac, tcp, udp};
+use crate::frames::{ACK, SYN, arp, from_client, icmp, sctp, segment, server_mac, tcp, udp};
 use crate::lab::{Lab, web};
+
+const SCTP: &str = "[[services]]\nname = \"s1ap\"\nvip = \"192.168.150.101\"\nport = 36412\nprotocol = \"sctp\"\n\
+                    servers = [{ address = \"192.168.150.12\" }]\n";
 
 /// Frames of every kind, then damaged.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
@@ -11,6 +14,9 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         (0u16..50, prop_oneof![Just(SYN), Just(ACK), any::<u8>()])
             .prop_map(|(port, flags)| segment(port, flags)),
         (0u16..9).prop_map(|port| from_client("192.168.150.1", "192.168.150.100", 17, &udp(port, 80, 10))),
+        (0u16..9, any::<u8>()).prop_map(|(port, chunk)| {
+            from_client("192.168.150.1", "192.168.150.101", 132, &sctp(port, 36412, chunk & 15))
+        }),
         Just(from_client("192.168.150.1", "192.168.150.11", 1, &icmp(vec![8, 0, 0, 0, 0, 1, 0, 1]))),
         Just(from_client("fd00:150::1", "fd00:150::11", 6, &tcp(1, 80, SYN, 0))),
         Just(arp(1, [0xff; 6], (server_mac(1), [192, 168, 150, 1]), ([0; 6], [192, 168, 150, 100]))),
@@ -39,7 +45,7 @@ proptest! {
         room in prop_oneof![Just(usize::MAX), 0usize..100],
         cold: bool,
     ) {
-        let text = format!("{}{}", crate::lab::BASE, web("rr", &[(12, 1), (13, 1)]));
+        let text = format!("{}{}{SCTP}", crate::lab::BASE, web("rr", &[(12, 1), (13, 1)]));
         let mut lab = Lab::of(&text, workers);
         if !cold {
             lab = lab.resolved();
@@ -56,7 +62,7 @@ proptest! {
         prop_assert_eq!(totals.rx + totals.originated, totals.tx + totals.delivered + totals.dropped + totals.held, "{:?} {:?}", totals, lab.drops());
         let sent = lab.workers.iter_mut().map(|worker| worker.io_mut().sent[0].len() as u64).sum::<u64>();
         prop_assert!(sent <= totals.tx);
-        let (active, inactive) = lab.counts().iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
-        prop_assert_eq!(active + inactive, lab.connections().len() as u64, "every connection is counted at its server");
+        let counted: u64 = lab.director.services().iter().flat_map(|s| &s.dests).map(|dest| dest.active + dest.inactive).sum();
+        prop_assert_eq!(counted, lab.connections().len() as u64, "every connection is counted at its server");
     }
 }

@@ -65,6 +65,11 @@ pub fn udp(src_port: u16, dst_port: u16, data: usize) -> Vec<u8> {
     datagram
 }
 
+/// An SCTP packet with one chunk of this type and nothing in it.
+pub fn sctp(src_port: u16, dst_port: u16, chunk: u8) -> Vec<u8> {
+    [&src_port.to_be_bytes()[..], &dst_port.to_be_bytes(), &[0; 8], &[chunk, 0, 0, 4]].concat()
+}
+
 /// A frame of IP `payload` from the client's station to the director's.
 pub fn from_client(src: &str, dst: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match (src.parse().expect("an address"), dst.parse().expect("an address")) {
@@ -89,7 +94,7 @@ pub fn arp(operation: u8, to: [u8; 6], sender: ([u8; 6], [u8; 4]), target: ([u8;
 }
 
 /// The MAC address of server `n`.
-pub fn server_mac(n: u8) -> [u8; 6] {
+pub const fn server_mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, n]
 }
 

@@ -155,7 +155,8 @@ impl Lab {
     pub fn server_of(&mut self, frame: &[u8]) -> Option<u8> {
         let sent = self.pass(frame);
         assert!(sent.len() <= 1, "one frame in, {} out", sent.len());
-        sent.first().map(|frame| frame[5])
+        // what goes back to the client is an answer of the director's own
+        sent.first().filter(|frame| frame[..6] != frames::CLIENT).map(|frame| frame[5])
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {
@@ -190,9 +191,13 @@ impl Lab {
     }
 
     pub fn apply(&mut self, services: &str) {
+        self.apply_text(&format!("{BASE}{services}"));
+    }
+
+    /// Ports and services in place of those that there are.
+    pub fn apply_text(&mut self, text: &str) {
         let workers: Vec<_> = (0..self.workers.len()).collect();
-        let text =
-            format!("[appliance]\nworkers = {workers:?}\n[limits]\nmax_connections = 4096\n{BASE}{services}");
+        let text = format!("[appliance]\nworkers = {workers:?}\n[limits]\nmax_connections = 4096\n{text}");
         self.director.apply(&model(&text)).expect("applies");
     }
 }

@@ -136,7 +136,7 @@ fn a_next_hop_that_does_not_answer_is_given_up_and_asked_again() {
 #[test]
 fn the_queue_of_waiting_frames_is_bounded() {
     let mut lab = Lab::cold(&web("rr", &[(12, 1)]));
-    for port in 1..=300 {
+    for port in 1001..=1300 {
         lab.put(&segment(port, SYN));
     }
     lab.settle();

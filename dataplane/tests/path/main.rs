@@ -9,3 +9,6 @@ mod conserve;
 mod frames;
 mod lab;
 mod local;
+mod nat;
+mod schedulers;
+mod sctp;

@@ -1,15 +1,33 @@
 //! What was typed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
-use lb_config::bounds::WEIGHT;
-use lb_config::duration;
-use lb_control::api::{DEFAULT_CONNECTION_ROWS, DEFAULT_TIMEOUT, MAX_CONNECTION_ROWS};
+use clap::{ArgGroup, Parser, Subcommand};
+use lb_config::bounds::{THRESHOLD, WEIGHT};
+use lb_config::{FORWARDINGS, Persistence, ServiceAddress, ServicePolicy, Tunnel, duration};
+use lb_control::api::{DEFAULT_CONNECTION_ROWS, DEFAULT_TIMEOUT, MAX_CONNECTION_ROWS, NO_PERSISTENCE};
 
 /// Weights that the configuration takes.
 const WEIGHTS: std::ops::RangeInclusive<i64> = WEIGHT.min as i64..=WEIGHT.max as i64;
+/// Names of the schedulers.
+const SCHEDULERS: [&str; lb_config::Scheduler::ALL.len()] = {
+    let mut names = [""; lb_config::Scheduler::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = lb_config::Scheduler::ALL[at].name();
+        at += 1;
+    }
+    names
+};
+
+/// Thresholds that the configuration takes.
+const THRESHOLDS: std::ops::RangeInclusive<i64> = THRESHOLD.min as i64..=THRESHOLD.max as i64;
+
+/// Environment variable that names the socket.
+pub const SOCKET_VARIABLE: &str = "SLUICE_SOCKET";
+/// Socket of lbd where nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/sluice/lbd.sock";
 
 /// Shows and changes what a director (lbd) does.
 ///
@@ -22,8 +40,8 @@ pub struct Args {
         long,
         global = true,
         value_name = "PATH",
-        env = "SLUICE_SOCKET",
-        default_value = "/run/sluice/lbd.sock"
+        env = SOCKET_VARIABLE,
+        default_value = DEFAULT_SOCKET
     )]
     pub socket: PathBuf,
 
@@ -49,6 +67,11 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Check a configuration file and print what is wrong or doubtful in it; needs no lbd.
+    Check {
+        /// Configuration file (TOML); `-`: standard input.
+        file: PathBuf,
+    },
     /// Print how a configuration file differs from the running configuration.
     ///
     /// `-` runs and is not in the file, `+` is in the file and does not run, `~` is changed. Exits with 0 either way.
@@ -68,6 +91,13 @@ pub enum Command {
     Connections(ConnectionArgs),
     /// Print packets and bytes of every device and of the whole director.
     Stats,
+    /// Print what every service and server has counted since it was set back, and its rates (as `ipvsadm --rate`).
+    Rates,
+    /// Set the counters of `rates` back to 0 (as `ipvsadm -Z`).
+    Zero {
+        /// Only of this service: its name, or VIP:PORT/PROTOCOL.
+        service: Option<String>,
+    },
     /// Print dropped packets by reason.
     Drops {
         /// Print the reasons without packets too (JSON always has them).
@@ -80,8 +110,30 @@ pub enum Command {
     Workers,
     /// Print how long packets are in the director: percentiles per worker and of all.
     Latency,
+    /// Do what ipvsadm 1.31 does with the same arguments: same output, same exit codes.
+    ///
+    /// A link named `ipvsadm` to this program does so without this word.
+    #[command(disable_help_flag = true)]
+    Ipvsadm {
+        /// ipvsadm's arguments; `-h` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Turn what other programs saved into a configuration; needs no lbd.
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Print the versions of lbctl and lbd.
     Version,
+}
+
+/// `lbctl import ...`
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// Print the services of a rule file (`ipvsadm -S`) as TOML.
+    Ipvs {
+        /// Rule file; `-`: standard input.
+        file: PathBuf,
+    },
 }
 
 /// `lbctl service ...`
@@ -93,27 +145,26 @@ pub enum ServiceCommand {
     Add {
         /// Name of the new service.
         name: String,
-        /// Virtual address and port that clients use, as in `192.168.150.100:80` or `[fd00::100]:80`.
-        #[arg(long, value_name = "VIP:PORT")]
-        vip: SocketAddr,
+        #[command(flatten)]
+        address: AddressArgs,
         /// L4 protocol.
-        #[arg(long, value_parser = ["tcp", "udp"], default_value = "tcp")]
+        #[arg(long, value_parser = ["tcp", "udp", "sctp"], default_value = "tcp")]
         protocol: String,
-        /// How the server of a new connection is chosen: round robin, least connections, Maglev hashing.
-        #[arg(long, value_parser = ["rr", "lc", "maglev"], default_value = "rr")]
+        /// How the server of a new connection is chosen, by ipvsadm's names and `maglev`.
+        #[arg(long, value_parser = SCHEDULERS, default_value = "rr")]
         scheduler: String,
         #[command(flatten)]
-        options: ServiceOptions,
+        options: Box<ServiceOptions>,
     },
     /// Change a service; what is not given stays, and so do its connections.
     Edit {
         /// Name of the service, or VIP:PORT/PROTOCOL.
         service: String,
-        /// How the server of a new connection is chosen: round robin, least connections, Maglev hashing.
-        #[arg(long, value_parser = ["rr", "lc", "maglev"])]
+        /// How the server of a new connection is chosen, by ipvsadm's names and `maglev`.
+        #[arg(long, value_parser = SCHEDULERS)]
         scheduler: Option<String>,
         #[command(flatten)]
-        options: ServiceOptions,
+        options: Box<ServiceOptions>,
     },
     /// Delete a service and its servers.
     Delete {
@@ -122,12 +173,61 @@ pub enum ServiceCommand {
     },
 }
 
+/// What clients of a new service address.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct AddressArgs {
+    /// Virtual address and port that clients use, as in `192.168.150.100:80` or `[fd00::100]:80`; or several of them, as in
+    /// 10.0.0.0/28:80 or 10.0.0.1:8000-8999. Port 0, with persistence: every port.
+    #[arg(long, value_name = "VIP:PORT", value_parser = local)]
+    pub vip: Option<String>,
+    /// Packets that the rules in `[[marks]]` give this mark: a number, or as in 7/ipv6.
+    #[arg(long, value_name = "MARK", value_parser = mark)]
+    pub mark: Option<String>,
+}
+
+/// A VIP and port, see [`timeout`].
+fn local(text: &str) -> Result<String, String> {
+    format!("{text}/tcp").parse::<ServiceAddress>().map(|address| address.local()).map_err(|e| e.to_string())
+}
+
+/// A firewall mark, see [`timeout`].
+fn mark(text: &str) -> Result<String, String> {
+    format!("mark:{text}").parse::<ServiceAddress>().map(|address| address.local()).map_err(|e| e.to_string())
+}
+
+/// `KEY=VALUE` of a policy, see [`timeout`].
+fn policy(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, such as on_no_server=reset")?;
+    let set = Some(value).filter(|value| *value != DEFAULT_TIMEOUT);
+    ServicePolicy::default().set(key, set).map_err(|e| e.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// Options that adding and changing a service share.
 #[derive(Debug, clap::Args)]
 pub struct ServiceOptions {
     /// What Maglev hashes: client address and port (flow), or the address alone (source).
     #[arg(long, value_parser = ["flow", "source"])]
     pub maglev_hash: Option<String>,
+    /// How packets get to its servers: dr (MAC addresses change), nat (addresses and ports change) or tunnel.
+    #[arg(long, value_parser = FORWARDINGS)]
+    pub forwarding: Option<String>,
+    /// Tunnel of its servers: ipip, `gue:PORT[:CHECKSUM]` or `gre[:CHECKSUM]`, with a checksum of none, full or (gue)
+    /// remote. Implies `--forwarding tunnel`.
+    #[arg(long, value_parser = tunnel)]
+    pub tunnel: Option<String>,
+    /// How long clients come back to their server after their last connection, as in 300 or 5m, and how many bits of
+    /// their addresses count, as in 300/24; `none`: they need not come back.
+    #[arg(long, value_name = "TIME[/PREFIX]", value_parser = persistence)]
+    pub persistence: Option<String>,
+    /// Schedule every packet anew and keep no connections; UDP only.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub one_packet: Option<bool>,
+    /// What the service decides for itself, as in on_no_server=reset or mss=1400; a value of `default`: the director's.
+    /// Keys: on_no_server, on_server_down, reuse, mss, dr_close_timeout, max_connections. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = policy)]
+    pub policy: Vec<(String, String)>,
     /// Time after which an idle established TCP connection is forgotten, as in 900s, 15m; `default`: the director's.
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub timeout_established: Option<String>,
@@ -140,6 +240,9 @@ pub struct ServiceOptions {
     /// The same for a UDP flow.
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub timeout_udp: Option<String>,
+    /// The same for any state by its key in the file, as in `tcp_close_wait=30s`; may be given several times.
+    #[arg(long, value_name = "KEY=TIME", value_parser = timeout_by_key)]
+    pub timeout: Vec<(String, String)>,
 }
 
 /// A duration or `default`, so that a slip of the pen is wrong usage and needs no lbd to be seen.
@@ -147,6 +250,26 @@ fn timeout(text: &str) -> Result<String, String> {
     match text {
         DEFAULT_TIMEOUT => Ok(text.to_owned()),
         _ => duration::parse(text).map(|_| text.to_owned()).map_err(|e| e.to_string()),
+    }
+}
+
+/// `KEY=TIME`. Keys are lbd's to know.
+fn timeout_by_key(text: &str) -> Result<(String, String), String> {
+    let (key, time) = text.split_once('=').ok_or("is not KEY=TIME, as in tcp_close_wait=30s")?;
+    Ok((key.to_owned(), timeout(time)?))
+}
+
+/// A tunnel in its text form, see [`timeout`].
+fn tunnel(text: &str) -> Result<String, String> {
+    text.parse::<Tunnel>().map(|tunnel| tunnel.to_string()).map_err(|e| e.to_string())
+}
+
+/// A persistence in its text form, see [`timeout`].
+fn persistence(text: &str) -> Result<String, String> {
+    // Only the default of the prefix depends on the family, which lbd knows.
+    match text {
+        NO_PERSISTENCE => Ok(text.to_owned()),
+        _ => Persistence::parse(text, true).map(|_| text.to_owned()).map_err(|e| e.to_string()),
     }
 }
 
@@ -158,21 +281,20 @@ pub enum ServerCommand {
         /// Only of this service: its name, or VIP:PORT/PROTOCOL.
         service: Option<String>,
     },
-    /// Add a real server at the end of a service's list.
+    /// Add a real server at the head of a service's list, as ipvsadm does.
     Add {
         #[command(flatten)]
         server: ServerArgs,
-        /// Share of new connections; 0: none.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(WEIGHTS))]
-        weight: u32,
+        #[command(flatten)]
+        options: ServerOptions,
     },
-    /// Change a real server's weight.
+    /// Change a real server; what is not given stays.
+    #[command(group = ArgGroup::new("change").required(true).multiple(true).args(SERVER_OPTIONS))]
     Edit {
         #[command(flatten)]
         server: ServerArgs,
-        /// Share of new connections; 0: none.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(WEIGHTS))]
-        weight: u32,
+        #[command(flatten)]
+        options: ServerOptions,
     },
     /// Delete a real server from a service.
     Delete {
@@ -193,6 +315,32 @@ pub struct ServerArgs {
     pub service: String,
     /// Real server's address.
     pub address: IpAddr,
+    /// Its port. Default: the service's, or that of the only server with this address.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+}
+
+/// Names of [`ServerOptions`].
+const SERVER_OPTIONS: [&str; 5] = ["weight", "forwarding", "tunnel", "upper_threshold", "lower_threshold"];
+
+/// What adding and changing a server share.
+#[derive(Debug, clap::Args)]
+pub struct ServerOptions {
+    /// Share of new connections; 0: none. Default of a new server: 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(WEIGHTS))]
+    pub weight: Option<u32>,
+    /// How packets get to it: dr, nat or tunnel. Default of a new server: the service's.
+    #[arg(long, value_parser = FORWARDINGS)]
+    pub forwarding: Option<String>,
+    /// Its tunnel: ipip, `gue:PORT[:CHECKSUM]` or `gre[:CHECKSUM]`. Implies `--forwarding tunnel`.
+    #[arg(long, value_parser = tunnel)]
+    pub tunnel: Option<String>,
+    /// Connections from which on it gets no new ones; 0: no such limit.
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(THRESHOLDS))]
+    pub upper_threshold: Option<u32>,
+    /// Connections below which it gets new ones again; 0: three quarters of the upper threshold.
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(THRESHOLDS))]
+    pub lower_threshold: Option<u32>,
 }
 
 /// Which connections.
@@ -211,7 +359,7 @@ pub struct ConnectionArgs {
     #[arg(long)]
     pub service: Option<String>,
     /// Only of this protocol.
-    #[arg(long, value_parser = ["tcp", "udp"])]
+    #[arg(long, value_parser = ["tcp", "udp", "sctp"])]
     pub protocol: Option<String>,
     /// Only in this state: established, syn_recv, fin_wait, time_wait, close, ... udp.
     #[arg(long)]
@@ -238,11 +386,25 @@ mod tests {
             "lbctl nosuch",
             "lbctl service add web",
             "lbctl service add web --vip 192.168.150.100",
+            "lbctl service add web --vip 10.0.0.1/28:80",
+            "lbctl service add web --vip 10.0.0.1:90-80",
+            "lbctl service add web --vip 10.0.0.1:80 --mark 7",
+            "lbctl service add web --mark 0",
+            "lbctl service edit web --policy mss=1",
+            "lbctl service edit web --policy mss",
             "lbctl service add web --vip 192.168.150.100:80 --scheduler best",
             "lbctl service edit web --timeout-udp 5",
+            "lbctl service edit web --timeout tcp_close_wait",
+            "lbctl service edit web --timeout tcp_close_wait=5",
             "lbctl server add web 192.168.150.300",
             "lbctl server add web 192.168.150.12 --weight 65536",
             "lbctl server edit web 192.168.150.12",
+            "lbctl server edit web 192.168.150.12 --port 80",
+            "lbctl server add web 192.168.150.12 --port 0",
+            "lbctl server add web 192.168.150.12 --tunnel gue",
+            "lbctl server add web 192.168.150.12 --forwarding fullnat",
+            "lbctl server add web 192.168.150.12 --upper-threshold 2147483648",
+            "lbctl service add web --vip 192.168.150.100:80 --persistence 5x",
             "lbctl connections --limit 0",
             "lbctl connections --limit 50001",
         ] {

@@ -5,49 +5,77 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use lb_control::api::{
-    ConnectionFilter, Request, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec,
+    ConnectionFilter, NO_PERSISTENCE, Request, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec,
 };
 
 use crate::Failure;
-use crate::args::{Command, ConnectionArgs, ServerArgs, ServerCommand, ServiceCommand, ServiceOptions};
+use crate::args::{
+    Command, ConnectionArgs, ServerArgs, ServerCommand, ServerOptions, ServiceCommand, ServiceOptions,
+};
 
 /// The request for a command. Reads the file that it names.
 pub fn request(command: &Command) -> Result<Request, Failure> {
     Ok(match command {
         Command::Apply { file, dry_run } => Request::Apply { toml: read(file)?, dry_run: *dry_run },
+        // Answered before lbd is asked; what it would be asked is what a rehearsal says.
+        Command::Check { file } => Request::Apply { toml: read(file)?, dry_run: true },
         Command::Diff { file } => Request::Diff { toml: read(file)? },
         Command::Show => Request::Show,
         Command::Service(command) => service(command),
         Command::Server(command) => server(command),
         Command::Connections(filter) => Request::Connections(connections(filter)),
         Command::Stats => Request::Stats,
+        Command::Rates => Request::Rates,
+        Command::Zero { service } => Request::Zero { service: service.clone() },
         Command::Drops { .. } => Request::Drops,
         Command::Neighbors => Request::Neighbors,
         Command::Workers => Request::Workers,
         Command::Latency => Request::Latency,
         Command::Version => Request::Version,
+        Command::Ipvsadm { .. } | Command::Import(_) => {
+            unreachable!("main does these before it asks for a request")
+        }
     })
 }
 
 fn service(command: &ServiceCommand) -> Request {
     match command {
         ServiceCommand::List => Request::ServiceList,
-        ServiceCommand::Add { name, vip, protocol, scheduler, options } => Request::ServiceAdd(ServiceSpec {
-            name: name.clone(),
-            vip: vip.ip(),
-            port: vip.port(),
-            protocol: protocol.clone(),
-            scheduler: scheduler.clone(),
-            maglev_hash: options.maglev_hash.clone(),
-            timeouts: timeouts(options),
-        }),
+        ServiceCommand::Add { name, address, protocol, scheduler, options } => {
+            Request::ServiceAdd(ServiceSpec {
+                name: name.clone(),
+                address: match (&address.vip, &address.mark) {
+                    (Some(vip), _) => format!("{vip}/{protocol}"),
+                    (None, mark) => mark.clone().unwrap_or_default(),
+                },
+                scheduler: scheduler.clone(),
+                maglev_hash: options.maglev_hash.clone(),
+                forwarding: forwarding(&options.forwarding, &options.tunnel),
+                persistence: options.persistence.clone().filter(|text| text != NO_PERSISTENCE),
+                one_packet: options.one_packet.unwrap_or(false),
+                policy: options.policy.iter().cloned().collect(),
+                timeouts: timeouts(options),
+            })
+        }
         ServiceCommand::Edit { service, scheduler, options } => Request::ServiceEdit(ServiceEdit {
             service: service.clone(),
             scheduler: scheduler.clone(),
             maglev_hash: options.maglev_hash.clone(),
+            forwarding: forwarding(&options.forwarding, &options.tunnel),
+            persistence: options.persistence.clone(),
+            one_packet: options.one_packet,
+            policy: options.policy.iter().cloned().collect(),
             timeouts: timeouts(options),
         }),
         ServiceCommand::Delete { service } => Request::ServiceDelete { service: service.clone() },
+    }
+}
+
+/// The text form: a tunnel alone is forwarding enough; with another forwarding lbd says that it is of no use.
+fn forwarding(forwarding: &Option<String>, tunnel: &Option<String>) -> Option<String> {
+    match tunnel {
+        Some(tunnel) => Some(format!("{}:{tunnel}", forwarding.as_deref().unwrap_or("tunnel"))),
+        None => forwarding.clone(),
     }
 }
 
@@ -57,20 +85,29 @@ fn timeouts(options: &ServiceOptions) -> TimeoutSpec {
         tcp_syn_recv: options.timeout_syn_recv.clone(),
         tcp_fin_wait: options.timeout_fin_wait.clone(),
         udp: options.timeout_udp.clone(),
+        by_key: options.timeout.iter().cloned().collect(),
     }
 }
 
 fn server(command: &ServerCommand) -> Request {
-    let spec = |server: &ServerArgs, weight| ServerSpec {
+    let spec = |server: &ServerArgs, options: &ServerOptions| ServerSpec {
         service: server.service.clone(),
         address: server.address,
-        weight,
+        port: server.port,
+        weight: options.weight,
+        forwarding: forwarding(&options.forwarding, &options.tunnel),
+        upper_threshold: options.upper_threshold,
+        lower_threshold: options.lower_threshold,
     };
-    let named = |server: &ServerArgs| ServerRef { service: server.service.clone(), address: server.address };
+    let named = |server: &ServerArgs| ServerRef {
+        service: server.service.clone(),
+        address: server.address,
+        port: server.port,
+    };
     match command {
         ServerCommand::List { service } => Request::ServerList { service: service.clone() },
-        ServerCommand::Add { server, weight } => Request::ServerAdd(spec(server, *weight)),
-        ServerCommand::Edit { server, weight } => Request::ServerEdit(spec(server, *weight)),
+        ServerCommand::Add { server, options } => Request::ServerAdd(spec(server, options)),
+        ServerCommand::Edit { server, options } => Request::ServerEdit(spec(server, options)),
         ServerCommand::Delete { server } => Request::ServerDelete(named(server)),
         ServerCommand::Drain { server } => Request::ServerDrain(named(server)),
     }
@@ -88,7 +125,8 @@ fn connections(args: &ConnectionArgs) -> ConnectionFilter {
     }
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+/// The text of a file, or of standard input for `-`.
+pub fn read(file: &Path) -> Result<String, Failure> {
     let text = if file == Path::new("-") {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map(|_| text)
@@ -111,17 +149,36 @@ mod tests {
     #[test]
     fn a_service_is_added_with_what_was_typed() {
         let want = ServiceSpec {
-            name: "web".into(),
-            vip: [192, 168, 150, 100].into(),
-            port: 80,
-            protocol: "tcp".into(),
             scheduler: "maglev".into(),
+            forwarding: Some("tunnel:gue:6080".into()),
+            persistence: Some("300/24".into()),
             maglev_hash: Some("source".into()),
-            timeouts: TimeoutSpec { tcp_established: Some("15m".into()), ..TimeoutSpec::default() },
+            timeouts: TimeoutSpec {
+                tcp_established: Some("15m".into()),
+                by_key: [("tcp_close".into(), "5s".into()), ("tcp_synack".into(), "default".into())].into(),
+                ..TimeoutSpec::default()
+            },
+            policy: [("mss".to_owned(), "1400".to_owned()), ("reuse".to_owned(), "ipvs".to_owned())].into(),
+            ..ServiceSpec::new("web", "192.168.150.100:80/tcp")
         };
         let text = "lbctl service add web --vip 192.168.150.100:80 --scheduler maglev --maglev-hash source \
-                    --timeout-established 15m";
+                    --timeout-established 15m --timeout tcp_close=5s --timeout tcp_synack=default \
+                    --tunnel gue:6080 --persistence 300/24 --policy reuse=ipvs --policy mss=1400";
         assert_eq!(typed(&text.split_whitespace().collect::<Vec<_>>().join(" ")), Request::ServiceAdd(want));
+    }
+
+    #[test]
+    fn a_service_may_be_a_range_or_a_mark() {
+        let address = |text: &str| match typed(text) {
+            Request::ServiceAdd(spec) => spec.address,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            address("lbctl service add web --vip 10.0.0.0/28:8000-8999 --protocol udp"),
+            "10.0.0.0/28:8000-8999/udp"
+        );
+        assert_eq!(address("lbctl service add web --mark 7"), "mark:7");
+        assert_eq!(address("lbctl service add web --mark 7/ipv6"), "mark:7/ipv6");
     }
 
     #[test]
@@ -129,11 +186,25 @@ mod tests {
         let (service, address) = ("[fd00::1]:53/udp".to_owned(), "fd00::12".parse().unwrap());
         assert_eq!(
             typed("lbctl server drain [fd00::1]:53/udp fd00::12"),
-            Request::ServerDrain(ServerRef { service: service.clone(), address })
+            Request::ServerDrain(ServerRef { service: service.clone(), address, port: None })
         );
         assert_eq!(
             typed("lbctl server edit [fd00::1]:53/udp fd00::12 --weight 0"),
-            Request::ServerEdit(ServerSpec { service, address, weight: 0 })
+            Request::ServerEdit(ServerSpec { weight: Some(0), ..ServerSpec::new(service.clone(), address) })
+        );
+        let want = ServerSpec {
+            port: Some(8053),
+            forwarding: Some("nat".into()),
+            upper_threshold: Some(9),
+            lower_threshold: Some(3),
+            ..ServerSpec::new(service, address)
+        };
+        assert_eq!(
+            typed(
+                "lbctl server add [fd00::1]:53/udp fd00::12 --port 8053 --forwarding nat --upper-threshold 9 \
+                 --lower-threshold 3"
+            ),
+            Request::ServerAdd(want)
         );
     }
 

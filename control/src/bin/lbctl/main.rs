@@ -8,14 +8,19 @@ mod ask;
 mod show;
 mod table;
 
+use std::env;
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use lb_control::api::{Client, ClientError, Response};
+use lb_control::ipvsadm::{ClientHost, ImportError, Names, import};
 use thiserror::Error;
 
-use args::{Args, Command};
+use args::{Args, Command, DEFAULT_SOCKET, ImportCommand, SOCKET_VARIABLE};
 
 /// Why lbctl fails.
 #[derive(Debug, Error)]
@@ -24,6 +29,10 @@ enum Failure {
     Client(#[from] ClientError),
     #[error("cannot read {file}: {source}")]
     File { file: String, source: io::Error },
+    #[error("{file}:\n{faults}")]
+    Faulty { file: String, faults: lb_config::Faults },
+    #[error("{file}:\n{faults}")]
+    Rules { file: String, faults: ImportError },
     #[error("cannot write the answer: {0}")]
     Output(io::Error),
     #[error("cannot write the answer as JSON: {0}")]
@@ -31,8 +40,19 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
+    let mut words = env::args_os();
+    let program = words.next().unwrap_or_default();
+    if Path::new(&program).file_name() == Some(OsStr::new("ipvsadm")) {
+        let socket = env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| DEFAULT_SOCKET.into());
+        // What is no UTF-8 is no name, address or number either: the command line's own message says so.
+        let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        return ipvsadm(Path::new(&socket), &words);
+    }
     // Exits with 2 on wrong usage.
     let args = Args::parse();
+    if let Command::Ipvsadm { args: words } = &args.command {
+        return ipvsadm(&args.socket, words);
+    }
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -47,7 +67,24 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Client(error) if error.is_unreachable() => 3,
-            Self::Client(_) | Self::File { .. } | Self::Output(_) | Self::Json(_) => 1,
+            Self::Client(_) | Self::File { .. } | Self::Faulty { .. } | Self::Rules { .. } => 1,
+            Self::Output(_) | Self::Json(_) => 1,
+        }
+    }
+}
+
+/// What ipvsadm does, with its exit codes.
+fn ipvsadm(socket: &Path, words: &[String]) -> ExitCode {
+    let mut host = ClientHost::new(socket);
+    let output = lb_control::ipvsadm::run(words, &mut io::stdin(), &mut host);
+    let written = write(&output.stdout);
+    // With stderr closed there is nobody to tell; the exit code still does.
+    let _ = io::stderr().write_all(output.stderr.as_bytes());
+    match written {
+        Ok(()) => ExitCode::from(output.code),
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "ipvsadm: {failure}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -57,10 +94,39 @@ fn run(args: &Args) -> Result<(), Failure> {
     if matches!(args.command, Command::Version) && !args.json {
         write(&format!("lbctl {}\n", env!("CARGO_PKG_VERSION")))?;
     }
+    if let Command::Check { file } = &args.command {
+        return check(file);
+    }
+    if let Command::Import(ImportCommand::Ipvs { file }) = &args.command {
+        let faulty = |faults| Failure::Rules { file: file.display().to_string(), faults };
+        return write(&import(&ask::read(file)?, &Names::system()).map_err(faulty)?);
+    }
     let request = ask::request(&args.command)?;
     let response = Client::connect(&args.socket)?.call(&request)?;
     let text = if args.json { json(&response)? } else { show::text(&response, &args.command) };
-    write(&text)
+    write(&text)?;
+    match &response {
+        Response::Changes(changes) if !args.json => warn(&changes.warnings),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What `lbctl check` does: needs no lbd.
+fn check(file: &Path) -> Result<(), Failure> {
+    let (_, warnings) = lb_config::parse_with_warnings(&ask::read(file)?)
+        .map_err(|faults| Failure::Faulty { file: file.display().to_string(), faults })?;
+    warn(&warnings);
+    write(&format!("{}: ok\n", file.display()))
+}
+
+/// Tells what is doubtful, beside the answer.
+fn warn<T: Display>(warnings: &[T]) {
+    let mut err = io::stderr().lock();
+    for warning in warnings {
+        // With stderr closed there is nobody to tell.
+        let _ = writeln!(err, "warning: {warning}");
+    }
 }
 
 /// The response's fields as indented JSON.

@@ -16,7 +16,7 @@ use clap::{ArgGroup, Parser};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-/// The director's daemon: balances TCP and UDP to real servers, on DPDK.
+/// The director's daemon: balances TCP, UDP and SCTP to real servers, on DPDK.
 ///
 /// Logs to standard error; SLUICE_LOG sets how much, as in `info` (the default), `debug` or `warn,lb_control=debug`.
 /// SIGINT and SIGTERM end it, SIGHUP makes it apply its configuration file again.
@@ -44,8 +44,9 @@ fn main() -> ExitCode {
 }
 
 fn check(file: &Path) -> bool {
-    match lb_config::load(file) {
-        Ok(_) => {
+    match lb_config::load_with_warnings(file) {
+        Ok((_, warnings)) => {
+            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             println!("{}: ok", file.display());
             true
         }

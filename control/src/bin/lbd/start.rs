@@ -15,7 +15,7 @@ use lb_dataplane::setup::DeviceSetup;
 use lb_dataplane::{Worker, run as run_worker};
 use lb_dpdk::{Clock, DeviceSpec, Devices, Eal, EalConfig, WorkerIo, WorkerThread};
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::machine::Lcore;
 use crate::notify::notify;
@@ -30,7 +30,8 @@ const BLOCKING_THREADS: usize = 16;
 /// Runs lbd until a signal ends it.
 pub fn run(file: &Path) -> anyhow::Result<()> {
     let start = Instant::now();
-    let model = lb_config::load(file)?;
+    let (model, warnings) = lb_config::load_with_warnings(file)?;
+    warnings.iter().for_each(|warning| warn!(%warning, "configuration"));
     // Before any thread is made: SIGHUP is blocked in all of them and waited for in one.
     let mut signals = Signals::install().context("cannot install signal handlers")?;
     // First of what is shared with other processes: a second lbd with this configuration ends here, before it

@@ -1,14 +1,37 @@
 //! Services, servers and connections, in the words and the order that ipvsadm uses.
 
-use lb_control::api::{Connections, Counters, Servers, Services};
+use lb_control::api::{Connections, Counters, ServerRow, Servers, Services};
 
 use crate::table::{Side, Table};
 
-/// `Route` as ipvsadm says it, for our `dr`.
-fn forward(forwarding: &str) -> String {
-    match forwarding {
-        "dr" => "Route".to_owned(),
-        other => other.to_owned(),
+/// As ipvsadm says it, `Route` for our `dr`; with the tunnel where there is one.
+fn forward(forwarding: &str, tunnel: Option<&str>) -> String {
+    let word = match forwarding {
+        "dr" => "Route",
+        "nat" => "Masq",
+        "tunnel" => "Tunnel",
+        other => other,
+    };
+    match tunnel {
+        Some(tunnel) => format!("{word} {tunnel}"),
+        None => word.to_owned(),
+    }
+}
+
+/// ` persistent 300s/24 ops`, what of it there is.
+fn flags(persistence: Option<&str>, one_packet: bool) -> String {
+    let mut text = persistence.map_or_else(String::new, |text| format!(" persistent {text}"));
+    if one_packet {
+        text += " ops";
+    }
+    text
+}
+
+/// `100/75`, or `-` where there are none.
+fn thresholds(server: &ServerRow) -> String {
+    match (server.upper_threshold, server.lower_threshold) {
+        (0, 0) => "-".to_owned(),
+        (upper, lower) => format!("{upper}/{lower}"),
     }
 }
 
@@ -41,9 +64,9 @@ pub fn services(services: &Services) -> String {
         let mut row = vec![
             service.name.clone(),
             service.protocol.to_uppercase(),
-            service.vip.to_string(),
-            service.scheduler.clone() + &hash,
-            forward(&service.forwarding),
+            service.vip.clone(),
+            service.scheduler.clone() + &hash + &flags(service.persistence.as_deref(), service.one_packet),
+            forward(&service.forwarding, service.tunnel.as_deref()),
             format!("{}/{}", service.servers_in_use, service.servers),
         ];
         row.extend(counters(service.counters));
@@ -58,6 +81,7 @@ pub fn servers(servers: &Servers) -> String {
         ("  -> RemoteAddress:Port", Side::Left),
         ("Forward", Side::Left),
         ("Weight", Side::Right),
+        ("Thresholds", Side::Right),
         ("State", Side::Left),
     ];
     columns.extend(COUNTERS);
@@ -66,8 +90,9 @@ pub fn servers(servers: &Servers) -> String {
     for server in servers.services.iter().flat_map(|service| &service.servers) {
         let mut row = vec![
             format!("  -> {}", server.address),
-            forward(&server.forwarding),
+            forward(&server.forwarding, server.tunnel.as_deref()),
             server.weight.to_string(),
+            thresholds(server),
             server.state.clone(),
         ];
         row.extend(counters(server.counters));
@@ -82,7 +107,8 @@ pub fn servers(servers: &Servers) -> String {
     put(&lines.next().unwrap_or_default());
     for service in &servers.services {
         let protocol = service.protocol.to_uppercase();
-        put(&format!("{protocol:<4} {} {} {}", service.vip, service.scheduler, service.service));
+        let flags = flags(service.persistence.as_deref(), service.one_packet);
+        put(&format!("{protocol:<4} {} {} {}{flags}", service.vip, service.scheduler, service.service));
         lines.by_ref().take(service.servers.len()).for_each(|line| put(&line));
     }
     text
@@ -122,7 +148,7 @@ pub fn connections(connections: &Connections) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lb_control::api::{ConnectionRow, ServerRow, ServiceRow, ServiceServers};
+    use lb_control::api::{ConnectionRow, ServiceRow, ServiceServers};
 
     fn counted(active: u64, inactive: u64, connections: u64) -> Counters {
         Counters { active, inactive, connections, in_packets: connections * 5, in_bytes: connections * 300 }
@@ -130,7 +156,16 @@ mod tests {
 
     fn server(address: &str, weight: u32, state: &str, counters: Counters) -> ServerRow {
         let address = address.parse().unwrap();
-        ServerRow { address, forwarding: "dr".into(), weight, state: state.into(), counters }
+        ServerRow {
+            address,
+            forwarding: "dr".into(),
+            tunnel: None,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            weight,
+            state: state.into(),
+            counters,
+        }
     }
 
     #[test]
@@ -138,10 +173,13 @@ mod tests {
         let row = |name: &str, vip: &str, scheduler: &str| ServiceRow {
             name: name.into(),
             protocol: "tcp".into(),
-            vip: vip.parse().unwrap(),
+            vip: vip.into(),
             scheduler: scheduler.into(),
             maglev_hash: (scheduler == "maglev").then(|| "source".into()),
             forwarding: "dr".into(),
+            tunnel: None,
+            persistence: None,
+            one_packet: false,
             servers: 2,
             servers_in_use: 1,
             counters: counted(1, 10, 1234),
@@ -162,14 +200,19 @@ v6    TCP   [fd00::100]:443     maglev (source)  Route        1/2           1   
         let service = |name: &str, protocol: &str, vip: &str, servers| ServiceServers {
             service: name.into(),
             protocol: protocol.into(),
-            vip: vip.parse().unwrap(),
+            vip: vip.into(),
             scheduler: "rr".into(),
+            persistence: (name == "web").then(|| "300s/24".into()),
+            one_packet: name == "none",
             servers,
         };
-        let rows = vec![
+        let mut rows = vec![
             server("192.168.150.12:80", 1, "up", counted(2, 0, 7)),
-            server("192.168.150.13:80", 0, "draining", counted(0, 1, 6)),
+            server("192.168.150.13:8080", 0, "draining", counted(0, 1, 6)),
         ];
+        rows[1].forwarding = "nat".into();
+        (rows[0].forwarding, rows[0].tunnel) = ("tunnel".into(), Some("gue:6080:full".into()));
+        (rows[0].upper_threshold, rows[0].lower_threshold) = (100, 75);
         let text = super::servers(&Servers {
             services: vec![
                 service("web", "tcp", "192.168.150.100:80", rows),
@@ -184,13 +227,13 @@ v6    TCP   [fd00::100]:443     maglev (source)  Route        1/2           1   
         });
         let want = "\
 Prot LocalAddress:Port Scheduler Name
-  -> RemoteAddress:Port  Forward  Weight  State     ActiveConn  InActConn  Conns  InPkts  InBytes
-TCP  192.168.150.100:80 rr web
-  -> 192.168.150.12:80   Route         1  up                 2          0      7      35     2100
-  -> 192.168.150.13:80   Route         0  draining           0          1      6      30     1800
-UDP  192.168.150.100:53 rr none
+  -> RemoteAddress:Port   Forward               Weight  Thresholds  State     ActiveConn  InActConn  Conns  InPkts  InBytes
+TCP  192.168.150.100:80 rr web persistent 300s/24
+  -> 192.168.150.12:80    Tunnel gue:6080:full       1      100/75  up                 2          0      7      35     2100
+  -> 192.168.150.13:8080  Masq                       0           -  draining           0          1      6      30     1800
+UDP  192.168.150.100:53 rr none ops
 UDP  [fd00::100]:53 rr dns
-  -> [fd00::12]:53       Route     65535  up                 0          0      0       0        0
+  -> [fd00::12]:53        Route                  65535           -  up                 0          0      0       0        0
 ";
         assert_eq!(text, want);
     }
@@ -205,6 +248,7 @@ UDP  [fd00::100]:53 rr dns
             vip: "192.168.150.100:80".parse().unwrap(),
             server: "192.168.150.12:80".parse().unwrap(),
             service: service.map(Into::into),
+            template: false,
         };
         let text = super::connections(&Connections {
             truncated: true,

@@ -6,6 +6,10 @@ use crate::args::Command;
 
 /// One line per change; says so when there is none.
 pub fn changes(changes: &Changes, command: &Command) -> String {
+    // Counters are no part of the configuration.
+    if matches!(command, Command::Zero { .. }) {
+        return String::new();
+    }
     if changes.changes.is_empty() {
         return "no difference to the running configuration\n".to_owned();
     }
@@ -53,6 +57,7 @@ mod tests {
         let change = |text: &str, needs_restart| ChangeRow { text: text.into(), needs_restart };
         let list = Changes {
             changes: vec![change("+ service web 192.168.150.100:80/tcp rr", false), change("~ limits", true)],
+            warnings: vec![],
         };
         let diff = Command::Diff { file: "-".into() };
         assert_eq!(
@@ -64,8 +69,10 @@ mod tests {
 
     #[test]
     fn a_dry_run_says_that_it_was_one() {
-        let list =
-            Changes { changes: vec![ChangeRow { text: "- service web".into(), needs_restart: false }] };
+        let list = Changes {
+            changes: vec![ChangeRow { text: "- service web".into(), needs_restart: false }],
+            warnings: vec![],
+        };
         let apply = Command::Apply { file: "-".into(), dry_run: true };
         assert_eq!(changes(&list, &apply), "- service web\ndry run: nothing was changed\n");
     }

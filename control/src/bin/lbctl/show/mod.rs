@@ -3,6 +3,7 @@
 mod balance;
 mod config;
 mod director;
+mod rates;
 
 use lb_control::api::Response;
 
@@ -15,6 +16,7 @@ pub fn text(response: &Response, command: &Command) -> String {
         Response::Config(config) => config.toml.clone(),
         Response::Services(services) => balance::services(services),
         Response::Servers(servers) => balance::servers(servers),
+        Response::Rates(rates) => rates::rates(rates),
         Response::Connections(connections) => balance::connections(connections),
         Response::Stats(stats) => director::stats(stats),
         Response::Drops(drops) => director::drops(drops, matches!(command, Command::Drops { all: true })),

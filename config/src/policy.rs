@@ -1,0 +1,327 @@
+//! Decisions that IPVS leaves to its sysctls, and those where its users want another one: for the director, and per
+//! service.
+//!
+//! A service's own value comes first; what it does not say follows from [`Policy::compat`].
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::bounds::{self, Bounds};
+use crate::duration;
+use crate::model::Service;
+use crate::text::{ValueError, nearest, show, words};
+
+/// Policies of the whole director. The defaults are those of IPVS's sysctls of the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whose defaults services follow.
+    pub compat: Compat,
+    /// A TCP packet other than a SYN may begin a connection.
+    pub sloppy_tcp: bool,
+    /// An SCTP packet other than an INIT may begin a connection.
+    pub sloppy_sctp: bool,
+    /// What a new connection's packet on a known one does (services with [`Reuse::Ipvs`]): 0 goes the old way; 1 is
+    /// scheduled anew when the old one is in TIME_WAIT or CLOSE; 2 and 3 also in FIN_WAIT when no reply was seen.
+    pub conn_reuse_mode: u8,
+    /// A packet of a connection whose server is gone is scheduled anew; see [`OnServerDown`].
+    pub expire_nodest_conn: bool,
+    /// Persistence does not hold to a server of weight 0.
+    pub expire_quiescent_template: bool,
+    /// TCP's stricter state table: 0 never, 1 and 2 when connections run short, 3 always.
+    pub secure_tcp: u8,
+    /// An ICMP error may begin a connection.
+    pub schedule_icmp: bool,
+    /// ICMP tells senders of packets that are too big for a tunnel.
+    pub pmtu_disc: bool,
+    /// ICMP tells servers of replies that belong to no connection.
+    pub nat_icmp_send: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            compat: Compat::None,
+            sloppy_tcp: false,
+            sloppy_sctp: false,
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+            secure_tcp: 0,
+            schedule_icmp: false,
+            pmtu_disc: true,
+            nat_icmp_send: false,
+        }
+    }
+}
+
+/// Whose defaults a director follows where ours are not IPVS's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// Ours.
+    #[default]
+    None,
+    /// Those of IPVS.
+    Ipvs,
+}
+
+words!(Compat, "a compatibility", [
+    "none" => Self::None => Self::None,
+    "ipvs" => Self::Ipvs => Self::Ipvs,
+]);
+
+/// What a client hears when a service has no server for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnNoServer {
+    /// ICMP port unreachable, as from IPVS.
+    #[default]
+    Icmp,
+    /// A TCP reset or an SCTP abort.
+    Reset,
+    /// Nothing.
+    Drop,
+}
+
+words!(OnNoServer, "an answer", [
+    "icmp" => Self::Icmp => Self::Icmp,
+    "reset" => Self::Reset => Self::Reset,
+    "drop" => Self::Drop => Self::Drop,
+]);
+
+/// What becomes of connections whose server was taken out of the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnServerDown {
+    /// They go on until they end.
+    #[default]
+    Keep,
+    /// Client and server get a TCP reset or an SCTP abort, and the connection is forgotten.
+    Reset,
+    /// Their next packet is scheduled anew.
+    Reschedule,
+    /// Their packets are dropped silently, as by IPVS.
+    Drop,
+}
+
+words!(OnServerDown, "a fate of connections", [
+    "keep" => Self::Keep => Self::Keep,
+    "reset" => Self::Reset => Self::Reset,
+    "reschedule" => Self::Reschedule => Self::Reschedule,
+    "drop" => Self::Drop => Self::Drop,
+]);
+
+/// When a SYN on a known connection begins a new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// When its sequence number or timestamp can only be of a new connection (RFC 6191), whatever the state.
+    #[default]
+    Strict,
+    /// By the state alone, see [`Policy::conn_reuse_mode`].
+    Ipvs,
+}
+
+words!(Reuse, "a judgement of port reuse", [
+    "strict" => Self::Strict => Self::Strict,
+    "ipvs" => Self::Ipvs => Self::Ipvs,
+]);
+
+/// What a service decides for itself; `None`: the default, see [`Policy::of`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServicePolicy {
+    /// What a client hears when there is no server.
+    pub on_no_server: Option<OnNoServer>,
+    /// What becomes of connections of a server that is gone.
+    pub on_server_down: Option<OnServerDown>,
+    /// When a SYN on a known connection begins a new one.
+    pub reuse: Option<Reuse>,
+    /// Largest TCP segment that either side is let announce, bytes, 536 to 65495.
+    pub mss: Option<u16>,
+    /// How long a connection without replies through the director is kept after its client closed.
+    pub dr_close_timeout: Option<Duration>,
+    /// Connections at a time, over all servers; 0: no limit.
+    pub max_connections: Option<u32>,
+}
+
+/// What holds for a service, when all defaults are filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EffectivePolicy {
+    /// What a client hears when there is no server.
+    pub on_no_server: OnNoServer,
+    /// What becomes of connections of a server that is gone.
+    pub on_server_down: OnServerDown,
+    /// When a SYN on a known connection begins a new one.
+    pub reuse: Reuse,
+    /// Largest TCP segment that either side is let announce, bytes; `None`: as they like.
+    pub mss: Option<u16>,
+    /// How long a connection without replies through the director is kept after its client closed; `None`: as any
+    /// other in its state (`tcp_fin_wait`).
+    pub dr_close_timeout: Option<Duration>,
+    /// Connections at a time, over all servers; `None`: no limit but the director's.
+    pub max_connections: Option<u32>,
+}
+
+impl Policy {
+    /// What holds for `service`.
+    ///
+    /// Where IPVS's default is what its users complain of (ports in reuse that go the old way, connections of a removed
+    /// server that hang), ours is another one, and `compat` gives IPVS's.
+    pub fn of(&self, service: &Service) -> EffectivePolicy {
+        let own = &service.policy;
+        let (down, reuse) = match self.compat {
+            Compat::None => (OnServerDown::Keep, Reuse::Strict),
+            Compat::Ipvs => (OnServerDown::Drop, Reuse::Ipvs),
+        };
+        let down = if self.expire_nodest_conn { OnServerDown::Reschedule } else { down };
+        EffectivePolicy {
+            on_no_server: own.on_no_server.unwrap_or_default(),
+            on_server_down: own.on_server_down.unwrap_or(down),
+            reuse: own.reuse.unwrap_or(reuse),
+            mss: own.mss,
+            dr_close_timeout: own.dr_close_timeout,
+            max_connections: own.max_connections.filter(|limit| *limit > 0),
+        }
+    }
+
+    /// Key and value of each policy, for writing and comparing; a text has its quotes.
+    pub(crate) fn entries(&self) -> [(&'static str, String); 10] {
+        [
+            ("compat", quoted(self.compat)),
+            ("sloppy_tcp", self.sloppy_tcp.to_string()),
+            ("sloppy_sctp", self.sloppy_sctp.to_string()),
+            ("conn_reuse_mode", self.conn_reuse_mode.to_string()),
+            ("expire_nodest_conn", self.expire_nodest_conn.to_string()),
+            ("expire_quiescent_template", self.expire_quiescent_template.to_string()),
+            ("secure_tcp", self.secure_tcp.to_string()),
+            ("schedule_icmp", self.schedule_icmp.to_string()),
+            ("pmtu_disc", self.pmtu_disc.to_string()),
+            ("nat_icmp_send", self.nat_icmp_send.to_string()),
+        ]
+    }
+}
+
+/// Keys of `[services.policy]`.
+pub(crate) const SERVICE_POLICY: [&str; 6] =
+    ["on_no_server", "on_server_down", "reuse", "mss", "dr_close_timeout", "max_connections"];
+
+impl ServicePolicy {
+    /// Key and value of each policy that is set, for writing and comparing; a text has its quotes.
+    pub(crate) fn entries(&self) -> [(&'static str, Option<String>); 6] {
+        [
+            ("on_no_server", self.on_no_server.map(quoted)),
+            ("on_server_down", self.on_server_down.map(quoted)),
+            ("reuse", self.reuse.map(quoted)),
+            ("mss", self.mss.map(|mss| mss.to_string())),
+            ("dr_close_timeout", self.dr_close_timeout.map(|time| quoted(duration::format(time)))),
+            ("max_connections", self.max_connections.map(|limit| limit.to_string())),
+        ]
+    }
+
+    /// Sets the policy with this key of the file to a value written as there, but without quotes; `None`: back to the
+    /// default.
+    ///
+    /// Errors: no policy has this key, or its values are others; the message names those that there are.
+    pub fn set(&mut self, key: &str, value: Option<&str>) -> Result<(), ValueError> {
+        match key {
+            "on_no_server" => self.on_no_server = value.map(str::parse).transpose()?,
+            "on_server_down" => self.on_server_down = value.map(str::parse).transpose()?,
+            "reuse" => self.reuse = value.map(str::parse).transpose()?,
+            "mss" => self.mss = number(key, value, bounds::MSS)?.and_then(|mss| u16::try_from(mss).ok()),
+            "dr_close_timeout" => self.dr_close_timeout = value.map(duration::parse).transpose()?,
+            "max_connections" => self.max_connections = number(key, value, bounds::SERVICE_CONNECTIONS)?,
+            _ => {
+                let near = nearest(key, SERVICE_POLICY);
+                let hint = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
+                let known = SERVICE_POLICY.join(", ");
+                return Err(ValueError(format!("{} is not a policy (known: {known}){hint}", show(key))));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn quoted(word: impl fmt::Display) -> String {
+    format!("\"{word}\"")
+}
+
+fn number(key: &str, text: Option<&str>, bounds: Bounds) -> Result<Option<u32>, ValueError> {
+    let Some(text) = text else { return Ok(None) };
+    let number = text.parse::<i128>().map_err(|_| format!("{} is not a whole number", show(text)));
+    match number.and_then(|number| bounds.check(number)) {
+        Ok(number) => Ok(Some(number)),
+        Err(message) => Err(ValueError(format!("{key}: {message}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service() -> Service {
+        crate::tests::small().services.remove(0)
+    }
+
+    #[test]
+    fn defaults_follow_the_compatibility() {
+        let (mut policy, service) = (Policy::default(), service());
+        let ours = policy.of(&service);
+        assert_eq!(
+            (ours.on_no_server, ours.on_server_down, ours.reuse),
+            (OnNoServer::Icmp, OnServerDown::Keep, Reuse::Strict)
+        );
+        policy.compat = Compat::Ipvs;
+        let ipvs = policy.of(&service);
+        assert_eq!(
+            (ipvs.on_no_server, ipvs.on_server_down, ipvs.reuse),
+            (OnNoServer::Icmp, OnServerDown::Drop, Reuse::Ipvs)
+        );
+        policy.expire_nodest_conn = true;
+        assert_eq!(policy.of(&service).on_server_down, OnServerDown::Reschedule);
+    }
+
+    #[test]
+    fn a_service_decides_before_the_director() {
+        let mut service = service();
+        let values = [
+            ("on_no_server", "reset"),
+            ("on_server_down", "keep"),
+            ("reuse", "strict"),
+            ("mss", "1400"),
+            ("dr_close_timeout", "5s"),
+            ("max_connections", "10"),
+        ];
+        for (key, value) in values {
+            service.policy.set(key, Some(value)).unwrap();
+        }
+        let policy = Policy { compat: Compat::Ipvs, expire_nodest_conn: true, ..Policy::default() };
+        let want = EffectivePolicy {
+            on_no_server: OnNoServer::Reset,
+            on_server_down: OnServerDown::Keep,
+            reuse: Reuse::Strict,
+            mss: Some(1400),
+            dr_close_timeout: Some(Duration::from_secs(5)),
+            max_connections: Some(10),
+        };
+        assert_eq!(policy.of(&service), want);
+        let texts =
+            service.policy.entries().map(|(key, value)| (key, value.unwrap().trim_matches('"').to_owned()));
+        assert_eq!(texts, values.map(|(key, value)| (key, value.to_owned())));
+        service.policy.set("max_connections", Some("0")).unwrap();
+        assert_eq!(policy.of(&service).max_connections, None);
+        for key in SERVICE_POLICY {
+            service.policy.set(key, None).unwrap();
+        }
+        assert_eq!(service.policy, ServicePolicy::default());
+    }
+
+    #[test]
+    fn what_is_no_policy_is_told() {
+        let error =
+            |key: &str, value| ServicePolicy::default().set(key, Some(value)).unwrap_err().to_string();
+        assert_eq!(
+            error("on_no_sever", "icmp"),
+            "\"on_no_sever\" is not a policy (known: on_no_server, on_server_down, reuse, mss, dr_close_timeout, \
+             max_connections); did you mean \"on_no_server\"?"
+        );
+        assert_eq!(error("mss", "535"), "mss: 535 is below the limit 536");
+        assert_eq!(error("mss", "big"), "mss: \"big\" is not a whole number");
+        assert_eq!(error("reuse", "no"), "\"no\" is not a judgement of port reuse (known: strict, ipvs)");
+    }
+}

@@ -1,0 +1,273 @@
+//! Which service a packet without a connection is for.
+//!
+//! Built on the control core, immutable, part of the snapshot. The order is IPVS's, with the ranges that IPVS does
+//! not know put where they are more specific than its catch-alls:
+//!
+//! 1. a firewall mark: the first [`MarkRule`] that matches gives the mark; a service of this mark and address family;
+//! 2. exactly this protocol, VIP and port;
+//! 3. a port range on exactly this VIP, the narrowest;
+//! 4. TCP to port 20 or to an unprivileged port: the VIP's FTP service, when it is persistent (FTP's data connections
+//!    follow their control connection by its template);
+//! 5. the VIP's port 0 service, for every port;
+//! 6. the longest VIP prefix that has a range with this port, and of its ranges the narrowest.
+//!
+//! Invariant: a configuration without marks and ranges costs one hash probe for a packet that has a service. Each
+//! mark rule costs a compare of its fields for every new connection; each distinct length of VIP prefixes a probe.
+//! Source: the order of 1, 2, 4 and 5 is `ip_vs_service_find`'s.
+
+mod mark;
+mod prefix;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+pub use mark::MarkRule;
+pub use prefix::{IpPrefix, PortRange};
+
+use crate::io::DeviceId;
+use crate::parse::L4;
+
+/// Control port of FTP (RFC 959 section 8).
+pub const FTP: u16 = 21;
+/// Data port of active FTP (RFC 959 section 3.2). IPVS schedules no connection that comes from it, whatever its
+/// protocol: it would be a server's own data connection.
+pub const FTP_DATA: u16 = 20;
+/// First port that needs no privilege, Linux's default of `net.ipv4.ip_unprivileged_port_start`; from here on a port
+/// may be one of FTP's passive mode.
+const UNPRIVILEGED: u16 = 1024;
+
+/// What is known of a packet that looks for its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Source address: the client.
+    pub src: IpAddr,
+    /// Destination address: the VIP.
+    pub dst: IpAddr,
+    /// Source port, host order.
+    pub src_port: u16,
+    /// Destination port, host order.
+    pub dst_port: u16,
+    /// Protocol.
+    pub protocol: L4,
+    /// Device that the packet came from.
+    pub device: DeviceId,
+    /// VLAN that it came in, 0: untagged.
+    pub vlan: u16,
+}
+
+/// What clients address when they want a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// One VIP and port; port 0 is every port that no other service of the VIP has.
+    Vip {
+        /// Virtual address.
+        vip: IpAddr,
+        /// Port, host order; 0: any.
+        port: u16,
+        /// Protocol.
+        protocol: L4,
+    },
+    /// All VIPs of a prefix, all ports of a range.
+    Range {
+        /// Virtual addresses.
+        vips: IpPrefix,
+        /// Ports.
+        ports: PortRange,
+        /// Protocol.
+        protocol: L4,
+    },
+    /// Whatever got this mark, in one address family.
+    Mark {
+        /// The mark, not 0.
+        mark: u32,
+        /// IPv6, else IPv4.
+        ipv6: bool,
+    },
+}
+
+/// How a service was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// By this firewall mark.
+    Mark(u32),
+    /// By protocol, VIP and port.
+    Exact,
+    /// By a port range of its one VIP.
+    PortRange,
+    /// As a data connection of the VIP's persistent FTP service.
+    FtpData,
+    /// As the VIP's service for every port.
+    AnyPort,
+    /// By VIP prefix and port range.
+    Prefix,
+}
+
+/// A service and how it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit<'a, S> {
+    /// The service.
+    pub service: &'a S,
+    /// Which step found it.
+    pub how: How,
+}
+
+#[derive(Clone, Debug)]
+struct Known<S> {
+    service: S,
+    persistent: bool,
+}
+
+/// Port ranges of one address or prefix, the narrowest first.
+type Ranges<S> = Vec<(PortRange, S)>;
+
+/// All prefixes of one length.
+#[derive(Clone, Debug)]
+struct Length<S> {
+    len: u8,
+    ranges: HashMap<(L4, IpAddr), Ranges<S>>,
+    /// The networks in `ranges`, whatever the protocol.
+    networks: HashSet<IpAddr>,
+}
+
+/// Finds services; see the module's text for the order.
+#[derive(Clone, Debug)]
+pub struct Classifier<S> {
+    marks: Vec<MarkRule>,
+    by_mark: HashMap<(u32, bool), S>,
+    exact: HashMap<(L4, IpAddr, u16), Known<S>>,
+    on_vip: HashMap<(L4, IpAddr), Ranges<S>>,
+    /// By falling length, so that the first hit is the longest; IPv4 and IPv6 apart.
+    prefixes: [Vec<Length<S>>; 2],
+    vips: HashSet<IpAddr>,
+    has_ftp: bool,
+    has_any_port: bool,
+}
+
+impl<S: Clone> Classifier<S> {
+    /// A classifier of these services; the flag says whether a service is persistent. `marks`: the first rule that
+    /// matches counts.
+    ///
+    /// The caller may assume that of two services with the same address the first is found (the Model refuses a
+    /// second one), and of two ranges of equal width that overlap on one prefix the first.
+    pub fn new(marks: Vec<MarkRule>, services: impl IntoIterator<Item = (Address, bool, S)>) -> Self {
+        let mut new = Self {
+            marks,
+            by_mark: HashMap::new(),
+            exact: HashMap::new(),
+            on_vip: HashMap::new(),
+            prefixes: [Vec::new(), Vec::new()],
+            vips: HashSet::new(),
+            has_ftp: false,
+            has_any_port: false,
+        };
+        for (address, persistent, service) in services {
+            new.add(address, persistent, service);
+        }
+        for lengths in &mut new.prefixes {
+            lengths.sort_by_key(|length| std::cmp::Reverse(length.len));
+        }
+        let on_prefixes = new.prefixes.iter_mut().flatten().flat_map(|length| length.ranges.values_mut());
+        for ranges in new.on_vip.values_mut().chain(on_prefixes) {
+            ranges.sort_by_key(|(ports, _)| ports.width());
+        }
+        new
+    }
+
+    fn add(&mut self, address: Address, persistent: bool, service: S) {
+        match address {
+            Address::Mark { mark, ipv6 } => {
+                self.by_mark.entry((mark, ipv6)).or_insert(service);
+            }
+            Address::Vip { vip, port, protocol } => {
+                self.has_ftp |= port == FTP && protocol == L4::Tcp;
+                self.has_any_port |= port == 0;
+                self.vips.insert(vip);
+                self.exact.entry((protocol, vip, port)).or_insert(Known { service, persistent });
+            }
+            Address::Range { vips, ports, protocol } => {
+                if vips.is_host() && !ports.is_all() {
+                    self.on_vip.entry((protocol, vips.network())).or_default().push((ports, service));
+                    self.vips.insert(vips.network());
+                    return;
+                }
+                let lengths = &mut self.prefixes[usize::from(vips.is_ipv6())];
+                let at = lengths.iter().position(|length| length.len == vips.len()).unwrap_or_else(|| {
+                    lengths.push(Length {
+                        len: vips.len(),
+                        ranges: HashMap::new(),
+                        networks: HashSet::new(),
+                    });
+                    lengths.len() - 1
+                });
+                lengths[at].networks.insert(vips.network());
+                lengths[at].ranges.entry((protocol, vips.network())).or_default().push((ports, service));
+            }
+        }
+    }
+}
+
+impl<S> Classifier<S> {
+    /// The service of a packet.
+    #[inline]
+    pub fn find(&self, packet: &Lookup) -> Option<&S> {
+        self.explain(packet).map(|hit| hit.service)
+    }
+
+    /// The service of a packet, and which step found it.
+    pub fn explain(&self, packet: &Lookup) -> Option<Hit<'_, S>> {
+        if let Some(mark) = self.mark(packet)
+            && let Some(service) = self.by_mark.get(&(mark, packet.dst.is_ipv6()))
+        {
+            return Some(Hit { service, how: How::Mark(mark) });
+        }
+        let (protocol, vip, port) = (packet.protocol, packet.dst, packet.dst_port);
+        if let Some(known) = self.exact.get(&(protocol, vip, port)) {
+            let how = if port == 0 { How::AnyPort } else { How::Exact };
+            return Some(Hit { service: &known.service, how });
+        }
+        if !self.on_vip.is_empty()
+            && let Some(ranges) = self.on_vip.get(&(protocol, vip))
+            && let Some(service) = narrowest(ranges, port)
+        {
+            return Some(Hit { service, how: How::PortRange });
+        }
+        if self.has_ftp
+            && protocol == L4::Tcp
+            && (port == FTP_DATA || port >= UNPRIVILEGED)
+            && let Some(known) = self.exact.get(&(protocol, vip, FTP))
+        {
+            // an FTP service without persistence ends the search in IPVS too, which then leaves the packet to the host
+            return known.persistent.then_some(Hit { service: &known.service, how: How::FtpData });
+        }
+        if self.has_any_port
+            && let Some(known) = self.exact.get(&(protocol, vip, 0))
+        {
+            return Some(Hit { service: &known.service, how: How::AnyPort });
+        }
+        self.prefixes[usize::from(vip.is_ipv6())].iter().find_map(|length| {
+            let ranges = length.ranges.get(&(protocol, prefix::network(vip, length.len)))?;
+            Some(Hit { service: narrowest(ranges, port)?, how: How::Prefix })
+        })
+    }
+
+    /// The firewall mark of a packet: that of the first rule that matches. `None`: no rule, or a rule for mark 0,
+    /// which takes packets out of the rules behind it.
+    pub fn mark(&self, packet: &Lookup) -> Option<u32> {
+        let rule = self.marks.iter().find(|rule| rule.matches(packet))?;
+        (rule.value != 0).then_some(rule.value)
+    }
+
+    /// Whether `address` is virtual: a service's VIP or in one's prefix. Services by mark have no addresses.
+    pub fn is_vip(&self, address: IpAddr) -> bool {
+        self.vips.contains(&address)
+            || self.prefixes[usize::from(address.is_ipv6())]
+                .iter()
+                .any(|length| length.networks.contains(&prefix::network(address, length.len)))
+    }
+}
+
+fn narrowest<S>(ranges: &[(PortRange, S)], port: u16) -> Option<&S> {
+    ranges.iter().find(|(ports, _)| ports.contains(port)).map(|(_, service)| service)
+}

@@ -1,0 +1,88 @@
+//! What a packet's addresses become: the second index of connections whose directions carry different addresses.
+//!
+//! With NAT a reply carries (server, client); a [`Pair`] leads from that tuple to the connection's own key. It is a
+//! key like any other, so the same table holds it; only its first half is hashed and compared. Invariant: a pair
+//! is in its table exactly as long as its connection is in the connection table; it has no time of its own.
+
+use super::key::{ConnKey, HashKey};
+
+/// A tuple as packets carry it, and the key that it leads to.
+#[derive(Clone, Copy, Debug, Default, zerocopy::FromZeros)]
+#[repr(C)]
+pub struct Pair<K> {
+    /// Source and destination of the packets that look for it, in the places of client and VIP.
+    pub tuple: K,
+    /// What it leads to; not looked at by comparisons.
+    pub other: K,
+}
+
+impl<K: PartialEq> PartialEq for Pair<K> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.tuple == other.tuple
+    }
+}
+
+impl<K: Eq> Eq for Pair<K> {}
+
+impl<K: ConnKey> Pair<K> {
+    /// A pair to look for.
+    #[inline]
+    pub fn wanted(tuple: K) -> Self {
+        Self { tuple, other: K::default() }
+    }
+}
+
+impl<K: ConnKey> ConnKey for Pair<K> {
+    type Address = K::Address;
+
+    #[inline]
+    fn new(client: K::Address, client_port: u16, vip: K::Address, vip_port: u16) -> Self {
+        Self::wanted(K::new(client, client_port, vip, vip_port))
+    }
+
+    fn client(&self) -> K::Address {
+        self.tuple.client()
+    }
+
+    fn client_port(&self) -> u16 {
+        self.tuple.client_port()
+    }
+
+    fn vip(&self) -> K::Address {
+        self.tuple.vip()
+    }
+
+    fn vip_port(&self) -> u16 {
+        self.tuple.vip_port()
+    }
+
+    #[inline]
+    fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
+        self.tuple.hash(protocol, key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::{Key4, Meta, Table, Tick};
+    use crate::ids::DestId;
+    use crate::state::State;
+
+    #[test]
+    fn a_reply_s_tuple_leads_to_its_connection() {
+        let mut table = Table::<Pair<Key4>>::new(100, HashKey([3, 5, 7, 11])).expect("memory");
+        let at = |a: u32, ap: u16, b: u32, bp: u16| Key4::new(a.into(), ap, b.into(), bp);
+        for n in 0..50 {
+            let pair = Pair { tuple: at(20, 8080, n, 1024), other: at(n, 1024, 10, 80) };
+            let probe = table.probe(&pair, 6);
+            table.insert(pair, probe, Meta::new(6, DestId(n), State::None, Tick::from_ns(0))).expect("room");
+        }
+        let wanted = Pair::wanted(at(20, 8080, 7, 1024));
+        let found = table.find(&wanted, 6, table.probe(&wanted, 6)).expect("inserted");
+        assert_eq!(table.key(found).other, at(7, 1024, 10, 80));
+        let unknown = Pair::wanted(at(20, 8080, 77, 1024));
+        assert!(table.find(&unknown, 6, table.probe(&unknown, 6)).is_none());
+    }
+}
