@@ -40,6 +40,7 @@ case ${1-} in
         need_rust
         build_release
         install -D -t "$2/usr/local/bin" "$BIN/lbd" "$BIN/lbctl"
+        ln -s lbctl "$2/usr/local/bin/ipvsadm"
         install -D -m 644 "$ROOT/config/example.toml" "$2/usr/local/share/sluice/example.toml"
         mapfile -t files < <(ldd "$BIN/lbd" | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p')
         for driver in "${DRIVERS[@]}"; do

@@ -61,6 +61,8 @@ pub const SERVICE_PORT: Bounds = Bounds::new(0, 65_535);
 pub const MARK: Bounds = Bounds::new(1, u32::MAX);
 /// Rules in `[[marks]]`: they are gone through one by one for packets of new connections.
 pub const MARK_RULES: usize = 4096;
+/// Number of rules in `[[snat]]`.
+pub const SNAT_RULES: usize = 1024;
 /// `mss` of a service, bytes: what every host takes (RFC 9293 section 3.7.1) to what fits an IPv4 packet.
 pub const MSS: Bounds = Bounds::new(536, 65_495);
 /// `max_connections` of a service; 0: no limit.
@@ -81,6 +83,10 @@ pub const MAX_PERSISTENCE: Duration = Duration::from_secs(31 * 24 * 3600);
 pub const PREFIX_IPV4: Bounds = Bounds::new(0, 32);
 /// `persistence.prefix`, bits, of an IPv6 VIP.
 pub const PREFIX_IPV6: Bounds = Bounds::new(0, 128);
+/// Shortest `drain_deadline` of a server: the control core looks some times a second.
+pub const MIN_DRAIN: Duration = Duration::from_secs(1);
+/// Longest `drain_deadline`: 31 days, as persistence.
+pub const MAX_DRAIN: Duration = Duration::from_secs(31 * 24 * 3600);
 /// Shortest timeout: a quarter of a second, a few turns of the expiry's coarse tick.
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest timeout: 18 h, which a 16-bit count of seconds (65,535) still holds.

@@ -4,15 +4,17 @@
 //! and one slip makes one fault. Drafts come from the reader and, for edits, from a Model.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::address::{IpPrefix, PortRange, ServiceAddress};
-use crate::forwarding::Forwarding;
+use crate::forwarding::{ClientAddress, Forwarding};
 use crate::mark::MarkRule;
 use crate::model::{
     Appliance, Device, IfAddr, Limits, Model, Persistence, Port, Protocol, Scheduler, SchedulerFlags, Server,
     Service, ServiceTimeouts, Timeouts,
 };
 use crate::policy::{Policy, ServicePolicy};
+use crate::snat::{SnatProtocol, SnatRule};
 
 /// Draft of a [`Model`]. A scalar that could not be read holds its default.
 #[derive(Clone, Debug)]
@@ -26,6 +28,41 @@ pub(crate) struct Draft {
     pub ports: Option<Vec<DraftPort>>,
     pub marks: Vec<DraftMark>,
     pub services: Vec<DraftService>,
+    pub snat: Vec<DraftSnat>,
+}
+
+/// Draft of an [`SnatRule`]. The default is a rule of which nothing could be read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DraftSnat {
+    pub name: Option<String>,
+    pub sources: Option<IpPrefix>,
+    pub addresses: Option<Vec<Option<IpAddr>>>,
+    pub protocols: Option<Vec<Option<SnatProtocol>>>,
+    pub port: Option<Option<String>>,
+}
+
+impl DraftSnat {
+    fn finish(self) -> Option<SnatRule> {
+        Some(SnatRule {
+            name: self.name?,
+            sources: self.sources?,
+            addresses: self.addresses?.into_iter().collect::<Option<_>>()?,
+            protocols: self.protocols?.into_iter().collect::<Option<_>>()?,
+            port: self.port?,
+        })
+    }
+}
+
+impl From<&SnatRule> for DraftSnat {
+    fn from(rule: &SnatRule) -> Self {
+        Self {
+            name: Some(rule.name.clone()),
+            sources: Some(rule.sources),
+            addresses: Some(rule.addresses.iter().copied().map(Some).collect()),
+            protocols: Some(rule.protocols.iter().copied().map(Some).collect()),
+            port: Some(rule.port.clone()),
+        }
+    }
 }
 
 /// Draft of a [`Port`]. The default is a port of which nothing could be read.
@@ -51,6 +88,8 @@ pub(crate) struct DraftService {
     pub persistence: Option<Option<Persistence>>,
     pub one_packet: Option<bool>,
     pub policy: ServicePolicy,
+    pub local_addresses: Option<Vec<Option<IpAddr>>>,
+    pub client_address: Option<ClientAddress>,
     pub servers: Vec<DraftServer>,
 }
 
@@ -179,6 +218,7 @@ pub(crate) struct DraftServer {
     pub forwarding: Option<Forwarding>,
     pub upper_threshold: Option<u32>,
     pub lower_threshold: Option<u32>,
+    pub drain_deadline: Option<Option<Duration>>,
 }
 
 impl Draft {
@@ -193,6 +233,7 @@ impl Draft {
             ports: self.ports?.into_iter().map(DraftPort::finish).collect::<Option<_>>()?,
             marks: self.marks.into_iter().map(DraftMark::finish).collect::<Option<_>>()?,
             services: self.services.into_iter().map(DraftService::finish).collect::<Option<_>>()?,
+            snat: self.snat.into_iter().map(DraftSnat::finish).collect::<Option<_>>()?,
         })
     }
 }
@@ -222,6 +263,8 @@ impl DraftService {
             persistence: self.persistence?,
             one_packet: self.one_packet?,
             policy: self.policy,
+            local_addresses: self.local_addresses?.into_iter().collect::<Option<_>>()?,
+            client_address: self.client_address?,
             servers: self.servers.into_iter().map(DraftServer::finish).collect::<Option<_>>()?,
         })
     }
@@ -236,6 +279,7 @@ impl DraftServer {
             forwarding: self.forwarding?,
             upper_threshold: self.upper_threshold?,
             lower_threshold: self.lower_threshold?,
+            drain_deadline: self.drain_deadline?,
         })
     }
 }
@@ -251,6 +295,7 @@ impl From<&Model> for Draft {
             ports: Some(model.ports.iter().map(DraftPort::from).collect()),
             marks: model.marks.iter().map(DraftMark::from).collect(),
             services: model.services.iter().map(DraftService::from).collect(),
+            snat: model.snat.iter().map(DraftSnat::from).collect(),
         }
     }
 }
@@ -277,6 +322,7 @@ impl From<&Service> for DraftService {
             forwarding: Some(s.forwarding),
             upper_threshold: Some(s.upper_threshold),
             lower_threshold: Some(s.lower_threshold),
+            drain_deadline: Some(s.drain_deadline),
         };
         Self {
             name: Some(service.name.clone()),
@@ -288,6 +334,8 @@ impl From<&Service> for DraftService {
             persistence: Some(service.persistence),
             one_packet: Some(service.one_packet),
             policy: service.policy,
+            local_addresses: Some(service.local_addresses.iter().copied().map(Some).collect()),
+            client_address: Some(service.client_address),
             servers: service.servers.iter().map(server).collect(),
         }
     }

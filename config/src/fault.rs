@@ -181,6 +181,11 @@ impl Problems {
         self.add_at(path, Place::Value, message.into());
     }
 
+    /// Whether a fault of the value at `path` was found.
+    pub fn concern(&self, path: &Path) -> bool {
+        self.list.iter().any(|problem| problem.path == *path)
+    }
+
     /// Adds a fault of a key or its value.
     pub fn add_at(&mut self, path: Path, place: Place, message: String) {
         if self.list.len() < MAX_FAULTS {

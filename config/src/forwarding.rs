@@ -15,7 +15,31 @@ pub enum Forwarding {
     Nat,
     /// The packet travels inside another one. `ipvsadm -i`
     Tunnel(Tunnel),
+    /// As NAT, and the source becomes a local address and port of the director ([`Service::local_addresses`]), so that
+    /// replies come back whatever the server's routes. IPVS has no such thing.
+    ///
+    /// [`Service::local_addresses`]: crate::Service::local_addresses
+    FullNat,
 }
+
+/// How a server behind full NAT, which sees a local address of the director, is told who its client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ClientAddress {
+    /// Not at all.
+    #[default]
+    None,
+    /// TCP option 254 (TOA) in the client's segments until the server has answered beyond its SYN.
+    Toa,
+    /// A PROXY protocol header, version 2, before the first byte of the client's data. Known by name so that it can be
+    /// refused in words: the checks let no Model have it.
+    ProxyV2,
+}
+
+crate::text::words!(ClientAddress, "a way to pass on a client's address", [
+    "none" => Self::None => Self::None,
+    "toa" => Self::Toa => Self::Toa,
+    "proxy-v2" => Self::ProxyV2 => Self::ProxyV2,
+]);
 
 /// What a tunnelled packet is wrapped in. The outer header's family is the server's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,15 +74,16 @@ pub enum TunnelChecksum {
 }
 
 /// Names of the forwardings, as in the configuration's `forwarding`.
-pub const FORWARDINGS: [&str; 3] = ["dr", "nat", "tunnel"];
+pub const FORWARDINGS: [&str; 4] = ["dr", "nat", "tunnel", "fullnat"];
 
 impl Forwarding {
-    /// The forwarding's word alone, without the tunnel: `dr`, `nat` or `tunnel`.
+    /// The forwarding's word alone, without the tunnel: `dr`, `nat`, `tunnel` or `fullnat`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Dr => "dr",
             Self::Nat => "nat",
             Self::Tunnel(_) => "tunnel",
+            Self::FullNat => "fullnat",
         }
     }
 
@@ -66,7 +91,12 @@ impl Forwarding {
     ///
     /// Errors: no forwarding has this name.
     pub fn from_name(name: &str) -> Result<Self, ValueError> {
-        let known = [("dr", Self::Dr), ("nat", Self::Nat), ("tunnel", Self::Tunnel(Tunnel::Ipip))];
+        let known = [
+            ("dr", Self::Dr),
+            ("nat", Self::Nat),
+            ("tunnel", Self::Tunnel(Tunnel::Ipip)),
+            ("fullnat", Self::FullNat),
+        ];
         from_word(name, "a forwarding", &known)
     }
 
@@ -76,7 +106,7 @@ impl Forwarding {
     pub fn with_tunnel(self, tunnel: Tunnel) -> Result<Self, ValueError> {
         match self {
             Self::Tunnel(_) => Ok(Self::Tunnel(tunnel)),
-            Self::Dr | Self::Nat => Err(ValueError(format!(
+            Self::Dr | Self::Nat | Self::FullNat => Err(ValueError(format!(
                 "a tunnel is of use with the forwarding tunnel only, not with {}",
                 self.name()
             ))),
@@ -87,13 +117,13 @@ impl Forwarding {
     pub const fn tunnel(self) -> Option<Tunnel> {
         match self {
             Self::Tunnel(tunnel) => Some(tunnel),
-            Self::Dr | Self::Nat => None,
+            Self::Dr | Self::Nat | Self::FullNat => None,
         }
     }
 
-    /// Whether the packet reaches the server with the port that the client used: all but NAT.
+    /// Whether the packet reaches the server with the port that the client used: all but NAT and full NAT.
     pub const fn keeps_port(self) -> bool {
-        !matches!(self, Self::Nat)
+        !matches!(self, Self::Nat | Self::FullNat)
     }
 }
 
@@ -245,7 +275,7 @@ impl FromStr for Tunnel {
 impl fmt::Display for Forwarding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dr | Self::Nat => f.pad(self.name()),
+            Self::Dr | Self::Nat | Self::FullNat => f.pad(self.name()),
             Self::Tunnel(tunnel) => write!(f, "tunnel:{tunnel}"),
         }
     }
@@ -268,7 +298,9 @@ mod tests {
 
     #[test]
     fn every_text_reads_back() {
-        for text in ["dr", "nat", "tunnel:ipip", "tunnel:gre", "tunnel:gre:full", "tunnel:gue:1:full"] {
+        for text in
+            ["dr", "nat", "fullnat", "tunnel:ipip", "tunnel:gre", "tunnel:gre:full", "tunnel:gue:1:full"]
+        {
             assert_eq!(text.parse::<Forwarding>().map(|f| f.to_string()), Ok(text.to_owned()));
         }
         assert_eq!("tunnel".parse(), Ok(Forwarding::Tunnel(Tunnel::Ipip)));
@@ -282,7 +314,7 @@ mod tests {
     #[test]
     fn what_is_no_tunnel_is_told_why() {
         let error = |text: &str| text.parse::<Forwarding>().unwrap_err().to_string();
-        assert_eq!(error("fullnat"), "\"fullnat\" is not a forwarding (known: dr, nat, tunnel)");
+        assert_eq!(error("masq"), "\"masq\" is not a forwarding (known: dr, nat, tunnel, fullnat)");
         assert_eq!(error("dr:gre"), "a tunnel is of use with the forwarding tunnel only, not with dr");
         assert_eq!(
             error("tunnel:gr"),

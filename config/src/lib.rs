@@ -12,6 +12,9 @@
 //! - [`diff`](fn@diff): what changed between two Models, and whether that needs a restart
 //! - [`bounds`]: every numeric limit
 //!
+//! What clients address is [`ServiceAddress`], how packets get to servers [`Forwarding`], what else is decided for the
+//! director and per service [`Policy`] and [`ServicePolicy`].
+//!
 //! A new key goes into [`model`], the reader's list of keys and sections (`read`), the writer (`write`), the diff,
 //! and `example.toml`; tests fail when one of them is forgotten. A rule goes into `check`.
 //!
@@ -39,6 +42,7 @@ mod persistence;
 mod policy;
 mod read;
 mod scheduler;
+mod snat;
 mod text;
 mod warning;
 mod write;
@@ -52,6 +56,7 @@ pub use load::{load, load_with_warnings, parse, parse_with_warnings};
 pub use mark::MarkRule;
 pub use model::*;
 pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reuse, ServicePolicy};
+pub use snat::{SnatProtocol, SnatRule};
 pub use text::ValueError;
 pub use warning::{Warning, warnings};
 pub use write::{services_to_toml, to_toml};

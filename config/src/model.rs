@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::ServiceAddress;
-use crate::forwarding::Forwarding;
+use crate::forwarding::{ClientAddress, Forwarding};
 use crate::mark::MarkRule;
 use crate::policy::{Policy, ServicePolicy};
 pub use crate::scheduler::{MaglevHash, MaglevSize, Scheduler, SchedulerFlags};
+use crate::snat::SnatRule;
 
 /// A whole configuration of one director.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Model {
     pub marks: Vec<MarkRule>,
     /// Services in the order of the file.
     pub services: Vec<Service>,
+    /// Private networks that reach the world through the director; the first rule that matches holds.
+    pub snat: Vec<SnatRule>,
 }
 
 /// Process-wide settings.
@@ -233,8 +236,9 @@ pub enum Protocol {
 pub struct Service {
     /// Unique name.
     pub name: String,
-    /// What clients address, unique. Where several services cover a packet, the most specific has it: a mark, then one
-    /// address and port, then the longest prefix, then the narrowest range of ports; last, port 0.
+    /// What clients address, unique. Where several services cover a packet, the most specific has it: a mark; one address
+    /// and port; the narrowest range of ports of one address; port 0 of one address; the longest prefix, and of its
+    /// ranges the narrowest.
     pub address: ServiceAddress,
     /// Scheduler of new connections.
     pub scheduler: Scheduler,
@@ -250,11 +254,22 @@ pub struct Service {
     pub one_packet: bool,
     /// What it decides for itself, see [`Policy::of`].
     pub policy: ServicePolicy,
+    /// Addresses of the director (LIPs) that packets to servers by full NAT come from: each on a connected network and
+    /// of the VIP's family, at least one where a server needs it, else none.
+    pub local_addresses: Vec<IpAddr>,
+    /// How servers by full NAT are told who their client is.
+    pub client_address: ClientAddress,
     /// Servers in scheduling order, which is IPVS's list order; may be empty.
     pub servers: Vec<Server>,
 }
 
 impl Service {
+    /// Whether it, or one of its servers, goes by full NAT.
+    pub fn has_full_nat(&self) -> bool {
+        self.forwarding == Forwarding::FullNat
+            || self.servers.iter().any(|server| server.forwarding == Forwarding::FullNat)
+    }
+
     /// A service by round robin and direct routing, without servers and with every option at its default.
     pub fn new(name: impl Into<String>, address: ServiceAddress) -> Self {
         Self {
@@ -267,6 +282,8 @@ impl Service {
             persistence: None,
             one_packet: false,
             policy: ServicePolicy::default(),
+            local_addresses: Vec::new(),
+            client_address: ClientAddress::None,
             servers: Vec::new(),
         }
     }
@@ -297,12 +314,23 @@ pub struct Server {
     pub upper_threshold: u32,
     /// Connections below which it gets new ones again, at most `upper_threshold`; 0: three quarters of that.
     pub lower_threshold: u32,
+    /// With weight 0: how long after this takes effect its connections go on, 1 s to 31 days; what is left then is
+    /// treated as those of a removed server ([`OnServerDown`](crate::OnServerDown), not `keep`). `None`: until they end.
+    pub drain_deadline: Option<Duration>,
 }
 
 impl Server {
-    /// A server of weight 1 without thresholds.
+    /// A server of weight 1 without thresholds and without a deadline.
     pub fn new(address: IpAddr, port: u16, forwarding: Forwarding) -> Self {
-        Self { address, port, weight: 1, forwarding, upper_threshold: 0, lower_threshold: 0 }
+        Self {
+            address,
+            port,
+            weight: 1,
+            forwarding,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            drain_deadline: None,
+        }
     }
 
     /// Its address and port, which name it within its service.

@@ -27,11 +27,12 @@ pub struct Policy {
     pub expire_nodest_conn: bool,
     /// Persistence does not hold to a server of weight 0.
     pub expire_quiescent_template: bool,
-    /// TCP's stricter state table: 0 never, 1 and 2 when connections run short, 3 always.
+    /// TCP's stricter state table: 0 never, 1 and 2 while connections run short (a worker has no more than an eighth
+    /// of its share of `max_connections` left), 3 always.
     pub secure_tcp: u8,
     /// An ICMP error may begin a connection.
     pub schedule_icmp: bool,
-    /// ICMP tells senders of packets that are too big for a tunnel.
+    /// ICMP tells senders of packets that are too big for a tunnel; else IPv4 packets are cut whatever their DF says.
     pub pmtu_disc: bool,
     /// ICMP tells servers of replies that belong to no connection.
     pub nat_icmp_send: bool,
@@ -111,15 +112,17 @@ words!(OnServerDown, "a fate of connections", [
 /// When a SYN on a known connection begins a new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
-    /// When its sequence number or timestamp can only be of a new connection (RFC 6191), whatever the state.
+    /// When the known one is closing in any way (for TCP FIN_WAIT, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK), or its
+    /// server was removed or has weight 0. One that is established goes to its server, whose answer (a challenge ACK,
+    /// RFC 5961 section 4) tells a lost connection from a forged SYN.
     #[default]
-    Strict,
-    /// By the state alone, see [`Policy::conn_reuse_mode`].
+    Closing,
+    /// As IPVS, see [`Policy::conn_reuse_mode`].
     Ipvs,
 }
 
 words!(Reuse, "a judgement of port reuse", [
-    "strict" => Self::Strict => Self::Strict,
+    "closing" => Self::Closing => Self::Closing,
     "ipvs" => Self::Ipvs => Self::Ipvs,
 ]);
 
@@ -136,8 +139,10 @@ pub struct ServicePolicy {
     pub mss: Option<u16>,
     /// How long a connection without replies through the director is kept after its client closed.
     pub dr_close_timeout: Option<Duration>,
-    /// Connections at a time, over all servers; 0: no limit.
+    /// Connections at a time, over all configured servers; 0: no limit.
     pub max_connections: Option<u32>,
+    /// How long after a packet a UDP connection counts as active.
+    pub udp_activity: Option<Duration>,
 }
 
 /// What holds for a service, when all defaults are filled in.
@@ -156,6 +161,8 @@ pub struct EffectivePolicy {
     pub dr_close_timeout: Option<Duration>,
     /// Connections at a time, over all servers; `None`: no limit but the director's.
     pub max_connections: Option<u32>,
+    /// How long after a packet a UDP connection counts as active; `None`: it never does, as with IPVS.
+    pub udp_activity: Option<Duration>,
 }
 
 impl Policy {
@@ -165,19 +172,29 @@ impl Policy {
     /// server that hang), ours is another one, and `compat` gives IPVS's.
     pub fn of(&self, service: &Service) -> EffectivePolicy {
         let own = &service.policy;
-        let (down, reuse) = match self.compat {
-            Compat::None => (OnServerDown::Keep, Reuse::Strict),
-            Compat::Ipvs => (OnServerDown::Drop, Reuse::Ipvs),
+        let reuse = match self.compat {
+            Compat::None => Reuse::Closing,
+            Compat::Ipvs => Reuse::Ipvs,
         };
-        let down = if self.expire_nodest_conn { OnServerDown::Reschedule } else { down };
         EffectivePolicy {
             on_no_server: own.on_no_server.unwrap_or_default(),
-            on_server_down: own.on_server_down.unwrap_or(down),
+            on_server_down: self.on_server_down(own),
             reuse: own.reuse.unwrap_or(reuse),
             mss: own.mss,
             dr_close_timeout: own.dr_close_timeout,
             max_connections: own.max_connections.filter(|limit| *limit > 0),
+            udp_activity: own.udp_activity,
         }
+    }
+
+    /// What becomes of connections of a server that is gone, in a service with these policies.
+    pub(crate) fn on_server_down(&self, own: &ServicePolicy) -> OnServerDown {
+        let default = match (self.expire_nodest_conn, self.compat) {
+            (true, _) => OnServerDown::Reschedule,
+            (false, Compat::None) => OnServerDown::Keep,
+            (false, Compat::Ipvs) => OnServerDown::Drop,
+        };
+        own.on_server_down.unwrap_or(default)
     }
 
     /// Key and value of each policy, for writing and comparing; a text has its quotes.
@@ -198,12 +215,12 @@ impl Policy {
 }
 
 /// Keys of `[services.policy]`.
-pub(crate) const SERVICE_POLICY: [&str; 6] =
-    ["on_no_server", "on_server_down", "reuse", "mss", "dr_close_timeout", "max_connections"];
+pub(crate) const SERVICE_POLICY: [&str; 7] =
+    ["on_no_server", "on_server_down", "reuse", "mss", "dr_close_timeout", "max_connections", "udp_activity"];
 
 impl ServicePolicy {
     /// Key and value of each policy that is set, for writing and comparing; a text has its quotes.
-    pub(crate) fn entries(&self) -> [(&'static str, Option<String>); 6] {
+    pub(crate) fn entries(&self) -> [(&'static str, Option<String>); 7] {
         [
             ("on_no_server", self.on_no_server.map(quoted)),
             ("on_server_down", self.on_server_down.map(quoted)),
@@ -211,6 +228,7 @@ impl ServicePolicy {
             ("mss", self.mss.map(|mss| mss.to_string())),
             ("dr_close_timeout", self.dr_close_timeout.map(|time| quoted(duration::format(time)))),
             ("max_connections", self.max_connections.map(|limit| limit.to_string())),
+            ("udp_activity", self.udp_activity.map(|time| quoted(duration::format(time)))),
         ]
     }
 
@@ -226,6 +244,7 @@ impl ServicePolicy {
             "mss" => self.mss = number(key, value, bounds::MSS)?.and_then(|mss| u16::try_from(mss).ok()),
             "dr_close_timeout" => self.dr_close_timeout = value.map(duration::parse).transpose()?,
             "max_connections" => self.max_connections = number(key, value, bounds::SERVICE_CONNECTIONS)?,
+            "udp_activity" => self.udp_activity = value.map(duration::parse).transpose()?,
             _ => {
                 let near = nearest(key, SERVICE_POLICY);
                 let hint = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
@@ -264,7 +283,7 @@ mod tests {
         let ours = policy.of(&service);
         assert_eq!(
             (ours.on_no_server, ours.on_server_down, ours.reuse),
-            (OnNoServer::Icmp, OnServerDown::Keep, Reuse::Strict)
+            (OnNoServer::Icmp, OnServerDown::Keep, Reuse::Closing)
         );
         policy.compat = Compat::Ipvs;
         let ipvs = policy.of(&service);
@@ -282,10 +301,11 @@ mod tests {
         let values = [
             ("on_no_server", "reset"),
             ("on_server_down", "keep"),
-            ("reuse", "strict"),
+            ("reuse", "closing"),
             ("mss", "1400"),
             ("dr_close_timeout", "5s"),
             ("max_connections", "10"),
+            ("udp_activity", "7s"),
         ];
         for (key, value) in values {
             service.policy.set(key, Some(value)).unwrap();
@@ -294,10 +314,11 @@ mod tests {
         let want = EffectivePolicy {
             on_no_server: OnNoServer::Reset,
             on_server_down: OnServerDown::Keep,
-            reuse: Reuse::Strict,
+            reuse: Reuse::Closing,
             mss: Some(1400),
             dr_close_timeout: Some(Duration::from_secs(5)),
             max_connections: Some(10),
+            udp_activity: Some(Duration::from_secs(7)),
         };
         assert_eq!(policy.of(&service), want);
         let texts =
@@ -318,10 +339,10 @@ mod tests {
         assert_eq!(
             error("on_no_sever", "icmp"),
             "\"on_no_sever\" is not a policy (known: on_no_server, on_server_down, reuse, mss, dr_close_timeout, \
-             max_connections); did you mean \"on_no_server\"?"
+             max_connections, udp_activity); did you mean \"on_no_server\"?"
         );
         assert_eq!(error("mss", "535"), "mss: 535 is below the limit 536");
         assert_eq!(error("mss", "big"), "mss: \"big\" is not a whole number");
-        assert_eq!(error("reuse", "no"), "\"no\" is not a judgement of port reuse (known: strict, ipvs)");
+        assert_eq!(error("reuse", "no"), "\"no\" is not a judgement of port reuse (known: closing, ipvs)");
     }
 }

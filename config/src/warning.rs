@@ -65,7 +65,7 @@ fn find(model: &Model) -> Problems {
     for (at, service) in model.services.iter().enumerate() {
         for (index, server) in service.servers.iter().enumerate() {
             let doubt = match server.forwarding {
-                Forwarding::Dr => None,
+                Forwarding::Dr | Forwarding::FullNat => None,
                 Forwarding::Nat => bypass(model, service, server),
                 Forwarding::Tunnel(tunnel) => narrow(model, service, server, tunnel),
             };

@@ -8,9 +8,10 @@ use toml::Value;
 use crate::address::ServiceAddress;
 use crate::duration;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
-use crate::forwarding::{Forwarding, Tunnel};
+use crate::forwarding::{ClientAddress, Forwarding, Tunnel};
 use crate::mark::MarkRule;
 use crate::model::{Appliance, Model, Port, Server, Service};
+use crate::snat::SnatRule;
 
 /// Writes `model` as a text that [`crate::parse`] reads back as an equal Model.
 ///
@@ -38,6 +39,9 @@ pub fn to_toml(model: &Model) -> String {
     }
     for service in &model.services {
         out.service(service);
+    }
+    for rule in &model.snat {
+        out.snat(rule);
     }
     out.0
 }
@@ -132,6 +136,12 @@ impl Writer {
             self.list("scheduler_flags", &service.scheduler_flags.words(service.scheduler));
         }
         self.forwarding(service.forwarding);
+        if !service.local_addresses.is_empty() {
+            self.list("local_addresses", &service.local_addresses);
+        }
+        if service.client_address != ClientAddress::None {
+            self.text("client_address", service.client_address.as_str());
+        }
         if let Some(persistence) = service.persistence {
             let timeout = Value::String(duration::format(persistence.timeout));
             let prefix = persistence.prefix_len;
@@ -154,6 +164,20 @@ impl Writer {
         }
         for server in &service.servers {
             self.server(service, server);
+        }
+    }
+
+    fn snat(&mut self, rule: &SnatRule) {
+        self.header("[[snat]]");
+        self.text("name", &rule.name);
+        self.text("sources", &rule.sources.to_string());
+        match rule.addresses.as_slice() {
+            [address] => self.text("address", &address.to_string()),
+            addresses => self.list("address", addresses),
+        }
+        self.list("protocols", &rule.protocols);
+        if let Some(port) = &rule.port {
+            self.text("port", port);
         }
     }
 
@@ -216,6 +240,9 @@ impl Writer {
             if threshold > 0 {
                 self.plain(key, threshold);
             }
+        }
+        if let Some(deadline) = server.drain_deadline {
+            self.text("drain_deadline", &duration::format(deadline));
         }
     }
 

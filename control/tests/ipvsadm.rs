@@ -275,6 +275,13 @@ fn traffic_shows_in_every_listing() {
     assert!(listed.ends_with(" 0        0        0        0        0\n"), "{listed}");
     let listed = lbd.shown("-Ln");
     assert!(listed.contains("-> 10.0.0.11:80                 Route   1      2          0"), "{listed}");
+    // Another forwarding is another way for new connections; the server keeps those that it has.
+    lbd.done("-e -t 10.0.0.100:80 -r 10.0.0.11 -i -w 3");
+    let listed = lbd.shown("-Ln");
+    assert!(
+        listed.ends_with("\n  -> 10.0.0.11:80                 Tunnel  3      2          0         \n"),
+        "{listed}"
+    );
 }
 
 #[test]
@@ -299,8 +306,14 @@ fn without_a_director_help_works_and_the_rest_exits_with_2() {
             String::from_utf8(output.stderr).unwrap(),
         )
     };
-    let (code, stdout, _) = lbctl("--socket /nonexistent/s ipvsadm -h");
-    assert_eq!((code, stdout.lines().count()), (Some(0), 82));
+    for help in ["-h", "--help"] {
+        let (code, stdout, _) = lbctl(&format!("--socket /nonexistent/s ipvsadm {help}"));
+        assert_eq!((code, stdout.lines().count()), (Some(0), 82), "{help}");
+    }
+    for version in ["-v", "--version"] {
+        let (code, stdout, _) = lbctl(&format!("ipvsadm {version}"));
+        assert_eq!((code, stdout.starts_with("ipvsadm v1.31 ")), (Some(0), true), "{version}");
+    }
     let (code, stdout, stderr) = lbctl("--socket /nonexistent/s ipvsadm -Ln --stats");
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
     assert!(stderr.starts_with("Can't initialize ipvs: cannot reach lbd at /nonexistent/s: "), "{stderr}");

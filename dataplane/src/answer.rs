@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb_config::IfAddr;
 
 use crate::drop_reason::DropReason;
-use crate::io::{Packet, PacketIo};
+use crate::io::{DeviceId, Packet, PacketIo};
 use crate::neighbor::LinkId;
-use crate::parse::{L4, Net, Parsed};
+use crate::parse::{Flow, Fragment, Net, Parsed};
+use crate::policy::{Answer, Refusal};
 use crate::respond::{self, ErrorFrom, IcmpError};
 use crate::transmit::{Awaited, NextHop};
 use crate::wire::{Mac, ethernet};
@@ -23,32 +24,48 @@ pub(crate) enum Speaker {
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Drops a client's packet that nobody takes, and tells the client as a host of that address would: IPVS answers
-    /// a service without servers with port unreachable, and leaves the rest to the host's own TCP and UDP.
+    /// Drops a client's packet that nobody takes, and tells the client.
     #[cold]
-    pub(crate) fn turn_away(&mut self, frame: I::Packet, parsed: &Parsed, protocol: L4, reason: DropReason) {
-        match (reason, protocol) {
-            (DropReason::NoServer, _) | (DropReason::NoService, L4::Udp) => {
+    pub(crate) fn turn_away(&mut self, frame: I::Packet, parsed: &Parsed, refusal: Refusal) {
+        match refusal.answer {
+            Answer::Nothing => {}
+            Answer::Unreachable => {
                 self.answer_with_error(&frame, parsed, IcmpError::PortUnreachable, Speaker::Vip);
             }
-            (DropReason::NoService | DropReason::NoConnection, L4::Tcp) => {
-                self.reset(frame, parsed);
-            }
-            _ => {}
+            Answer::Reset => self.reset(frame, parsed),
         }
-        self.counters.drop_packet(reason);
+        self.counters.drop_packet(refusal.reason);
     }
 
-    /// Answers a TCP segment with a reset, as far as the budget for such messages goes.
-    fn reset(&mut self, mut frame: I::Packet, parsed: &Parsed) {
-        let Some(link) = self.snapshot.link(frame.device(), parsed.vlan) else { return };
+    /// Answers a packet that is still needed with a TCP reset or SCTP ABORT, as far as the budget goes.
+    pub(crate) fn answer_with_reset(&mut self, frame: &I::Packet, parsed: &Parsed) {
+        let Some(mut copy) = self.io.alloc() else {
+            self.counters.own.originated.add(1);
+            return self.counters.drop_packet(DropReason::NoBuffer);
+        };
+        if !copy.set_len(frame.bytes().len()) {
+            self.counters.own.originated.add(1);
+            return self.counters.drop_packet(DropReason::NoBuffer);
+        }
+        copy.bytes_mut().copy_from_slice(frame.bytes());
+        self.reset_on(frame.device(), copy, parsed);
+    }
+
+    /// Answers a TCP segment with a reset or an SCTP packet with an ABORT, as far as the budget for such messages goes.
+    fn reset(&mut self, frame: I::Packet, parsed: &Parsed) {
+        self.reset_on(frame.device(), frame, parsed);
+    }
+
+    /// As [`Worker::reset`], of a frame that came from `device`.
+    fn reset_on(&mut self, device: DeviceId, mut frame: I::Packet, parsed: &Parsed) {
+        let Some(link) = self.snapshot.link(device, parsed.vlan) else { return };
         let client: IpAddr = match &parsed.net {
             Net::Flow4(flow) => flow.src.into(),
             Net::Flow6(flow) => flow.src.into(),
             _ => return,
         };
         let (station, own) = (Self::source(&frame), self.snapshot.links[usize::from(link.0)].mac);
-        if self.errors.take(self.now_ns) && respond::tcp_reset(&mut frame, parsed, own) {
+        if self.errors.take(self.now_ns) && respond::reset(&mut frame, parsed, own) {
             self.counters.own.originated.add(1);
             self.reply(frame, link, client, station);
         }
@@ -75,17 +92,21 @@ impl<I: PacketIo> Worker<I> {
         self.error_id = self.error_id.wrapping_add(1);
         let id = self.error_id;
         let (len, to) = match &parsed.net {
-            Net::Flow4(flow) if answer.set_len(respond::MAX_ERROR4_LEN) => {
-                let own = own4(&self.snapshot.links[usize::from(link_id.0)].addresses, flow.src);
-                let src = if speaker == Speaker::Own { own.unwrap_or(flow.dst) } else { flow.dst };
+            Net::Flow4(Flow { src: to, dst, .. }) | Net::Fragment4(Fragment { src: to, dst, .. })
+                if answer.set_len(respond::MAX_ERROR4_LEN) =>
+            {
+                let own = own4(&self.snapshot.links[usize::from(link_id.0)].addresses, *to);
+                let src = if speaker == Speaker::Own { own.unwrap_or(*dst) } else { *dst };
                 let from = ErrorFrom { link, to: station, src, id };
-                (respond::icmp_error4(answer.bytes_mut(), packet, error, &from), IpAddr::from(flow.src))
+                (respond::icmp_error4(answer.bytes_mut(), packet, error, &from), IpAddr::from(*to))
             }
-            Net::Flow6(flow) if answer.set_len(respond::MAX_ERROR6_LEN) => {
-                let own = own6(&self.snapshot.links[usize::from(link_id.0)].addresses, flow.src);
-                let src = if speaker == Speaker::Own { own.unwrap_or(flow.dst) } else { flow.dst };
+            Net::Flow6(Flow { src: to, dst, .. }) | Net::Fragment6(Fragment { src: to, dst, .. })
+                if answer.set_len(respond::MAX_ERROR6_LEN) =>
+            {
+                let own = own6(&self.snapshot.links[usize::from(link_id.0)].addresses, *to);
+                let src = if speaker == Speaker::Own { own.unwrap_or(*dst) } else { *dst };
                 let from = ErrorFrom { link, to: station, src, id };
-                (respond::icmp_error6(answer.bytes_mut(), packet, error, &from), IpAddr::from(flow.src))
+                (respond::icmp_error6(answer.bytes_mut(), packet, error, &from), IpAddr::from(*to))
             }
             _ => return,
         };

@@ -112,11 +112,12 @@ pub struct WorkerCounters {
 /// Counters of a worker that belong to no device and no destination.
 #[derive(Debug, Default)]
 pub struct OwnCounters {
-    /// Frames that the director itself made.
+    /// Frames that the director itself made; also those that carry a datagram in fragments through a tunnel.
     pub originated: Counter,
-    /// Frames that were for the director itself and ended there (an ARP reply, say).
+    /// Frames that were for the director itself and ended there (an ARP reply, say); also the fragments of a datagram
+    /// that goes on through a tunnel in other frames.
     pub delivered: Counter,
-    /// Frames waiting for a neighbour now.
+    /// Frames waiting now: for a neighbour, a device, or the rest of their datagram.
     pub held: Counter,
     /// Frames given to the worker that owns their connection.
     pub handed_over: Counter,

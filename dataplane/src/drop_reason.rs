@@ -82,9 +82,9 @@ drop_reasons! {
     FragmentOverlap => "fragment_overlap",
     /// A datagram in more fragments than are followed, or of more that wait than one may hold.
     FragmentTooMany => "fragment_too_many",
-    /// Fragments that waited for the first one of their datagram gave way to newer ones.
+    /// Fragments that waited for the others of their datagram gave way to newer ones.
     FragmentQueueFull => "fragment_queue_full",
-    /// RFC 8200 section 4.5: the first fragment of a datagram did not come in time.
+    /// RFC 8200 section 4.5: not all fragments of a datagram came in time.
     FragmentExpired => "fragment_expired",
     /// RFC 9293: shorter than a TCP header.
     TcpTruncated => "tcp_truncated",
@@ -122,6 +122,12 @@ drop_reasons! {
     NoConnection => "no_connection",
     /// No server of the service may take a new connection.
     NoServer => "no_server",
+    /// No local port is free for a new connection of full NAT or source NAT.
+    PortsExhausted => "ports_exhausted",
+    /// The service has as many connections as its `max_connections` allows.
+    ServiceFull => "service_full",
+    /// The connection's server was removed, and its service says `on_server_down = "drop"` or `"reset"`.
+    ServerGone => "server_gone",
     /// The connection table has no room for a new connection.
     TableFull => "table_full",
     /// RFC 1812 section 5.3.1: the TTL or hop limit ran out.

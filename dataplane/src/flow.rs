@@ -6,23 +6,29 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use lb_config::OnServerDown;
+
+use crate::answer::Speaker;
 use crate::classify::{FTP_DATA, Lookup};
-use crate::conn::{ConnKey, Found, Key4, Key6, Meta, Pair, Probe, Table};
+use crate::conn::{ConnKey, Found, Key4, Key6, Meta, Pair, Probe, Table, Tick};
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::ids::DestId;
 use crate::io::{Packet, PacketIo, WorkerId};
-use crate::parse::{Flow, L4, Parsed};
+use crate::local_port::{self, Chooser};
+use crate::parse::{Flow, L4, Net, Parsed, TcpFlags, parse};
 use crate::persist::{Child, Refused, Rule, Templates};
+use crate::policy::{self, Refusal};
+use crate::respond::{self, IcmpError};
 use crate::rewrite;
 use crate::sched::NewConnection;
-use crate::snapshot::{DestEntry, Snapshot, Way};
+use crate::snapshot::{DestEntry, ServiceEntry, Snapshot, Way};
 use crate::state::{self, Direction, State};
 use crate::steer;
 use crate::worker::{Tables, Worker};
 
-/// IPVS's `conn_reuse_mode`, its default.
-const REUSE_MODE: u8 = 1;
+/// How long a connection that an ICMP error began waits for its first packet, ticks: 3 s (IPVS, `ip_vs_conn_new`).
+const UNHEARD: u32 = 3 * Tick::PER_SECOND as u32;
 
 /// What the flow code needs to know of an address family.
 pub(crate) trait Family: ConnKey<Address: rewrite::Address> {
@@ -30,6 +36,8 @@ pub(crate) trait Family: ConnKey<Address: rewrite::Address> {
     fn tables(tables: &mut Tables) -> (&mut Table<Self>, &mut Table<Pair<Self>>);
     /// `address` when it is of this family.
     fn address(address: IpAddr) -> Option<Self::Address>;
+    /// The flow in what a frame carries.
+    fn flow(net: &Net) -> Option<&Flow<Self::Address>>;
 }
 
 impl Family for Key4 {
@@ -43,6 +51,13 @@ impl Family for Key4 {
         match address {
             IpAddr::V4(v4) => Some(v4),
             IpAddr::V6(_) => None,
+        }
+    }
+
+    fn flow(net: &Net) -> Option<&Flow<Self::Address>> {
+        match net {
+            Net::Flow4(flow) => Some(flow),
+            _ => None,
         }
     }
 }
@@ -60,6 +75,22 @@ impl Family for Key6 {
             IpAddr::V4(_) => None,
         }
     }
+
+    fn flow(net: &Net) -> Option<&Flow<Self::Address>> {
+        match net {
+            Net::Flow6(flow) => Some(flow),
+            _ => None,
+        }
+    }
+}
+
+/// The end that a connection's packets go to: the server, or with source NAT whom the private host asked for.
+pub(crate) fn peer_of<K: Family>(key: &K, entry: &DestEntry) -> Option<(K::Address, u16)> {
+    if let Way::Snat(_) = entry.way {
+        return Some((key.vip(), key.vip_port()));
+    }
+    let port = if entry.port == 0 { key.vip_port() } else { entry.port };
+    Some((K::address(entry.address)?, port))
 }
 
 /// The tuple that replies of a connection to a NATed destination carry.
@@ -79,6 +110,17 @@ pub(crate) struct Hit<K> {
     pub found: Found,
     pub key: K,
     pub entry: DestEntry,
+}
+
+impl<K: Family> Hit<K> {
+    /// What the ends of its replies become.
+    pub(crate) fn back(&self) -> rewrite::Translation<K::Address> {
+        let has_local = self.entry.way.local_ends().is_some();
+        rewrite::Translation {
+            src: Some((self.key.vip(), self.key.vip_port())),
+            dst: has_local.then(|| (self.key.client(), self.key.client_port())),
+        }
+    }
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -101,14 +143,16 @@ impl<I: PacketIo> Worker<I> {
         let found = K::tables(&mut self.tables).0.find(&key, flow.protocol as u8, probe);
         let hit = found.and_then(|found| self.still_good(found, key, flow));
         let (dest, entry) = match hit {
+            Some(hit) if self.is_cut_off(&hit) => return self.cut_off(frame, parsed, flow, &hit, false),
             Some(hit) => {
                 self.advance(&hit, flow, false);
                 (hit.found.meta.dest(), hit.entry)
             }
             None => {
-                if self.snapshot.is_nat_server(flow.src.into(), flow.src_port, flow.protocol as u8)
-                    && let Some(hit) = self.find_reply(key, flow.protocol as u8)
-                {
+                let from_server =
+                    self.snapshot.is_nat_server(flow.src.into(), flow.src_port, flow.protocol as u8);
+                let is_reply = from_server || self.snapshot.is_translated(flow.dst.into());
+                if is_reply && let Some(hit) = self.find_reply(key, flow.protocol as u8) {
                     return self.reply_of_server(frame, parsed, flow, &hit);
                 }
                 let lookup = Lookup {
@@ -120,9 +164,12 @@ impl<I: PacketIo> Worker<I> {
                     device: frame.device(),
                     vlan: parsed.vlan,
                 };
-                match self.admit(key, &lookup, flow, probe) {
+                match self.admit(key, &lookup, Some(flow), probe) {
                     Ok(admitted) => admitted,
-                    Err(reason) => return self.turn_away(frame, parsed, flow.protocol, reason),
+                    Err(refusal) if from_server && refusal.reason == DropReason::NotForUs => {
+                        return self.stray_reply(frame, parsed, flow);
+                    }
+                    Err(refusal) => return self.turn_away(frame, parsed, refusal),
                 }
             }
         };
@@ -134,8 +181,9 @@ impl<I: PacketIo> Worker<I> {
 
     /// The worker that owns a flow: it follows from the client's end, which is the destination of a reply.
     #[inline]
-    fn owner_of<A: Copy + Into<IpAddr>>(&self, flow: &Flow<A>) -> WorkerId {
-        let is_reply = self.snapshot.is_nat_server(flow.src.into(), flow.src_port, flow.protocol as u8);
+    pub(crate) fn owner_of<A: Copy + Into<IpAddr>>(&self, flow: &Flow<A>) -> WorkerId {
+        let src = (flow.src.into(), flow.src_port);
+        let is_reply = self.snapshot.is_reply(src, flow.dst.into(), flow.protocol as u8);
         let client = if is_reply { (flow.dst, flow.dst_port) } else { (flow.src, flow.src_port) };
         steer::owner(client.0.into(), client.1, self.setup.workers, &self.setup.steer_key)
     }
@@ -155,33 +203,42 @@ impl<I: PacketIo> Worker<I> {
     /// A packet from a server to a client: the server's address and port become the VIP's again.
     fn reply_of_server<K: Family>(
         &mut self,
-        frame: I::Packet,
+        mut frame: I::Packet,
         parsed: &Parsed,
         flow: &Flow<K::Address>,
         hit: &Hit<K>,
     ) {
+        // IPVS drops no reply of a removed server; a connection that is to be reset is, whoever speaks first
+        if self.is_cut_off(hit) && self.on_server_down(&hit.entry) == Some(OnServerDown::Reset) {
+            return self.cut_off(frame, parsed, flow, hit, true);
+        }
+        // as in Linux, where routing comes first: what does not go on says nothing about the connection
+        let Some(back) = self.way_back(&mut frame, parsed, hit.key.client().into()) else { return };
         self.advance(hit, flow, true);
         let counters = &self.counters.dests[hit.found.meta.dest().0 as usize];
         counters.out_packets.add(1);
         counters.out_bytes.add(u64::from(flow.ip_len));
-        self.forward_reply::<K>(frame, parsed, flow, (hit.key.vip(), hit.key.vip_port()));
+        self.forward_reply::<K>(frame, parsed, flow, hit, back);
     }
 
     /// The connection and its destination, unless its time is over or a new one takes its place; then it is removed.
     ///
-    /// A SYN on a connection in TIME_WAIT or CLOSE is a new connection from a reused port (IPVS `conn_reuse_mode`
-    /// 1), and so is a SYN to a server that was removed: nobody new is sent to a server that is going.
+    /// A first packet may be of a new connection from a reused port, see [`policy::begins_anew`]; a connection whose
+    /// server was removed may be one to schedule anew.
     #[inline]
-    fn still_good<K: Family>(&mut self, found: Found, key: K, flow: &Flow<K::Address>) -> Option<Hit<K>> {
+    pub(crate) fn still_good<K: Family>(
+        &mut self,
+        found: Found,
+        key: K,
+        flow: &Flow<K::Address>,
+    ) -> Option<Hit<K>> {
         let entry = self.snapshot.dest(found.meta.dest()).copied();
         if let Some(entry) = entry
             && found.meta.deadline().left(self.now).is_some()
         {
-            let reuses = flow.event.is_new()
-                && (found.meta.state().is_over(found.meta.no_output(), REUSE_MODE)
-                    && !found.meta.controlled()
-                    || entry.removed);
-            if !reuses {
+            let is_old = (flow.event.is_new() || entry.removed)
+                && self.is_superseded(found.meta, &entry, flow.event.is_new());
+            if !is_old {
                 return Some(Hit { found, key, entry });
             }
         }
@@ -189,8 +246,79 @@ impl<I: PacketIo> Worker<I> {
         None
     }
 
+    /// Whether a packet, the first of a connection or of one whose server was removed, is scheduled anew.
+    #[cold]
+    fn is_superseded(&self, meta: Meta, entry: &DestEntry, is_new: bool) -> bool {
+        let Some(service) = self.snapshot.policies.get(usize::from(entry.policy)) else { return false };
+        is_new && policy::begins_anew(&self.snapshot.policy, service, &meta.into(), entry)
+            || entry.removed && service.on_server_down == OnServerDown::Reschedule
+    }
+
+    /// What becomes of the connections of `entry`, if it was removed.
+    pub(crate) fn on_server_down(&self, entry: &DestEntry) -> Option<OnServerDown> {
+        let service = self.snapshot.policies.get(usize::from(entry.policy)).filter(|_| entry.removed)?;
+        Some(service.on_server_down)
+    }
+
+    /// Whether the server of a known connection was removed and its packets are not sent on.
+    #[inline]
+    pub(crate) fn is_cut_off<K>(&self, hit: &Hit<K>) -> bool {
+        hit.entry.removed
+            && matches!(self.on_server_down(&hit.entry), Some(OnServerDown::Reset | OnServerDown::Drop))
+    }
+
+    /// A packet of a connection whose server was removed under `on_server_down = "drop"` or `"reset"`.
+    ///
+    /// A reset is made of the packet itself, because only it tells the sequence numbers that both ends believe: its
+    /// receiver gets it cut short, its sender an answer. `outbound`: the server sent it.
+    #[cold]
+    fn cut_off<K: Family>(
+        &mut self,
+        mut frame: I::Packet,
+        parsed: &Parsed,
+        flow: &Flow<K::Address>,
+        hit: &Hit<K>,
+        outbound: bool,
+    ) {
+        if self.on_server_down(&hit.entry) != Some(OnServerDown::Reset) {
+            return self.counters.drop_packet(DropReason::ServerGone);
+        }
+        self.forget(hit.found, hit.key);
+        self.answer_with_reset(&frame, parsed);
+        let ends_it = flow.protocol == L4::Tcp && flow.tcp_flags.any(TcpFlags::RST);
+        if !ends_it && !respond::cut_short(&mut frame, parsed) {
+            return self.counters.drop_packet(DropReason::ServerGone);
+        }
+        match parse(frame.bytes()) {
+            Ok(parsed) => match K::flow(&parsed.net) {
+                Some(flow) if outbound => {
+                    let client = hit.key.client().into();
+                    let Some(back) = self.way_back(&mut frame, &parsed, client) else { return };
+                    self.forward_reply::<K>(frame, &parsed, flow, hit, back);
+                }
+                Some(flow) => self.forward::<K>(frame, &parsed, flow, &hit.entry),
+                None => self.counters.drop_packet(DropReason::ServerGone),
+            },
+            Err(reason) => self.counters.drop_packet(reason),
+        }
+    }
+
+    /// A packet of a NATed server to somebody else than the director, of no connection: the server may be told so.
+    #[cold]
+    pub(crate) fn stray_reply<A>(&mut self, frame: I::Packet, parsed: &Parsed, flow: &Flow<A>) {
+        let ends_it = match flow.protocol {
+            L4::Tcp => flow.tcp_flags.any(TcpFlags::RST),
+            L4::Udp => false,
+            L4::Sctp => flow.event == state::sctp::ABORT,
+        };
+        if self.snapshot.policy.nat_icmp_send && !ends_it {
+            self.answer_with_error(&frame, parsed, IcmpError::PortUnreachable, Speaker::Own);
+        }
+        self.counters.drop_packet(DropReason::NotForUs);
+    }
+
     /// Removes a connection before its time.
-    fn forget<K: Family>(&mut self, found: Found, key: K) {
+    pub(crate) fn forget<K: Family>(&mut self, found: Found, key: K) {
         let (table, pairs) = K::tables(&mut self.tables);
         table.remove(found);
         let ending = Ending {
@@ -200,12 +328,12 @@ impl<I: PacketIo> Worker<I> {
             templates: &self.setup.templates,
             now_ns: self.now_ns,
         };
-        ending.of(&key, found.meta, pairs);
+        ending.of(&key, found.meta, pairs, false);
     }
 
     /// State, activity and deadline after a packet of a known connection.
     #[inline]
-    fn advance<K: Family>(&mut self, hit: &Hit<K>, flow: &Flow<K::Address>, outbound: bool) {
+    pub(crate) fn advance<K: Family>(&mut self, hit: &Hit<K>, flow: &Flow<K::Address>, outbound: bool) {
         let meta = self.next_meta(&hit.key, hit.found.meta, &hit.entry, flow, outbound);
         K::tables(&mut self.tables).0.update(hit.found, meta);
     }
@@ -224,8 +352,9 @@ impl<I: PacketIo> Worker<I> {
     ) -> Meta {
         let mut no_output = meta.no_output();
         let direction = Direction::of(outbound, &mut no_output);
-        let state = state::advance(flow.protocol, meta.state(), direction, flow.event, false);
-        let active = state.is_active();
+        let state = state::advance(flow.protocol, meta.state(), direction, flow.event, self.guarded);
+        let timeouts = &self.snapshot.timeouts[usize::from(entry.timeouts)];
+        let active = timeouts.is_active(state);
         if active != meta.active() {
             let counters = &self.counters.dests[meta.dest().0 as usize];
             if active { counters.active.up() } else { counters.active.down() }
@@ -234,33 +363,38 @@ impl<I: PacketIo> Worker<I> {
             meta = meta.with_assured();
             self.ending().assure(key, meta);
         }
-        let timeout = self.snapshot.timeouts[usize::from(entry.timeouts)].of(state);
+        let timeout = timeouts.after(state, no_output);
         meta.with_no_output(no_output).after_packet(state, active, self.now.after(timeout))
     }
 
     /// A packet without a connection: finds its service, schedules, inserts.
+    ///
+    /// `flow`: the packet; `None`: it is an ICMP error about one of this connection, which changes no state.
     #[cold]
-    fn admit<K: Family>(
+    pub(crate) fn admit<K: Family>(
         &mut self,
         key: K,
         lookup: &Lookup,
-        flow: &Flow<K::Address>,
+        flow: Option<&Flow<K::Address>>,
         probe: Probe,
-    ) -> Result<(DestId, DestEntry), DropReason> {
-        let Chosen { dest, controlled, one_packet } = self.choose(lookup, flow)?;
-        let entry = *self.snapshot.dest(dest).ok_or(DropReason::NoServer)?;
+    ) -> Result<(DestId, DestEntry), Refusal> {
+        let sloppy = policy::is_sloppy(&self.snapshot.policy, lookup.protocol);
+        let opens = flow.is_none_or(|flow| state::opens(flow.protocol, flow.event, sloppy));
+        let Chosen { dest, controlled, one_packet } = self.choose(lookup, opens)?;
+        let entry = *self.snapshot.dest(dest).ok_or(Refusal::silent(DropReason::NoServer))?;
         self.counters.dests[dest.0 as usize].conns.add(1);
         if one_packet {
             return Ok((dest, entry));
         }
-        let mut born = Meta::new(flow.protocol as u8, dest, State::initial(flow.protocol), self.now)
-            .with_no_output(entry.way != Way::Nat);
+        let (protocol, unheard) = (lookup.protocol, self.now.after(UNHEARD));
+        let mut born = Meta::new(protocol as u8, dest, State::initial(protocol), unheard)
+            .with_no_output(!entry.way.sees_replies());
         if controlled {
             born = born.with_controlled();
         }
         self.counters.dests[dest.0 as usize].total.up();
-        let meta = self.next_meta(&key, born, &entry, flow, false);
-        if !self.enter(key, probe, meta, &entry) {
+        let meta = flow.map_or(born, |flow| self.next_meta(&key, born, &entry, flow, false));
+        if let Err(reason) = self.enter(key, probe, meta, &entry) {
             let counters = &self.counters.dests[dest.0 as usize];
             counters.total.down();
             counters.conns.add(u64::MAX);
@@ -268,7 +402,7 @@ impl<I: PacketIo> Worker<I> {
                 counters.active.down();
             }
             self.ending().of_child(&key, meta, false);
-            return Err(DropReason::TableFull);
+            return Err(Refusal::silent(reason));
         }
         self.counters.own.inserted.add(1);
         self.snapshot.bound(dest, &self.all_counters);
@@ -276,30 +410,35 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// The destination of a packet without a connection: its client's, if that has one already, else the scheduler's.
-    fn choose<A>(&self, lookup: &Lookup, flow: &Flow<A>) -> Result<Chosen, DropReason> {
+    ///
+    /// `opens`: the packet may begin a connection.
+    fn choose(&self, lookup: &Lookup, opens: bool) -> Result<Chosen, Refusal> {
         let snapshot = &self.snapshot;
         // IPVS: what comes from FTP's data port is a server's own connection, not a client's
         let service = snapshot.services.find(lookup).filter(|_| lookup.src_port != FTP_DATA);
         let Some(service) = service else {
-            let ours = snapshot.is_ours(lookup.dst);
-            return Err(if ours { DropReason::NoService } else { DropReason::NotForUs });
+            return self.choose_rule(lookup, opens);
         };
-        if !state::opens(flow.protocol, flow.event, false) {
-            return Err(DropReason::NoConnection);
+        if !opens {
+            return Err(Refusal::of_host(DropReason::NoConnection, lookup.protocol));
         }
         if self.tables.len() >= self.tables.max && !service.one_packet {
-            return Err(DropReason::TableFull);
+            return Err(Refusal::silent(DropReason::TableFull));
+        }
+        let refused = |reason| Refusal::of_service(reason, &service.policy);
+        if self.is_full(service) {
+            return Err(refused(DropReason::ServiceFull));
         }
         let new = NewConnection { client: lookup.src, client_port: lookup.src_port, target: lookup.dst };
         let schedule = || snapshot.schedule(service, &new, &self.all_counters, &self.draws);
-        let one_packet = service.one_packet && flow.protocol == L4::Udp;
+        let one_packet = service.one_packet && lookup.protocol == L4::Udp;
         let Some(rule) = &service.rule else {
-            let dest = schedule().ok_or(DropReason::NoServer)?;
+            let dest = schedule().ok_or_else(|| refused(DropReason::NoServer))?;
             return Ok(Chosen { dest, controlled: false, one_packet });
         };
         let child =
             Child { client: lookup.src, vip: lookup.dst, vport: lookup.dst_port, protocol: lookup.protocol };
-        let valid = |dest| snapshot.dest(dest).is_some_and(|entry| !entry.removed);
+        let valid = |dest| snapshot.dest(dest).is_some_and(|entry| policy::holds(&snapshot.policy, entry));
         match self.setup.templates.choose(rule, &child, self.now_ns, valid, schedule) {
             Ok(chosen) => {
                 if one_packet {
@@ -307,9 +446,35 @@ impl<I: PacketIo> Worker<I> {
                 }
                 Ok(Chosen { dest: chosen.dest, controlled: !one_packet, one_packet })
             }
-            Err(Refused::NoServer) => Err(DropReason::NoServer),
-            Err(Refused::Full) => Err(DropReason::TableFull),
+            Err(Refused::NoServer) => Err(refused(DropReason::NoServer)),
+            Err(Refused::Full) => Err(Refusal::silent(DropReason::TableFull)),
         }
+    }
+
+    /// The rule of source NAT that lets a private host's packet out.
+    fn choose_rule(&self, lookup: &Lookup, opens: bool) -> Result<Chosen, Refusal> {
+        let snapshot = &self.snapshot;
+        let refused = |reason| Refusal::of_host(reason, lookup.protocol);
+        if snapshot.is_ours(lookup.dst) {
+            return Err(refused(DropReason::NoService));
+        }
+        let link = snapshot.link(lookup.device, lookup.vlan);
+        let dest = snapshot.snat(lookup.src, lookup.dst, lookup.protocol as u8, link);
+        let dest = dest.ok_or_else(|| refused(DropReason::NotForUs))?;
+        if !opens {
+            return Err(refused(DropReason::NoConnection));
+        }
+        if self.tables.len() >= self.tables.max {
+            return Err(Refusal::silent(DropReason::TableFull));
+        }
+        Ok(Chosen { dest, controlled: false, one_packet: false })
+    }
+
+    /// Whether a service has as many connections as it may have.
+    fn is_full(&self, service: &ServiceEntry) -> bool {
+        service.policy.max_connections.is_some_and(|limit| {
+            policy::connections(&service.candidates, &self.all_counters) >= u64::from(limit)
+        })
     }
 
     /// What ends connections of this worker.
@@ -323,12 +488,54 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// Puts a connection, and what its replies need, into the tables; `false`: no room, nothing changed.
-    fn enter<K: Family>(&mut self, key: K, probe: Probe, meta: Meta, entry: &DestEntry) -> bool {
+    /// Puts a connection, and what its replies need, into the tables. Errors: no room, nothing changed.
+    pub(crate) fn enter<K: Family>(
+        &mut self,
+        key: K,
+        probe: Probe,
+        meta: Meta,
+        entry: &DestEntry,
+    ) -> Result<(), DropReason> {
+        let protocol = meta.protocol();
+        let local = match entry.way.local_ends() {
+            Some(at) => Some(self.choose_local(&key, protocol, entry, at).ok_or(DropReason::PortsExhausted)?),
+            None => None,
+        };
         let (table, pairs) = K::tables(&mut self.tables);
-        if table.insert(key, probe, meta).is_err() {
-            return false;
+        table.insert(key, probe, meta).map_err(|_| DropReason::TableFull)?;
+        let entered = match local {
+            Some(reply) => local_port::enter(pairs, key, reply, protocol),
+            None => Self::enter_reply(pairs, key, meta, entry),
+        };
+        if !entered {
+            if let Some(found) = table.find(&key, protocol, probe) {
+                table.remove(found);
+            }
+            return Err(DropReason::TableFull);
         }
+        Ok(())
+    }
+
+    /// The tuple that replies of a new connection shall carry: to a local end that is free. `None`: none is.
+    fn choose_local<K: Family>(&mut self, key: &K, protocol: u8, entry: &DestEntry, at: u16) -> Option<K> {
+        let start = self.draws.next();
+        let pairs = &*K::tables(&mut self.tables).1;
+        let peer = peer_of(key, entry)?;
+        let chooser =
+            Chooser { worker: self.id, workers: self.setup.workers, steer_key: &self.setup.steer_key, start };
+        let keep = matches!(entry.way, Way::Snat(_)).then(|| key.client_port());
+        let ends = &self.snapshot.local_ends.get(usize::from(at))?.addresses;
+        let (address, port) = chooser.choose(ends, keep, |address, port| {
+            let tuple = K::address(address).map(|address| K::new(peer.0, peer.1, address, port));
+            let wanted = tuple.map(Pair::wanted);
+            wanted
+                .is_some_and(|wanted| pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol)).is_none())
+        })?;
+        Some(K::new(peer.0, peer.1, K::address(address)?, port))
+    }
+
+    /// The pair by which replies of a connection by NAT find it. `false`: no room.
+    fn enter_reply<K: Family>(pairs: &mut Table<Pair<K>>, key: K, meta: Meta, entry: &DestEntry) -> bool {
         let tuple = if entry.way == Way::Nat { reply_tuple(&key, entry) } else { None };
         let Some(tuple) = tuple else { return true };
         let pair = Pair { tuple, other: key };
@@ -337,13 +544,7 @@ impl<I: PacketIo> Worker<I> {
         if let Some(elder) = pairs.find(&pair, meta.protocol(), at) {
             pairs.remove(elder);
         }
-        if pairs.insert(pair, at, meta).is_ok() {
-            return true;
-        }
-        if let Some(found) = table.find(&key, meta.protocol(), probe) {
-            table.remove(found);
-        }
-        false
+        pairs.insert(pair, at, meta).is_ok()
     }
 }
 
@@ -365,8 +566,8 @@ pub(crate) struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// `key` and `meta` have just left their table.
-    pub fn of<K: Family>(&self, key: &K, meta: Meta, pairs: &mut Table<Pair<K>>) {
+    /// `key` and `meta` have just left their table. `forced`: see [`Ending::of_child`].
+    pub fn of<K: Family>(&self, key: &K, meta: Meta, pairs: &mut Table<Pair<K>>, forced: bool) {
         let dest = &self.counters.dests[meta.dest().0 as usize];
         dest.total.down();
         if meta.active() {
@@ -374,8 +575,11 @@ impl Ending<'_> {
         }
         self.counters.own.expired.add(1);
         self.snapshot.unbound(meta.dest(), self.workers);
-        self.of_child(key, meta, false);
+        self.of_child(key, meta, forced);
         let Some(entry) = self.snapshot.dest(meta.dest()) else { return };
+        if entry.way.local_ends().is_some() {
+            return local_port::leave(pairs, *key, meta.protocol());
+        }
         let tuple = if entry.way == Way::Nat { reply_tuple(key, entry) } else { None };
         let Some(wanted) = tuple.map(Pair::wanted) else { return };
         if let Some(found) = pairs.find(&wanted, meta.protocol(), pairs.probe(&wanted, meta.protocol()))
@@ -383,6 +587,21 @@ impl Ending<'_> {
         {
             pairs.remove(found);
         }
+    }
+
+    /// The entry of a connection that has `left` ticks, when it counts as active and no longer should: one of UDP
+    /// that no packet came for, see `udp_activity`. Moves the destination's active count along.
+    #[inline]
+    pub fn rest(&self, meta: Meta, left: u32) -> Option<Meta> {
+        if !meta.active() || meta.state() != State::Udp {
+            return None;
+        }
+        let entry = self.snapshot.dest(meta.dest())?;
+        if !self.snapshot.timeouts[usize::from(entry.timeouts)].is_idle(left) {
+            return None;
+        }
+        self.counters.dests[meta.dest().0 as usize].active.down();
+        Some(meta.after_packet(State::Udp, false, meta.deadline()))
     }
 
     /// Tells the template, if the connection has one.

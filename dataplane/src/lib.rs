@@ -6,9 +6,10 @@
 //! - [`steer`]: which worker owns a flow; [`fragments`]: the flow that a fragment is of;
 //! - [`conn`]: the connection, [`state`]: what its packets make of it ([`flow`]);
 //! - [`classify`]: the service of a new one, [`persist`]: whether its client has a server already;
-//! - [`sched`]: who gets it;
+//! - [`sched`]: who gets it; [`policy`]: what the operator decided for where there is a choice;
 //! - [`forward`]: the frame is rewritten ([`mod@rewrite`]) for its server or client;
-//! - [`icmp`]: errors about balanced packets, which go the same ways;
+//! - [`datagram`]: the same for datagrams in fragments, gathered by [`fragments`];
+//! - [`icmp`]: errors about balanced packets, which go the same ways; [`tunnel_error`]: about tunnels;
 //! - [`local`]: what is for the director itself; [`answer`]: what it says of its own, built by [`respond`];
 //! - [`transmit`]: bursts leave, frames without a next hop's MAC address wait.
 //!
@@ -23,6 +24,7 @@ pub mod answer;
 pub mod classify;
 pub mod conn;
 pub mod counters;
+pub mod datagram;
 pub mod director;
 pub mod drop_reason;
 pub mod flow;
@@ -33,11 +35,13 @@ pub mod ids;
 pub mod io;
 pub mod latency;
 pub mod local;
+pub mod local_port;
 pub mod mailbox;
 pub mod memory;
 pub mod neighbor;
 pub mod parse;
 pub mod persist;
+pub mod policy;
 pub mod post;
 pub mod prefetch;
 pub mod receive;
@@ -47,9 +51,11 @@ pub mod run;
 pub mod sched;
 pub mod setup;
 pub mod snapshot;
+pub mod snat;
 pub mod state;
 pub mod steer;
 pub mod transmit;
+pub mod tunnel_error;
 pub mod wire;
 pub mod worker;
 

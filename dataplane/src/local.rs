@@ -19,6 +19,12 @@ impl<I: PacketIo> Worker<I> {
         match &parsed.net {
             Net::Arp(arp) => self.arp(frame, parsed, arp, link),
             Net::Nd(nd) => self.nd(frame, parsed, nd, link),
+            Net::Icmp4(icmp) if self.is_snat_echo(&frame, icmp) => {
+                self.snat_echo::<Key4>(frame, parsed, icmp, steered)
+            }
+            Net::Icmp6(icmp) if self.is_snat_echo(&frame, icmp) => {
+                self.snat_echo::<Key6>(frame, parsed, icmp, steered)
+            }
             Net::Icmp4(icmp) if icmp.is_echo_request() => {
                 self.echo(frame, parsed, icmp.src.into(), icmp.dst.into(), link)
             }
@@ -31,10 +37,10 @@ impl<I: PacketIo> Worker<I> {
             Net::Icmp6(icmp) => self.refuse(icmp.dst.into(), DropReason::IcmpUnsupported),
             Net::Other4 { dst, .. } => self.refuse((*dst).into(), DropReason::ProtocolUnsupported),
             Net::Other6 { dst, .. } => self.refuse((*dst).into(), DropReason::ProtocolUnsupported),
-            Net::Fragment4(_) => self.counters.drop_packet(DropReason::Ipv4Fragment),
-            Net::Fragment6(_) => self.counters.drop_packet(DropReason::Ipv6Fragment),
-            // a flow in a frame to a group of stations
-            Net::Flow4(_) | Net::Flow6(_) => self.counters.drop_packet(DropReason::NotForUs),
+            // a flow in a frame to a group of stations; fragments have a way of their own
+            Net::Flow4(_) | Net::Flow6(_) | Net::Fragment4(_) | Net::Fragment6(_) => {
+                self.counters.drop_packet(DropReason::NotForUs);
+            }
         }
     }
 
@@ -84,7 +90,7 @@ impl<I: PacketIo> Worker<I> {
     /// A station asks for the director's MAC address: a client is about to send. Where replies come back through the
     /// director, its own MAC address will be needed; asking now saves the first reply the wait.
     fn expect(&mut self, station: IpAddr, link: LinkId) {
-        if !self.snapshot.nat_servers.is_empty() && self.snapshot.route(station) == Route::Stranger(link) {
+        if self.snapshot.has_replies() && self.snapshot.route(station) == Route::Stranger(link) {
             self.meet(link, station);
         }
     }

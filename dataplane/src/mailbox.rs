@@ -57,19 +57,44 @@ pub struct ConnFilter {
     pub state: Option<State>,
 }
 
+/// What a connection is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConnProtocol {
+    /// A protocol that is balanced.
+    Flow(lb_config::Protocol),
+    /// Echo of ICMP or ICMPv6, by source NAT; its identifier stands for the client's port.
+    Echo,
+}
+
+impl ConnProtocol {
+    /// `tcp`, `udp`, `sctp` or `icmp`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flow(protocol) => protocol.as_str(),
+            Self::Echo => "icmp",
+        }
+    }
+}
+
 /// A connection as it is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnRow {
     /// Protocol.
-    pub protocol: lb_config::Protocol,
+    pub protocol: ConnProtocol,
     /// Client address and port.
     pub client: (IpAddr, u16),
     /// VIP and port.
     pub vip: (IpAddr, u16),
     /// Destination.
     pub dest: DestId,
+    /// With full NAT and source NAT: what its packets come from.
+    pub local: Option<(IpAddr, u16)>,
     /// State.
     pub state: State,
+    /// No packet of the server was seen.
+    pub no_output: bool,
+    /// A persistence template chose its server.
+    pub controlled: bool,
     /// Time left, units of 1/[`Tick::PER_SECOND`] s.
     pub expires_ticks: u32,
 }
@@ -81,19 +106,43 @@ impl ConnRow {
     }
 }
 
+/// What a walk through the tables is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Connections that match are listed.
+    List,
+    /// They are removed.
+    Flush,
+    /// Those of removed servers are removed, where that is their service's policy; the filter does not count.
+    Expire,
+}
+
 /// A listing under way. The worker fills `rows` up to its capacity and never beyond: it does not allocate.
 #[derive(Debug)]
 pub struct Listing {
     /// Number that the asker knows it by.
     pub ticket: u64,
-    /// What to list.
+    /// What becomes of them.
+    pub purpose: Purpose,
+    /// Which.
     pub filter: ConnFilter,
     /// The result.
     pub rows: Vec<ConnRow>,
-    /// Connections that matched, listed or not.
+    /// Connections that matched, listed or not; that were removed.
     pub matched: u64,
     /// Next line of the table; IPv6 lines follow IPv4 lines.
     pub cursor: u64,
+    /// Moves of entries within the tables when the walk began.
+    pub moved: u64,
+    /// It is the second walk: entries were moved during the first, which may have missed them.
+    pub again: bool,
+}
+
+impl Listing {
+    /// One that begins. `rows`: empty, with room for what is to be listed.
+    pub fn new(ticket: u64, purpose: Purpose, filter: ConnFilter, rows: Vec<ConnRow>) -> Self {
+        Self { ticket, purpose, filter, rows, matched: 0, cursor: 0, moved: 0, again: false }
+    }
 }
 
 /// Control core to worker.
@@ -101,7 +150,7 @@ pub struct Listing {
 pub enum Mail {
     /// Send this frame.
     Inject(Injected),
-    /// List connections.
+    /// List or remove connections.
     List(Listing),
 }
 

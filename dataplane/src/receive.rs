@@ -9,6 +9,17 @@ use crate::parse::{Flow, Net, Parsed, parse};
 use crate::wire::ethernet;
 use crate::worker::Worker;
 
+/// Where a burst comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A device's queue; flows in it may be other workers'.
+    Device,
+    /// A device's queue that holds this worker's own flows.
+    Steered,
+    /// Another worker, which has found out that this one is the owner.
+    Worker,
+}
+
 /// The key of a client's packet.
 #[inline]
 fn key<K: ConnKey>(flow: &Flow<K::Address>) -> K {
@@ -26,8 +37,9 @@ impl<I: PacketIo> Worker<I> {
         let received = &self.counters.devices[usize::from(device.0)];
         received.rx_packets.add(burst.len() as u64);
         received.rx_bytes.add(burst.iter().map(|frame| frame.bytes().len()).sum::<usize>() as u64);
-        let steered = self.setup.workers == 1 || self.setup.devices[usize::from(device.0)].rss;
-        self.process(burst, steered)
+        let rss = self.setup.devices[usize::from(device.0)].rss;
+        let steered = self.setup.workers == 1 || rss && !self.snapshot.has_replies();
+        self.process(burst, if steered { Origin::Steered } else { Origin::Device })
     }
 
     /// One burst from the other workers. Returns its size.
@@ -38,11 +50,10 @@ impl<I: PacketIo> Worker<I> {
         let mut burst = Burst::new();
         self.io.take_over(&mut burst);
         self.counters.own.taken_over.add(burst.len() as u64);
-        self.process(burst, true)
+        self.process(burst, Origin::Worker)
     }
 
-    /// `steered`: flows in it are this worker's own.
-    fn process(&mut self, mut burst: Burst<I::Packet>, steered: bool) -> usize {
+    fn process(&mut self, mut burst: Burst<I::Packet>, origin: Origin) -> usize {
         let frames = burst.len();
         let mut parsed = ArrayVec::<Result<Parsed, DropReason>, BURST>::new();
         let mut probes = ArrayVec::<Probe, BURST>::new();
@@ -56,7 +67,7 @@ impl<I: PacketIo> Worker<I> {
         }
         for ((frame, parsed), probe) in burst.drain(..).zip(&parsed).zip(&probes) {
             match parsed {
-                Ok(parsed) => self.dispatch(frame, parsed, *probe, steered),
+                Ok(parsed) => self.dispatch(frame, parsed, *probe, origin),
                 Err(reason) => self.counters.drop_packet(*reason),
             }
         }
@@ -94,7 +105,7 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, steered: bool) {
+    fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, origin: Origin) {
         let device = frame.device();
         let to_us = frame.bytes().starts_with(&self.setup.devices[usize::from(device.0)].mac);
         let to_group = frame.bytes().first().is_some_and(|first| first & 1 != 0);
@@ -105,10 +116,13 @@ impl<I: PacketIo> Worker<I> {
         let Some(link) = self.snapshot.link(device, parsed.vlan) else {
             return self.counters.drop_packet(DropReason::VlanUnknown);
         };
+        let steered = origin != Origin::Device;
         match &parsed.net {
             // RFC 1812 section 5.3.4: a unicast packet does not come in a broadcast frame
             Net::Flow4(flow) if to_us => self.flow::<Key4>(frame, parsed, flow, probe, steered),
             Net::Flow6(flow) if to_us => self.flow::<Key6>(frame, parsed, flow, probe, steered),
+            Net::Fragment4(part) => self.fragment::<Key4>(frame, part, origin == Origin::Worker),
+            Net::Fragment6(part) => self.fragment::<Key6>(frame, part, origin == Origin::Worker),
             _ => self.local(frame, parsed, link, steered),
         }
     }

@@ -19,7 +19,7 @@ pub use icmp_error::{ErrorFrom, IcmpError, MAX_ERROR4_LEN, MAX_ERROR6_LEN, icmp_
 pub use originate::{
     MAX_PROBE_LEN, arp_request, gratuitous_arp, neighbor_advertisement, neighbor_solicitation,
 };
-pub use reset::tcp_reset;
+pub use reset::{cut_short, reset};
 
 /// Exchanges the `N` bytes of an address with the `N` bytes behind it. `false`: past the end, unchanged.
 fn swap<const N: usize>(frame: &mut [u8], at: usize) -> bool {

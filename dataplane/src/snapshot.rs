@@ -7,16 +7,18 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_config::IfAddr;
+use lb_config::{EffectivePolicy, IfAddr, OnServerDown, Policy};
 
 use crate::classify::Classifier;
 use crate::counters::WorkerCounters;
 use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
+use crate::local_port::LocalEnds;
 use crate::neighbor::{LinkId, NeighborCells, NeighborId};
 use crate::persist::Rule;
 use crate::rewrite::Encap;
 use crate::sched::{Candidate, DrawSource, FlowHash, NewConnection, Overload, Question, Scheduler};
+use crate::snat::SnatEntry;
 use crate::state::TimeoutTable;
 use crate::transmit::{Awaited, NextHop};
 
@@ -65,6 +67,8 @@ pub struct ServiceEntry {
     pub rule: Option<Rule>,
     /// Every packet is scheduled anew, no connection is kept.
     pub one_packet: bool,
+    /// What it decides for itself.
+    pub policy: EffectivePolicy,
 }
 
 /// What is done to a packet on its way to the server.
@@ -76,6 +80,27 @@ pub enum Way {
     Nat,
     /// Put into another packet: index in [`Snapshot::tunnels`].
     Tunnel(u16),
+    /// As NAT, and the source becomes a local end: index in [`Snapshot::local_ends`].
+    FullNat(u16),
+    /// Source NAT: the source alone becomes a local end, likewise.
+    Snat(u16),
+}
+
+impl Way {
+    /// The index of the local ends that connections get one of.
+    #[inline]
+    pub fn local_ends(self) -> Option<u16> {
+        match self {
+            Way::FullNat(at) | Way::Snat(at) => Some(at),
+            Way::Dr | Way::Nat | Way::Tunnel(_) => None,
+        }
+    }
+
+    /// Whether replies come back through the director.
+    #[inline]
+    pub fn sees_replies(self) -> bool {
+        matches!(self, Way::Nat | Way::FullNat(_) | Way::Snat(_))
+    }
 }
 
 /// A destination as the packet path needs it; one cache line.
@@ -99,10 +124,15 @@ pub struct DestEntry {
     pub timeouts: u16,
     /// The director's MAC address towards it.
     pub mac: [u8; 6],
-    /// Removed from its service: it keeps the connections that it has and gets no others.
+    /// Removed from its service, or its drain deadline has passed: it gets no new connections, and
+    /// [`EffectivePolicy::on_server_down`] says what becomes of those that it has.
     pub removed: bool,
     /// Index in [`Snapshot::rules`] or [`DestEntry::NO_RULE`].
     pub rule: u16,
+    /// Index in [`Snapshot::policies`].
+    pub policy: u16,
+    /// It has weight 0: it gets no new connections, or was removed.
+    pub draining: bool,
     /// Forwarding.
     pub way: Way,
     /// Port of the server, host order; 0: the one that the client used.
@@ -145,10 +175,20 @@ pub struct Snapshot {
     /// Servers whose replies pass the director: address, port (0: any), protocol. Says which end of a packet is the
     /// client before its connection is looked up.
     pub nat_servers: HashSet<(IpAddr, u16, u8)>,
+    /// Where packets of full NAT and source NAT come from.
+    pub local_ends: Vec<LocalEnds>,
+    /// All addresses in `local_ends`: what comes to one of them is a reply.
+    pub translated: HashSet<IpAddr>,
+    /// Source NAT, in the order in which rules are tried.
+    pub snat: Vec<SnatEntry>,
     /// What goes around packets into tunnels.
     pub tunnels: Vec<Encap>,
     /// Persistence that destinations are subject to.
     pub rules: Vec<Rule>,
+    /// What the director decides for all services.
+    pub policy: Policy,
+    /// What services decide for their destinations.
+    pub policies: Vec<EffectivePolicy>,
     /// Timeouts that destinations use.
     pub timeouts: Vec<TimeoutTable>,
     /// Next hops by link and address.
@@ -195,7 +235,7 @@ impl Snapshot {
     }
 
     /// The link in whose networks `address` is.
-    fn own_network(&self, address: IpAddr) -> Option<LinkId> {
+    pub(crate) fn own_network(&self, address: IpAddr) -> Option<LinkId> {
         let connected = |link: &Link| link.addresses.iter().any(|network| network.contains(address));
         self.links.iter().position(connected).map(|at| LinkId(at as u16))
     }
@@ -228,6 +268,26 @@ impl Snapshot {
                 || self.nat_servers.contains(&(address, 0, protocol)))
     }
 
+    /// Whether packets from `src` to `dst` belong to a connection by their destination: replies that are to be
+    /// translated back.
+    #[inline]
+    pub fn is_reply(&self, src: (IpAddr, u16), dst: IpAddr, protocol: u8) -> bool {
+        self.is_translated(dst) || self.is_nat_server(src.0, src.1, protocol)
+    }
+
+    /// Whether what comes to `address` is a reply of a connection by full NAT or source NAT.
+    #[inline]
+    pub fn is_translated(&self, address: IpAddr) -> bool {
+        !self.translated.is_empty() && self.translated.contains(&address)
+    }
+
+    /// Whether any replies pass the director: then a NIC's own choice of a worker, which is another one for each
+    /// direction, does not count.
+    #[inline]
+    pub fn has_replies(&self) -> bool {
+        !self.nat_servers.is_empty() || !self.translated.is_empty()
+    }
+
     /// The gateway for `address`, when it is in none of the networks of `link`.
     pub fn gateway_for(&self, address: IpAddr, link: LinkId) -> Option<(LinkId, NeighborId)> {
         let networks = &self.links[usize::from(link.0)].addresses;
@@ -235,6 +295,12 @@ impl Snapshot {
             return None;
         }
         self.gateways[usize::from(address.is_ipv6())]
+    }
+
+    /// Whether connections of a destination are scheduled anew, because it was removed and its service says so.
+    pub fn reschedules(&self, entry: &DestEntry) -> bool {
+        let service = self.policies.get(usize::from(entry.policy)).filter(|_| entry.removed);
+        service.is_some_and(|service| service.on_server_down == OnServerDown::Reschedule)
     }
 
     /// The destination of a new connection of `service`; `None`: no server may take it.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use crate::conn::table::NoMemory;
 use crate::conn::{HashKey, Key4, Key6, Pair, Table, Tick};
 use crate::counters::WorkerCounters;
+use crate::datagram::Pieces;
 use crate::flow::Ending;
 use crate::io::{Burst, DeviceId, PacketIo, WorkerId};
 use crate::mailbox::{Listing, Mailbox};
+use crate::policy::is_guarded;
 use crate::sched::DrawSource;
 use crate::setup::{Setup, WorkerSeed};
 use crate::snapshot::Snapshot;
@@ -20,7 +22,8 @@ use crate::transmit::{Budget, Waiting};
 const SWEEP_BUSY: u32 = 32;
 /// Lines that it visits in a turn without packets, when nobody waits.
 const SWEEP_IDLE: u32 = 1024;
-/// Time for one pass of the sweep over the whole table, ns: how late an entry may be removed.
+/// Time for one pass of the sweep over the whole table, ns: how late an entry may be removed or no longer count as
+/// active. Up to twice as long where rounding costs a line a turn, longer while turns are too few for the table.
 const SWEEP_PASS_NS: u64 = 1_000_000_000;
 
 /// The connection tables of a worker, and how replies find what is in them.
@@ -52,11 +55,15 @@ pub struct Worker<I: PacketIo> {
     /// Randomness for schedulers.
     pub(crate) draws: DrawSource,
     pub(crate) tables: Tables,
+    /// TCP's stricter table is in force, see [`crate::policy::is_guarded`].
+    pub(crate) guarded: bool,
     /// Frames to be sent, by device.
     pub(crate) out: Vec<Burst<I::Packet>>,
     /// Frames to be handed over, by worker.
     pub(crate) hand: Vec<Burst<I::Packet>>,
     pub(crate) waiting: Waiting<I::Packet>,
+    /// Fragments that wait for the others of their datagram.
+    pub(crate) pieces: Pieces<I::Packet>,
     pub(crate) errors: Budget,
     /// Identification of the latest ICMP error.
     pub(crate) error_id: u16,
@@ -86,13 +93,16 @@ impl<I: PacketIo> Worker<I> {
             tables: Tables {
                 v4: Table::new(max, secret)?,
                 v6: Table::new(max, secret)?,
-                pairs4: Table::new(max, secret)?,
-                pairs6: Table::new(max, secret)?,
+                // full NAT needs two for a connection; the system gives the memory as it is used
+                pairs4: Table::new(max.saturating_mul(2), secret)?,
+                pairs6: Table::new(max.saturating_mul(2), secret)?,
                 max,
             },
             out: setup.devices.iter().map(|_| Burst::new()).collect(),
             hand: (0..setup.workers).map(|_| Burst::new()).collect(),
+            guarded: false,
             waiting: Waiting::new(setup.neighbor_queue),
+            pieces: Pieces::new(setup.workers),
             errors: Budget::default(),
             error_id: 0,
             now_ns: 0,
@@ -110,6 +120,7 @@ impl<I: PacketIo> Worker<I> {
     pub fn turn(&mut self, now_ns: u64) -> usize {
         (self.now_ns, self.now) = (now_ns, Tick::from_ns(now_ns));
         self.refresh();
+        self.guarded = is_guarded(&self.snapshot.policy, self.tables.len(), self.tables.max);
         let mut packets = 0;
         for device in 0..self.setup.devices.len() {
             packets += self.receive_from(DeviceId(device as u16));
@@ -159,20 +170,20 @@ impl<I: PacketIo> Worker<I> {
                 templates: &self.setup.templates,
                 now_ns: self.now_ns,
             };
+            let rest = |meta, left| ending.rest(meta, left);
             let Tables { v4, v6, pairs4, pairs6, .. } = &mut self.tables;
             if !v4.is_empty() {
-                v4.sweep(due4.min(limit), self.now, |key, meta| ending.of(key, meta, pairs4));
+                v4.sweep(due4.min(limit), self.now, rest, |key, meta| ending.of(key, meta, pairs4, false));
             }
             if !v6.is_empty() {
-                v6.sweep(due6.min(limit), self.now, |key, meta| ending.of(key, meta, pairs6));
+                v6.sweep(due6.min(limit), self.now, rest, |key, meta| ending.of(key, meta, pairs6, false));
             }
             self.swept_ns = self.now_ns;
         }
+        self.pieces.expire(self.now_ns, counters);
         counters.own.connections.set(u64::from(self.tables.len()));
-        counters.own.held.set(
-            (self.waiting.len() + self.out.iter().chain(&self.hand).map(|burst| burst.len()).sum::<usize>())
-                as u64,
-        );
+        let bursts = self.out.iter().chain(&self.hand).map(|burst| burst.len()).sum::<usize>();
+        counters.own.held.set((self.waiting.len() + self.pieces.held() + bursts) as u64);
     }
 
     /// Whether a listing of connections is under way.
@@ -198,7 +209,9 @@ impl<I: PacketIo> Worker<I> {
             tables: self.tables,
             out: self.setup.devices.iter().map(|_| Burst::new()).collect(),
             hand: (0..self.setup.workers).map(|_| Burst::new()).collect(),
+            guarded: self.guarded,
             waiting: Waiting::new(self.setup.neighbor_queue),
+            pieces: Pieces::new(self.setup.workers),
             errors: self.errors,
             error_id: self.error_id,
             now_ns: self.now_ns,

@@ -6,11 +6,23 @@
 #   node01 .11 --+-- br0 in the switch's namespace        192.168.150.0/24, VIP .100
 #   node02 .12 --+
 #   node03 .13 --+
+#
+# With NAT the servers are behind the director, which is their gateway:
+#
+#   client .1 ---+-- br0                                  192.168.150.0/24, VIP .100
+#   node01 .11 --+
+#          .11 --+-- br1                                  192.168.160.0/24
+#   node02 .12 --+
+#   node03 .13 --+
 
 NET=192.168.150
+BEHIND=192.168.160
 VIP=$NET.100
 CLIENT=$NET.1
 DIP=$NET.11
+
+# server_net: the first three bytes of the servers' addresses (RIPs).
+server_net() { if [[ $FORWARDING == nat ]]; then echo "$BEHIND"; else echo "$NET"; fi; }
 
 # ns NODE: the name of the node's namespace.
 ns() { echo "${PREFIX:+$PREFIX-}$1"; }
@@ -26,9 +38,26 @@ spawn() { ip netns exec "$(ns "$1")" "${@:2}" & }
 
 MADE=() # namespaces that net_up made
 
+# bridge NAME: a switch's bridge.
+bridge() {
+    ip -n "$(ns switch)" link add "$1" type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+    ip -n "$(ns switch)" link set "$1" up
+}
+
+# plug NODE INTERFACE BRIDGE: a cable from the node to the bridge.
+plug() {
+    local port=$1${2#eth0}
+    ip -n "$(ns "$1")" link add "$2" type veth peer name "$port" netns "$(ns switch)"
+    # A veth hands on frames whose checksum is still to be computed, and frames of up to 64 KiB; a wire does not.
+    on "$1" ethtool -K "$2" rx off tx off sg off tso off gso off gro off >/dev/null
+    on switch ethtool -K "$port" rx off tx off sg off tso off gso off gro off >/dev/null
+    ip -n "$(ns switch)" link set "$port" master "$3" up
+    ip -n "$(ns "$1")" link set "$2" up
+}
+
 # net_up: makes everything, or dies.
 net_up() {
-    local node name
+    local node name side=br0
     for node in switch client node01 node02 node03; do
         name=$(ns "$node")
         if ip netns list | cut -d ' ' -f 1 | grep -qxF -- "$name"; then
@@ -48,23 +77,25 @@ net_up() {
     # Not through the machine's netfilter, where it looks at bridged frames.
     # shellcheck disable=SC2016 # expanded there
     on switch sh -c 'for file in /proc/sys/net/bridge/bridge-nf-call-*; do ! [ -e "$file" ] || echo 0 >"$file"; done'
-    ip -n "$(ns switch)" link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-    ip -n "$(ns switch)" link set br0 up
-    for node in client node01 node02 node03; do
-        name=$(ns "$node")
-        ip -n "$name" link add eth0 type veth peer name "$node" netns "$(ns switch)"
-        # A veth hands on frames whose checksum is still to be computed, and frames of up to 64 KiB; a wire does not.
-        on "$node" ethtool -K eth0 rx off tx off sg off tso off gso off gro off >/dev/null
-        on switch ethtool -K "$node" rx off tx off sg off tso off gso off gro off >/dev/null
-        ip -n "$(ns switch)" link set "$node" master br0 up
-        ip -n "$name" link set eth0 up
-    done
+    bridge br0
+    plug client eth0 br0
     ip -n "$(ns client)" addr add "$CLIENT/24" dev eth0
-    # node01's eth0 gets no address from the kernel: lbd owns the wire.
+    # node01's interfaces get no address from the kernel: lbd owns the wire.
+    plug node01 eth0 br0
+    if [[ $FORWARDING == nat ]]; then
+        side=br1
+        bridge br1
+        plug node01 eth1 br1
+    fi
     for node in node02 node03; do
-        on "$node" sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
-        ip -n "$(ns "$node")" addr add "$NET.1${node: -1}/24" dev eth0
-        ip -n "$(ns "$node")" addr add "$VIP/32" dev lo
+        plug "$node" eth0 "$side"
+        ip -n "$(ns "$node")" addr add "$(server_net).1${node: -1}/24" dev eth0
+        if [[ $FORWARDING == nat ]]; then
+            ip -n "$(ns "$node")" route add default via "$BEHIND.11"
+        else
+            on "$node" sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+            ip -n "$(ns "$node")" addr add "$VIP/32" dev lo
+        fi
     done
 }
 

@@ -5,7 +5,7 @@
 # What the build needs.
 BUILD_PACKAGES=(libdpdk-dev libclang-dev gcc libc6-dev pkg-config ca-certificates)
 # What the lab in network namespaces needs: PMDs come with libdpdk-dev's dependencies.
-LAB_PACKAGES=(iproute2 ethtool nginx-light curl iputils-arping iputils-ping procps util-linux jq)
+LAB_PACKAGES=(iproute2 ethtool nginx-light curl iputils-arping iputils-ping procps util-linux jq python3-minimal)
 # What the end-to-end tests need beside the lab.
 TEST_PACKAGES=(tcpdump wrk iperf3)
 

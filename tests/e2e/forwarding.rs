@@ -15,6 +15,9 @@ use lb_tests::servers::{Pattern, ThreadServer};
 /// Bytes of the bit-for-bit transfer.
 const TRANSFER: u64 = 100_000_000;
 
+/// Both servers beside the director.
+const BOTH: &[&str] = &["192.168.150.12", "192.168.150.13"];
+
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("rr_alternates_strictly_with_one_worker", |lab| alternates(lab, Config::default())),
@@ -29,8 +32,12 @@ pub fn cases() -> Vec<Case> {
         })
         .shape(Shape { vlan: Some(150), ..Shape::default() }),
         Case::new("the_server_sees_the_client_and_the_director_has_no_socket", endpoints),
-        Case::new("udp_is_spread_by_flow", udp),
-        Case::new("100_mb_in_full_frames_arrive_bit_for_bit", transfer),
+        Case::new("udp_is_spread_by_flow", |lab| {
+            udp(lab, 5353, Config::with(vec![Service::udp("dns", 5353, "rr", BOTH)]))
+        }),
+        Case::new("100_mb_in_full_frames_arrive_bit_for_bit", |lab| {
+            transfer(lab, 9000, Config::with(vec![Service::tcp("sink", 9000, "rr", &BOTH[..1])]))
+        }),
         Case::new("two_directors_run_side_by_side", two_directors),
     ]
 }
@@ -43,8 +50,8 @@ pub fn alternates(lab: &mut Lab, config: Config) -> Result<()> {
     for pair in answers.windows(2) {
         ensure!(pair[0] != pair[1], "not in turn: {answers:?}");
     }
-    let known = ["from 192.168.150.12", "from 192.168.150.13"];
-    ensure!(answers.iter().all(|answer| known.contains(&answer.as_str())), "unknown server: {answers:?}");
+    let known: Vec<String> = lab.servers.iter().map(|server| format!("from {}", server.address)).collect();
+    ensure!(answers.iter().all(|answer| known.contains(answer)), "unknown server: {answers:?}");
     for row in lab.director()?.servers("web")? {
         ensure!(row.counters.connections == 10, "{row:?} does not count 10 connections");
     }
@@ -69,14 +76,10 @@ fn endpoints(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn udp(lab: &mut Lab) -> Result<()> {
-    let servers = lab.servers.iter().map(|s| ThreadServer::udp(s, 5353)).collect::<Result<Vec<_>>>()?;
-    lab.start_director(&Config::with(vec![Service::udp(
-        "dns",
-        5353,
-        "rr",
-        &["192.168.150.12", "192.168.150.13"],
-    )]))?;
+/// 10 UDP flows of 3 datagrams each to port 5353 are spread evenly over the two servers, which listen on `port`.
+pub fn udp(lab: &mut Lab, port: u16, config: Config) -> Result<()> {
+    let servers = lab.servers.iter().map(|s| ThreadServer::udp(s, port)).collect::<Result<Vec<_>>>()?;
+    lab.start_director(&config)?;
     let mut answers = HashMap::<String, usize>::new();
     for _ in 0..10 {
         // Each socket is a flow: all its datagrams get to one server.
@@ -100,9 +103,10 @@ fn udp(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn transfer(lab: &mut Lab) -> Result<()> {
-    let sink = ThreadServer::tcp_sink(&lab.servers[0], 9000)?;
-    lab.start_director(&Config::with(vec![Service::tcp("sink", 9000, "rr", &["192.168.150.12"])]))?;
+/// [`TRANSFER`] bytes to port 9000 arrive at the first server, which listens on `port`, as they were sent.
+pub fn transfer(lab: &mut Lab, port: u16, config: Config) -> Result<()> {
+    let sink = ThreadServer::tcp_sink(&lab.servers[0], port)?;
+    lab.start_director(&config)?;
     let mut stream = lab.client.enter(|| Ok(TcpStream::connect((VIP, 9000))?))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -117,7 +121,7 @@ fn transfer(lab: &mut Lab) -> Result<()> {
     stream.read_to_string(&mut answer)?;
     ensure!(answer.trim() == TRANSFER.to_string(), "the server got {answer:?} bytes, {TRANSFER} were sent");
     ensure!(!sink.wrong.load(std::sync::atomic::Ordering::Relaxed), "the server saw other bytes");
-    let counters = lab.director()?.server("sink", "192.168.150.12")?.counters;
+    let counters = lab.director()?.server("sink", &lab.servers[0].address)?.counters;
     ensure!(counters.in_bytes > TRANSFER, "{counters:?} has not counted the transfer");
     let mean = counters.in_bytes / counters.in_packets;
     ensure!(mean > 1300, "{mean} bytes a packet: not frames of the MTU's size");

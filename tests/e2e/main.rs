@@ -4,6 +4,8 @@
 
 mod api;
 mod forwarding;
+mod forwarding_nat;
+mod forwarding_tunnel;
 mod ipv6;
 mod load;
 mod malformed;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     }
     let topics = [
         forwarding::cases(),
+        forwarding_nat::cases(),
+        forwarding_tunnel::cases(),
         schedulers::cases(),
         wire::cases(),
         ipv6::cases(),

@@ -133,13 +133,13 @@ fn interrupt(process: &mut Process, prefix: &str) -> Result<()> {
     })
     .with_context(|| process.log())?;
     let log = process.log();
-    ensure!(log.contains("all 20 checks passed"), "{log}");
-    let socket = log
-        .split("SLUICE_SOCKET=")
+    ensure!(log.contains("\nall ") && log.contains(" checks passed\n"), "{log}");
+    let lbd_log = log
+        .split("lbd's log: ")
         .nth(1)
         .and_then(|rest| rest.lines().next())
-        .context("no socket in the log")?;
-    let run = Path::new(socket).parent().context("a socket is in a folder")?;
+        .context("lbd's log is not named")?;
+    let run = Path::new(lbd_log).parent().context("a log is in a folder")?;
     ensure!(run.is_dir(), "no folder {}", run.display());
     process.signal(Signal::SIGINT)?;
     let status = process.wait(Duration::from_secs(30))?;

@@ -11,7 +11,8 @@ use crate::process;
 
 /// Programs without which no end-to-end test runs.
 const PROGRAMS: &[&str] = &[
-    "ip", "ethtool", "sysctl", "nginx", "curl", "ping", "arping", "tcpdump", "wrk", "iperf3", "ss", "setpriv",
+    "ip", "ethtool", "sysctl", "nginx", "curl", "ping", "arping", "tcpdump", "wrk", "iperf3", "ss",
+    "setpriv", "python3",
 ];
 
 /// One end-to-end test.

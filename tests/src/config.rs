@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::lab::{DIP, DIP6, VIP, VIP6};
+use crate::lab::{DIP, DIP_BEHIND, DIP_BEHIND6, DIP6, VIP, VIP6};
 
 /// A configuration as text; the fields are what tests vary.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct Config {
     pub device: &'static str,
     /// 802.1Q tag of the port.
     pub vlan: Option<u16>,
+    /// Whether there is a second port, eth1, to servers behind the director.
+    pub behind: bool,
     /// What idle workers do: `adaptive` or `spin`.
     pub idle: &'static str,
     /// More lines for `[appliance]`.
@@ -40,18 +42,39 @@ pub struct Service {
     pub more: String,
     /// Address and weight of each server.
     pub servers: Vec<(String, u32)>,
+    /// Port of the servers; the service's if there is none.
+    pub server_port: Option<u16>,
 }
 
 impl Service {
     /// A TCP service at the VIP over `servers`, each of weight 1.
     pub fn tcp(name: &'static str, port: u16, scheduler: &'static str, servers: &[&str]) -> Self {
         let servers = servers.iter().map(|address| ((*address).to_owned(), 1)).collect();
-        Self { name, vip: VIP, port, protocol: "tcp", scheduler, more: String::new(), servers }
+        Self {
+            name,
+            vip: VIP,
+            port,
+            protocol: "tcp",
+            scheduler,
+            more: String::new(),
+            servers,
+            server_port: None,
+        }
     }
 
     /// The same over UDP.
     pub fn udp(name: &'static str, port: u16, scheduler: &'static str, servers: &[&str]) -> Self {
         Self { protocol: "udp", ..Self::tcp(name, port, scheduler, servers) }
+    }
+
+    /// The same with NAT to `port` of the servers.
+    pub fn nat(self, port: u16) -> Self {
+        Self { more: "forwarding = \"nat\"".to_owned(), server_port: Some(port), ..self }
+    }
+
+    /// The same through a tunnel, such as `{ type = "ipip" }`.
+    pub fn tunnel(self, tunnel: &str) -> Self {
+        Self { more: format!("forwarding = \"tunnel\"\ntunnel = {tunnel}"), ..self }
     }
 
     /// The same at the IPv6 VIP.
@@ -67,6 +90,7 @@ impl Default for Config {
             workers: 1,
             device: "af_packet",
             vlan: None,
+            behind: false,
             idle: "adaptive",
             appliance: String::new(),
             timeouts: String::new(),
@@ -98,6 +122,14 @@ impl Config {
             // Writing to a String does not fail.
             let _ = writeln!(text, "vlan = {tag}");
         }
+        if self.behind {
+            let _ = write!(
+                text,
+                "\n[[ports]]\nname = \"servers\"\ndevice = \"{}:eth1\"\n\
+                 addresses = [\"{DIP_BEHIND}/24\", \"{DIP_BEHIND6}/64\"]\n",
+                self.device
+            );
+        }
         for service in &self.services {
             let _ = write!(
                 text,
@@ -106,6 +138,9 @@ impl Config {
             );
             for (address, weight) in &service.servers {
                 let _ = writeln!(text, "[[services.servers]]\naddress = \"{address}\"\nweight = {weight}");
+                if let Some(port) = service.server_port {
+                    let _ = writeln!(text, "port = {port}");
+                }
             }
         }
         text

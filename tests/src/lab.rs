@@ -7,6 +7,9 @@
 //! | VIP | 192.168.150.100 | fd00:150::100 |
 //! | server 2, 3, ... | 192.168.150.12, .13, ... | fd00:150::12, ::13, ... |
 //!
+//! Servers behind the director are on a switch of their own, with 160 in the place of 150; the director has .11 and
+//! ::11 there, on its eth1, and is their gateway.
+//!
 //! Invariant: the director's eth0 has no address of the kernel's, so whatever answers there is lbd.
 
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ use anyhow::{Context, Result};
 
 use crate::director::Director;
 use crate::netns::Netns;
-use crate::process;
+use crate::process::{self, Process};
 use crate::wait::wait_until;
 
 /// The client's address.
@@ -30,6 +33,11 @@ pub const DIP: &str = "192.168.150.11";
 pub const VIP6: &str = "fd00:150::100";
 /// The director's own address in IPv6.
 pub const DIP6: &str = "fd00:150::11";
+
+/// The director's address towards servers behind it.
+pub const DIP_BEHIND: &str = "192.168.160.11";
+/// The same in IPv6.
+pub const DIP_BEHIND6: &str = "fd00:160::11";
 
 /// Offloads that a wire does not have: frames with a checksum to be computed, frames above the MTU.
 const OFFLOADS: &[&str] = &[
@@ -44,11 +52,25 @@ pub struct Shape {
     pub servers: usize,
     /// 802.1Q tag of all traffic on the switch.
     pub vlan: Option<u16>,
+    /// Where the servers are.
+    pub place: Place,
+}
+
+/// Where the real servers are and what they do with what comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Beside the client and the director, with the VIP on `lo`: for direct routing.
+    #[default]
+    Beside,
+    /// The same, and they unpack ipip, gre and gue over IPv4 (`docker/lib/decapsulate.py`): for tunnels.
+    BesideWithTunnels,
+    /// Behind the director, which is their gateway, without the VIP: for NAT.
+    Behind,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { servers: 2, vlan: None }
+        Self { servers: 2, vlan: None, place: Place::Beside }
     }
 }
 
@@ -70,15 +92,19 @@ pub struct Lab {
     dir: PathBuf,
 }
 
-/// A node with a server's address and, on `lo`, the VIP.
+/// A node with a server's address and, beside the director, the VIP on `lo`.
 #[derive(Debug)]
 pub struct RealServer {
+    /// What unpacks tunnels. Before the namespace: it ends first.
+    pub tunnels: Option<Process>,
     /// Its namespace.
     pub netns: Netns,
     /// Its own address (RIP).
     pub address: String,
     /// Its own address in IPv6.
     pub address6: String,
+    /// Address that clients' packets have for their destination when they come: the VIP or its own.
+    pub serves: String,
 }
 
 impl Lab {
@@ -96,18 +122,24 @@ impl Lab {
             "-c",
             "for f in /proc/sys/net/bridge/bridge-nf-call-*; do ! [ -e $f ] || echo 0 >$f; done",
         ])?;
-        switch.ip("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0")?;
-        switch.ip("link set br0 up")?;
+        for bridge in ["br0", "br1"] {
+            switch
+                .ip(&format!("link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"))?;
+            switch.ip(&format!("link set {bridge} up"))?;
+        }
         let client = Netns::new(&format!("{prefix}-client"))?;
         let node01 = Netns::new(&format!("{prefix}-node01"))?;
         node01.run(&["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])?;
         let interface = shape.vlan.map_or_else(|| "eth0".to_owned(), |tag| format!("eth0.{tag}"));
         let mut lab = Self { director: None, client, node01, servers: Vec::new(), switch, interface, dir };
-        lab.plug(&lab.node01, "node01")?;
-        lab.plug(&lab.client, "client")?;
+        lab.plug(&lab.node01, "node01", ("eth0", "br0"))?;
+        lab.plug(&lab.client, "client", ("eth0", "br0"))?;
+        if shape.place == Place::Behind {
+            lab.plug(&lab.node01, "node01b", ("eth1", "br1"))?;
+        }
         lab.address(&lab.client, shape.vlan, CLIENT, "fd00:150::1")?;
         for number in 2..2 + shape.servers {
-            let server = lab.server(&format!("{prefix}-node0{number}"), number, shape.vlan)?;
+            let server = lab.server(&format!("{prefix}-node0{number}"), number, shape)?;
             lab.servers.push(server);
         }
         Ok(lab)
@@ -118,17 +150,18 @@ impl Lab {
         &self.dir
     }
 
-    /// Connects `node`'s eth0 to the switch, where the other end is called `name`.
-    fn plug(&self, node: &Netns, name: &str) -> Result<()> {
-        node.ip(&format!("link add eth0 type veth peer name {name} netns {}", self.switch.name()))?;
-        for (netns, interface) in [(node, "eth0"), (&self.switch, name)] {
+    /// Connects an interface of `node` to a bridge of the switch, where the other end is called `name`.
+    fn plug(&self, node: &Netns, name: &str, (interface, bridge): (&str, &str)) -> Result<()> {
+        node.ip(&format!("link add {interface} type veth peer name {name} netns {}", self.switch.name()))?;
+        for (netns, interface) in [(node, interface), (&self.switch, name)] {
             let argv: Vec<&str> = ["ethtool", "-K", interface].iter().chain(OFFLOADS).copied().collect();
             netns.run(&argv)?;
         }
-        self.switch.ip(&format!("link set {name} master br0 up"))?;
-        node.ip("link set eth0 up")?;
-        let carrier = || Ok(node.run(&["cat", "/sys/class/net/eth0/operstate"])?.trim() == "up");
-        wait_until(&format!("{name}'s eth0 is up"), Duration::from_secs(5), carrier)
+        self.switch.ip(&format!("link set {name} master {bridge} up"))?;
+        node.ip(&format!("link set {interface} up"))?;
+        let state = format!("/sys/class/net/{interface}/operstate");
+        let carrier = || Ok(node.run(&["cat", &state])?.trim() == "up");
+        wait_until(&format!("{name}'s {interface} is up"), Duration::from_secs(5), carrier)
     }
 
     fn address(&self, node: &Netns, vlan: Option<u16>, v4: &str, v6: &str) -> Result<()> {
@@ -141,22 +174,43 @@ impl Lab {
         Ok(())
     }
 
-    fn server(&self, name: &str, number: usize, vlan: Option<u16>) -> Result<RealServer> {
+    fn server(&self, name: &str, number: usize, shape: Shape) -> Result<RealServer> {
         let netns = Netns::new(name)?;
+        let (net, bridge) = if shape.place == Place::Behind { (160, "br1") } else { (150, "br0") };
+        let address = format!("192.168.{net}.1{number}");
+        let address6 = format!("fd00:{net}::1{number}");
+        self.plug(&netns, &format!("node0{number}"), ("eth0", bridge))?;
+        if shape.place == Place::Behind {
+            self.address(&netns, shape.vlan, &address, &address6)?;
+            netns.ip(&format!("route add default via {DIP_BEHIND}"))?;
+            netns.ip(&format!("-6 route add default via {DIP_BEHIND6}"))?;
+            return Ok(RealServer { netns, serves: address.clone(), address, address6, tunnels: None });
+        }
         netns.run(&[
             "sysctl",
             "-qw",
             "net.ipv4.conf.all.arp_ignore=1",
             "net.ipv4.conf.all.arp_announce=2",
         ])?;
-        let address = format!("192.168.150.1{number}");
-        let address6 = format!("fd00:150::1{number}");
-        self.plug(&netns, &format!("node0{number}"))?;
-        self.address(&netns, vlan, &address, &address6)?;
+        self.address(&netns, shape.vlan, &address, &address6)?;
         netns.ip(&format!("addr add {VIP}/32 dev lo"))?;
         // In IPv6 the kernel never answers solicitations on one interface for an address of another.
         netns.ip(&format!("addr add {VIP6}/128 dev lo nodad"))?;
-        Ok(RealServer { netns, address, address6 })
+        let tunnels = match shape.place {
+            Place::BesideWithTunnels => Some(self.unpack(&netns)?),
+            Place::Beside | Place::Behind => None,
+        };
+        Ok(RealServer { netns, serves: VIP.to_owned(), address, address6, tunnels })
+    }
+
+    /// Starts what unpacks tunnels in a server's namespace.
+    fn unpack(&self, netns: &Netns) -> Result<Process> {
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker/lib/decapsulate.py");
+        let log = self.dir.join(format!("{}-tunnels.log", netns.name()));
+        let process = netns.start(&["python3", "-S", "-E", program, "tun0"], &log)?;
+        wait_until("tun0 is up", Duration::from_secs(5), || Ok(netns.ip("link show tun0")?.contains("UP")))
+            .with_context(|| process.log())?;
+        Ok(process)
     }
 
     /// Runs `curl` on the client.

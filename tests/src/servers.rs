@@ -37,7 +37,8 @@ impl Lab {
              client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; fastcgi_temp_path {path}/fastcgi;\n\
              uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;\n\
              server {{\n\
-             listen 80 backlog=8192; listen [::]:80 backlog=8192; default_type text/plain;\n\
+             listen 80 backlog=8192; listen [::]:80 backlog=8192; listen 8080; listen [::]:8080;\n\
+             default_type text/plain;\n\
              location = / {{ return 200 \"from {address}\\n\"; }}\n\
              location = /client {{ return 200 \"$remote_addr\\n\"; }}\n\
              location = /keep {{ keepalive_timeout 300; keepalive_requests 1000000; return 200 \"from {address}\\n\"; }}\n\
@@ -86,8 +87,8 @@ impl ThreadServer {
 
     /// Answers each datagram to `port` with the server's address.
     pub fn udp(server: &RealServer, port: u16) -> Result<Self> {
-        // Bound to the VIP, so that the answer comes from it.
-        let socket = server.netns.enter(|| Ok(UdpSocket::bind((crate::lab::VIP, port))?))?;
+        // Bound to the one address, so that the answer comes from it.
+        let socket = server.netns.enter(|| Ok(UdpSocket::bind((&*server.serves, port))?))?;
         socket.set_read_timeout(Some(LOOK))?;
         let address = server.address.clone();
         Ok(Self::start(move |stop, bytes, _| {
@@ -105,7 +106,7 @@ impl ThreadServer {
     /// Takes one TCP connection at a time, compares what comes with [`Pattern`] and answers the number of bytes
     /// when the client has sent everything.
     pub fn tcp_sink(server: &RealServer, port: u16) -> Result<Self> {
-        let listener = server.netns.enter(|| Ok(TcpListener::bind((crate::lab::VIP, port))?))?;
+        let listener = server.netns.enter(|| Ok(TcpListener::bind((&*server.serves, port))?))?;
         listener.set_nonblocking(true)?;
         Ok(Self::start(move |stop, bytes, wrong| {
             while !stop.load(Ordering::Relaxed) {

@@ -5,10 +5,12 @@
 
 mod address;
 mod appliance;
+mod full_nat;
 mod networks;
 mod ports;
 mod servers;
 mod services;
+mod snat;
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -27,6 +29,7 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
     let wire = ports::check(draft, problems);
     address::marks(draft, &wire, problems);
     services::check(draft, &wire, problems);
+    snat::check(draft, &wire, problems);
 }
 
 /// Whether `name` is 1 to `max` letters, digits, `.`, `_` and `-`.

@@ -17,9 +17,9 @@ use crate::path::toml_path;
 /// What a server's address is held against.
 pub(super) struct Site<'d> {
     /// VIPs, alone and in ranges, with the first service of each.
-    vips: Networks,
-    services: &'d [DraftService],
-    wire: &'d Wire<'d>,
+    pub vips: Networks,
+    pub services: &'d [DraftService],
+    pub wire: &'d Wire<'d>,
 }
 
 impl<'d> Site<'d> {
@@ -84,10 +84,10 @@ fn tunnel(forwarding: Forwarding) -> Result<(), String> {
     }
 }
 
-/// Only NAT has a place to put another port than the client's.
+/// Only NAT and full NAT have a place to put another port than the client's.
 fn port(service: &DraftService, server: &DraftServer) -> Result<(), String> {
     let (Some(port), Some(forwarding)) = (server.port, server.forwarding) else { return Ok(()) };
-    let why = "keeps the port, only \"nat\" changes it";
+    let why = "keeps the port, only \"nat\" and \"fullnat\" change it";
     match service.address.port() {
         // A server of a service of many ports gets packets on the port that the client used.
         Some(0) if port == 0 => Ok(()),
@@ -129,7 +129,10 @@ fn reachable(
         return Err(format!("{address} is not of the family of {of}: forwarding \"{name_of}\" needs that"));
     }
     if let Some(port) = wire.own.get(&address) {
-        return Err(format!("{address} is the director's own address on {}", wire.port_name(*port)));
+        let port = wire.port_name(*port);
+        return Err(format!(
+            "{address} is the director's own address on {port}: a server on the director itself is not supported"
+        ));
     }
     if let Some((range, other)) = site.vips.find(address, bits_of(address)) {
         let is = if range.prefix_len == bits_of(address) { "the VIP" } else { "a VIP" };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::full_nat;
 use super::networks::Wire;
 use super::servers::{self, Site};
 use super::{Firsts, address, names, timeout};
@@ -37,6 +38,53 @@ pub(super) fn check(draft: &Draft, wire: &Wire<'_>, problems: &mut Problems) {
     let site = Site::new(services, wire);
     for (index, service) in services.iter().enumerate() {
         servers::check(index, service, &site, problems);
+        full_nat::check(index, service, &site, problems);
+        deadlines(index, service, draft, problems);
+    }
+}
+
+/// Rules of the servers' `drain_deadline`: that it is one, and that something happens then.
+fn deadlines(index: usize, service: &DraftService, draft: &Draft, problems: &mut Problems) {
+    // A policy with a fault was left at its default, which need not be what was meant.
+    let keeps = |problems: &Problems| {
+        draft.policy.on_server_down(&service.policy) == OnServerDown::Keep
+            && !problems.concern(&toml_path!("services", index, "policy", "on_server_down"))
+            && !problems.concern(&toml_path!("policy", "compat"))
+            && !problems.concern(&toml_path!("policy", "expire_nodest_conn"))
+    };
+    let one_packet = service.one_packet == Some(true) && service.address.protocol() == Some(Protocol::Udp);
+    for (at, server) in service.servers.iter().enumerate() {
+        let Some(Some(deadline)) = server.drain_deadline else { continue };
+        let text = duration::format(deadline);
+        let message = if let Err(message) = drain_deadline(deadline) {
+            message
+        } else if let Some(weight) = server.weight.filter(|weight| *weight > 0) {
+            format!("{text} is of use with weight 0 only, not with weight {weight}")
+        } else if one_packet {
+            format!("{text} is of no use with one_packet, which keeps no connections")
+        } else if keeps(problems) {
+            format!(
+                "{text}: nothing would happen at the deadline, as the service's on_server_down is \"keep\"; set that \
+                 to \"reset\", \"reschedule\" or \"drop\""
+            )
+        } else {
+            continue;
+        };
+        problems.add(toml_path!("services", index, "servers", at, "drain_deadline"), message);
+    }
+}
+
+fn drain_deadline(deadline: Duration) -> Result<(), String> {
+    let text = duration::format(deadline);
+    let (min, max) = (bounds::MIN_DRAIN, bounds::MAX_DRAIN);
+    if !deadline.subsec_nanos().is_multiple_of(1_000_000) {
+        Err(format!("{deadline:?} is not a whole number of milliseconds"))
+    } else if deadline < min {
+        Err(format!("{text} is below the limit {}", duration::format(min)))
+    } else if deadline > max {
+        Err(format!("{text} is above the limit {} (31 days)", duration::format(max)))
+    } else {
+        Ok(())
     }
 }
 
@@ -93,13 +141,18 @@ fn options(index: usize, service: &DraftService, problems: &mut Problems) {
             }
         }
     }
-    if let DraftAddress::Packet { ports: Some(ports), .. } = service.address
+    if let DraftAddress::Packet { ports: Some(ports), vips, .. } = service.address
         && ports.single() == Some(0)
-        && service.persistence == Some(None)
     {
-        let message = "0 (every port without a service of its own) needs persistence, as in IPVS; without it say \
+        if vips.is_some_and(|vips| vips.single().is_none()) {
+            let message =
+                "0 (every port) goes with one VIP only; with a network of them say ports = \"1-65535\"";
+            problems.add(toml_path!("services", index, "port"), message);
+        } else if service.persistence == Some(None) {
+            let message = "0 (every port without a service of its own) needs persistence, as in IPVS; without it say \
                        ports = \"1-65535\"";
-        problems.add(toml_path!("services", index, "port"), message);
+            problems.add(toml_path!("services", index, "port"), message);
+        }
     }
     if service.one_packet == Some(true)
         && let Some(protocol) = service.address.protocol()
@@ -159,7 +212,17 @@ fn policy(index: usize, service: &DraftService, problems: &mut Problems) {
     {
         add("max_connections", message);
     }
-    if let Some(time) = policy.dr_close_timeout {
-        timeout(time, || toml_path!("services", index, "policy", "dr_close_timeout"), problems);
+    if let Some(protocol) = protocol.filter(|protocol| *protocol != Protocol::Udp)
+        && policy.udp_activity.is_some()
+    {
+        add("udp_activity", format!("is of use in udp services only, not with {protocol}"));
+    } else if policy.udp_activity.is_some() && service.one_packet == Some(true) {
+        add("udp_activity", "is of no use with one_packet, which keeps no connections".to_owned());
+    }
+    for (key, time) in [("dr_close_timeout", policy.dr_close_timeout), ("udp_activity", policy.udp_activity)]
+    {
+        if let Some(time) = time {
+            timeout(time, || toml_path!("services", index, "policy", key), problems);
+        }
     }
 }

@@ -101,7 +101,12 @@ fn a_dr_server_is_a_neighbour_of_its_own_address() {
         format!("{at} 192.168.150.12:80 is already servers[0] of this service")
     );
     assert_eq!(server("192.168.150.100"), format!("{at} 192.168.150.100 is the VIP of the service web"));
-    assert_eq!(server("192.168.150.11"), format!("{at} 192.168.150.11 is the director's own address on lan"));
+    assert_eq!(
+        server("192.168.150.11"),
+        format!(
+            "{at} 192.168.150.11 is the director's own address on lan: a server on the director itself is not supported"
+        )
+    );
     assert_eq!(
         server("192.168.150.255"),
         format!("{at} 192.168.150.255 is the broadcast address of {on}").replace(" on lan", "")
@@ -137,7 +142,7 @@ fn only_nat_changes_the_port() {
     let error = |forwarding: &str| {
         format!(
             "line 18: services[0].servers[2].port: 8080 is not the service's port 80: forwarding \"{forwarding}\" keeps \
-             the port, only \"nat\" changes it"
+             the port, only \"nat\" and \"fullnat\" change it"
         )
     };
     let of = |forwarding: &str| {
@@ -170,7 +175,10 @@ fn nat_and_tunnels_reach_further_than_dr() {
             )
         );
         for (address, why) in [
-            ("192.168.150.11", "the director's own address on lan"),
+            (
+                "192.168.150.11",
+                "the director's own address on lan: a server on the director itself is not supported",
+            ),
             ("192.168.150.100", "the VIP of the service web"),
             ("192.168.150.255", "the broadcast address of 192.168.150.0/24"),
             ("127.0.0.1", "a loopback address"),
@@ -199,13 +207,21 @@ fn port_0_needs_persistence() {
          say ports = \"1-65535\""
     );
     assert_eq!(of("port = 0\npersistence = {}"), "no fault");
+    assert_eq!(
+        faults(
+            &SMALL
+                .replace("192.168.150.100", "192.168.150.96/28")
+                .replace("port = 80", "port = 0\npersistence = {}")
+        ),
+        "line 9: services[0].port: 0 (every port) goes with one VIP only; with a network of them say ports = \"1-65535\""
+    );
     assert_eq!(of("ports = \"1-65535\""), "no fault");
     assert_eq!(of("ports = \"0-65535\""), "line 9: services[0].ports: 0 is below the limit 1");
     let server = "[[services.servers]]\naddress = \"192.168.150.14\"\nport = 80\n";
     assert_eq!(
         faults(&format!("{}{server}", SMALL.replace("port = 80", "ports = \"80-81\""))),
         "line 18: services[0].servers[2].port: 80 is of no use in a service of several ports: forwarding \"dr\" keeps \
-         the port, only \"nat\" changes it"
+         the port, only \"nat\" and \"fullnat\" change it"
     );
     let nat = SMALL.replace("port = 80", "ports = \"80-81\"\nforwarding = \"nat\"");
     assert_eq!(faults(&format!("{nat}{server}")), "no fault");
@@ -375,6 +391,65 @@ fn policies_have_ranges_and_protocols() {
         director("compat = \"lvs\""),
         "line 17: policy.compat: \"lvs\" is not a compatibility (known: none, ipvs)"
     );
+}
+
+#[test]
+fn udp_activity_needs_connections_of_udp() {
+    let udp = |lines: &str| {
+        faults_after(&format!(
+            "[[services]]\nname = \"u\"\nvip = \"192.168.150.101\"\nport = 53\nprotocol = \"udp\"\n{lines}\n"
+        ))
+    };
+    assert_eq!(udp("policy.udp_activity = \"10s\""), "no fault");
+    assert_eq!(
+        udp("policy.udp_activity = \"1ms\""),
+        "line 21: services[1].policy.udp_activity: 1ms is below the limit 250ms"
+    );
+    assert_eq!(
+        udp("one_packet = true\npolicy.udp_activity = \"10s\""),
+        "line 22: services[1].policy.udp_activity: is of no use with one_packet, which keeps no connections"
+    );
+    assert_eq!(
+        faults_after("[services.policy]\nudp_activity = \"10s\"\n"),
+        "line 17: services[0].policy.udp_activity: is of use in udp services only, not with tcp"
+    );
+}
+
+#[test]
+fn a_drain_deadline_has_a_range_and_an_effect() {
+    let of = |lines: &str, rest: &str| {
+        faults_after(&format!(
+            "[[services.servers]]\naddress = \"192.168.150.14\"\n{lines}\n[services.policy]\n{rest}\n"
+        ))
+    };
+    let at = "services[0].servers[2].drain_deadline";
+    let drop = "on_server_down = \"drop\"";
+    for fate in ["reset", "reschedule", "drop"] {
+        let policy = format!("on_server_down = \"{fate}\"");
+        assert_eq!(of("weight = 0\ndrain_deadline = \"5m\"", &policy), "no fault", "{fate}");
+    }
+    assert_eq!(
+        of("weight = 0\ndrain_deadline = \"999ms\"", drop),
+        format!("line 19: {at}: 999ms is below the limit 1s")
+    );
+    assert_eq!(
+        of("weight = 0\ndrain_deadline = \"745h\"", drop),
+        format!("line 19: {at}: 2682000s is above the limit 2678400s (31 days)")
+    );
+    let weight = |n: u32| format!("{at}: 300s is of use with weight 0 only, not with weight {n}");
+    assert_eq!(of("drain_deadline = \"5m\"", drop), format!("line 18: {}", weight(1)));
+    assert_eq!(of("weight = 7\ndrain_deadline = \"5m\"", drop), format!("line 19: {}", weight(7)));
+    let nothing = "300s: nothing would happen at the deadline, as the service's on_server_down is \"keep\"; set that to \
+                   \"reset\", \"reschedule\" or \"drop\"";
+    let drains = "weight = 0\ndrain_deadline = \"5m\"";
+    for keeps in ["", "on_server_down = \"keep\""] {
+        assert_eq!(of(drains, keeps), format!("line 19: {at}: {nothing}"), "{keeps}");
+    }
+    // the director's policy counts where the service has none; a slip there is one fault, not two
+    assert_eq!(of(drains, "[policy]\ncompat = \"ipvs\""), "no fault");
+    assert_eq!(of(drains, "[policy]\nexpire_nodest_conn = true"), "no fault");
+    assert!(!of(drains, "on_server_down = \"rst\"").contains('\n'));
+    assert!(!of(drains, "[policy]\ncompat = \"lvs\"").contains('\n'));
 }
 
 #[test]

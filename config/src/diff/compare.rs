@@ -9,6 +9,7 @@ use crate::edit::ServerRef;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
 use crate::mark::MarkRule;
 use crate::model::{Appliance, Model, Port, Server, Service};
+use crate::snat::SnatRule;
 
 /// All changes that lead from `old` to `new`; none exactly when the two are equal.
 pub fn diff(old: &Model, new: &Model) -> Vec<Change> {
@@ -31,6 +32,7 @@ pub fn diff(old: &Model, new: &Model) -> Vec<Change> {
     ports(&old.ports, &new.ports, &mut changes);
     marks(&old.marks, &new.marks, &mut changes);
     services(&old.services, &new.services, &mut changes);
+    snat(&old.snat, &new.snat, &mut changes);
     changes
 }
 
@@ -110,6 +112,27 @@ fn services(old: &[Service], new: &[Service], changes: &mut Vec<Change>) {
     changes.extend(matched.moved.into_iter().map(moved));
 }
 
+fn snat(old: &[SnatRule], new: &[SnatRule], changes: &mut Vec<Change>) {
+    let matched = matched(old.iter().map(|r| r.name.as_str()), new.iter().map(|r| r.name.as_str()));
+    changes.extend(matched.removed.iter().map(|at| Change::SnatRemoved(old[*at].clone())));
+    for (before, after) in matched.kept {
+        let (old, new) = (&old[before], &new[after]);
+        let fields = [
+            field("sources", old.sources, new.sources),
+            field("address", list(&old.addresses), list(&new.addresses)),
+            field("protocols", list(&old.protocols), list(&new.protocols)),
+            field("port", optional(&old.port), optional(&new.port)),
+        ];
+        let fields: Vec<_> = fields.into_iter().flatten().collect();
+        if !fields.is_empty() {
+            changes.push(Change::SnatChanged { rule: new.name.clone(), fields });
+        }
+    }
+    changes.extend(matched.added.iter().map(|at| Change::SnatAdded(new[*at].clone())));
+    let moved = |at: usize| Change::SnatMoved { rule: new[at].name.clone(), position: at + 1 };
+    changes.extend(matched.moved.into_iter().map(moved));
+}
+
 fn flags(service: &Service) -> String {
     list(&service.scheduler_flags.words(service.scheduler))
 }
@@ -120,6 +143,8 @@ fn service_fields(old: &Service, new: &Service) -> Vec<FieldChange> {
         field("scheduler", old.scheduler, new.scheduler),
         field("scheduler_flags", flags(old), flags(new)),
         field("forwarding", old.forwarding, new.forwarding),
+        field("local_addresses", list(&old.local_addresses), list(&new.local_addresses)),
+        field("client_address", old.client_address, new.client_address),
         field("persistence", optional(&old.persistence), optional(&new.persistence)),
         field("one_packet", old.one_packet, new.one_packet),
     ];
@@ -146,6 +171,10 @@ fn marks(old: &[MarkRule], new: &[MarkRule], changes: &mut Vec<Change>) {
     changes.extend(matched.moved.iter().map(moved));
 }
 
+fn deadline(server: &Server) -> String {
+    optional(&server.drain_deadline.map(duration::format))
+}
+
 fn servers(service: &str, old: &[Server], new: &[Server], changes: &mut Vec<Change>) {
     let service = || service.to_owned();
     let matched = matched(old.iter().map(Server::key), new.iter().map(Server::key));
@@ -159,6 +188,7 @@ fn servers(service: &str, old: &[Server], new: &[Server], changes: &mut Vec<Chan
             field("forwarding", old.forwarding, new.forwarding),
             field("upper_threshold", old.upper_threshold, new.upper_threshold),
             field("lower_threshold", old.lower_threshold, new.lower_threshold),
+            field("drain_deadline", deadline(old), deadline(new)),
         ];
         let fields: Vec<_> = fields.into_iter().flatten().collect();
         if !fields.is_empty() {

@@ -5,10 +5,12 @@
 mod compare;
 mod order;
 
+use crate::duration;
 use crate::edit::ServerRef;
 use crate::forwarding::Forwarding;
 use crate::mark::MarkRule;
 use crate::model::{Port, Server, Service};
+use crate::snat::SnatRule;
 pub use compare::diff;
 use std::fmt;
 
@@ -118,6 +120,24 @@ pub enum Change {
         /// Its new place, from 1.
         position: usize,
     },
+    /// A rule of source NAT that was not there.
+    SnatAdded(SnatRule),
+    /// A rule of source NAT that is gone.
+    SnatRemoved(SnatRule),
+    /// Values of a rule of source NAT.
+    SnatChanged {
+        /// Its name.
+        rule: String,
+        /// What changed.
+        fields: Vec<FieldChange>,
+    },
+    /// A rule of source NAT has another place among the others, which are tried in their order.
+    SnatMoved {
+        /// Its name.
+        rule: String,
+        /// Its new place, from 1.
+        position: usize,
+    },
 }
 
 impl Change {
@@ -144,7 +164,11 @@ impl Change {
             | Self::ServerAdded { .. }
             | Self::ServerRemoved { .. }
             | Self::ServerChanged { .. }
-            | Self::ServerMoved { .. } => false,
+            | Self::ServerMoved { .. }
+            | Self::SnatAdded(_)
+            | Self::SnatRemoved(_)
+            | Self::SnatChanged { .. }
+            | Self::SnatMoved { .. } => false,
         }
     }
 }
@@ -198,8 +222,12 @@ impl fmt::Display for Change {
                     write!(f, ", forwarding {}", server.forwarding)?;
                 }
                 match (server.upper_threshold, server.lower_threshold) {
-                    (0, 0) => Ok(()),
-                    (upper, lower) => write!(f, ", thresholds {upper} {lower}"),
+                    (0, 0) => {}
+                    (upper, lower) => write!(f, ", thresholds {upper} {lower}")?,
+                }
+                match server.drain_deadline {
+                    None => Ok(()),
+                    Some(deadline) => write!(f, ", drain_deadline {}", duration::format(deadline)),
                 }
             }
             Self::ServerRemoved { service, server } => write!(f, "- server {} of {service}", server.key()),
@@ -209,6 +237,10 @@ impl fmt::Display for Change {
             Self::ServerMoved { service, server, position } => {
                 write!(f, "~ server {server} of {service}: now in place {position}")
             }
+            Self::SnatAdded(rule) => write!(f, "+ snat {rule}"),
+            Self::SnatRemoved(rule) => write!(f, "- snat {rule}"),
+            Self::SnatChanged { rule, fields } => write!(f, "~ snat {rule}: {}", Fields(fields)),
+            Self::SnatMoved { rule, position } => write!(f, "~ snat {rule}: now in place {position}"),
         }
     }
 }

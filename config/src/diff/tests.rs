@@ -69,6 +69,19 @@ fn services_and_servers_change_at_run_time() {
     assert_eq!(
         lines(|m| {
             let server = &mut m.services[0].servers[0];
+            (server.weight, server.drain_deadline) = (0, Some(Duration::from_secs(300)));
+            let added =
+                Server { weight: 0, drain_deadline: server.drain_deadline, ..self::server("192.168.150.15") };
+            m.services[0].servers.push(added);
+        }),
+        [
+            "~ server 192.168.150.12:80 of web: weight 1 -> 0, drain_deadline unset -> 300s",
+            "+ server 192.168.150.15:80 of web: weight 0, drain_deadline 300s"
+        ]
+    );
+    assert_eq!(
+        lines(|m| {
+            let server = &mut m.services[0].servers[0];
             (server.port, server.forwarding, server.upper_threshold) = (8080, Forwarding::Nat, 9);
         }),
         [

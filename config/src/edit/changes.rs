@@ -1,5 +1,7 @@
 //! Each edit: alone, or several as one.
 
+use std::time::Duration;
+
 use super::{EditError, ServerEdit, ServerRef, ServiceEdit, ServiceRef, validate};
 use crate::model::{Model, Server, Service, Timeouts};
 
@@ -101,11 +103,18 @@ pub fn edit_server(
     change(model, |model| change_server(find(model, service)?, server, edit))
 }
 
-/// Gives a server weight 0: old connections go on, no new ones.
+/// Gives a server weight 0: old connections go on, no new ones. At the `deadline`, if there is one, what is left is
+/// treated as its service's `on_server_down` says; without one, a deadline that it had is taken away.
 ///
-/// Errors: no such service or server.
-pub fn drain_server(model: &mut Model, service: &ServiceRef, server: ServerRef) -> Result<(), EditError> {
-    edit_server(model, service, server, &ServerEdit { weight: Some(0), ..ServerEdit::default() })
+/// Errors: no such service or server, or a deadline that breaks a rule.
+pub fn drain_server(
+    model: &mut Model,
+    service: &ServiceRef,
+    server: ServerRef,
+    deadline: Option<Duration>,
+) -> Result<(), EditError> {
+    let edit = ServerEdit { weight: Some(0), drain_deadline: Some(deadline), ..ServerEdit::default() };
+    edit_server(model, service, server, &edit)
 }
 
 /// Takes a server out of a service and returns it.
@@ -184,6 +193,8 @@ impl Service {
         set(&mut self.persistence, edit.persistence);
         set(&mut self.one_packet, edit.one_packet);
         set(&mut self.policy, edit.policy);
+        set(&mut self.local_addresses, edit.local_addresses.clone());
+        set(&mut self.client_address, edit.client_address);
         edit.timeouts.apply(&mut self.timeouts);
         if let Some(forwarding) = edit.forwarding {
             // As in a file, where such servers name no forwarding.
@@ -200,5 +211,9 @@ impl Server {
         set(&mut self.forwarding, edit.forwarding);
         set(&mut self.upper_threshold, edit.upper_threshold);
         set(&mut self.lower_threshold, edit.lower_threshold);
+        set(&mut self.drain_deadline, edit.drain_deadline);
+        if edit.weight.is_some_and(|weight| weight > 0) && edit.drain_deadline.is_none() {
+            self.drain_deadline = None;
+        }
     }
 }

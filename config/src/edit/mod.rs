@@ -9,13 +9,14 @@ mod changes;
 mod server_ref;
 mod service_ref;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::check::check;
 use crate::draft::Draft;
 use crate::fault::Problems;
 use crate::fields::SERVICE_TIMEOUTS;
-use crate::forwarding::Forwarding;
+use crate::forwarding::{ClientAddress, Forwarding};
 use crate::model::{Model, Persistence, Scheduler, SchedulerFlags, ServiceTimeouts};
 use crate::path::{Path, Step, toml_path};
 use crate::policy::ServicePolicy;
@@ -69,6 +70,10 @@ pub struct ServiceEdit {
     pub one_packet: Option<bool>,
     /// New policies, all of them.
     pub policy: Option<ServicePolicy>,
+    /// New local addresses of full NAT, all of them.
+    pub local_addresses: Option<Vec<IpAddr>>,
+    /// How servers by full NAT are told who their client is.
+    pub client_address: Option<ClientAddress>,
     /// New timeouts.
     pub timeouts: TimeoutsEdit,
 }
@@ -146,6 +151,8 @@ pub struct ServerEdit {
     pub upper_threshold: Option<u32>,
     /// New lower threshold, connections; 0: three quarters of the upper one.
     pub lower_threshold: Option<u32>,
+    /// New deadline of draining; `Some(None)`: none. A new weight above 0 takes it away as well.
+    pub drain_deadline: Option<Option<Duration>>,
 }
 
 /// Checks a Model that was made by hand, by the rules for files.
@@ -173,6 +180,7 @@ pub(crate) fn name_object(model: &Model, path: &Path) -> String {
     if let [Step::Key(section), Step::Index(index), tail @ ..] = rest {
         match section.as_ref() {
             "services" => words.extend(model.services.get(*index).map(|s| format!("service {}", s.name))),
+            "snat" => words.extend(model.snat.get(*index).map(|rule| format!("snat {}", rule.name))),
             "marks" => words.push(format!("mark rule {}", index + 1)),
             _ => words.extend(model.ports.get(*index).map(|p| format!("port {}", p.name))),
         }

@@ -127,10 +127,34 @@ fn servers_come_change_drain_and_go() {
     assert_eq!(model.services[0].servers[0].weight, 65_535);
     edit_server(&mut model, &web(), new, &ServerEdit::default()).unwrap();
     assert_eq!(model.services[0].servers[0].weight, 65_535);
-    drain_server(&mut model, &web(), new).unwrap();
+    drain_server(&mut model, &web(), new, None).unwrap();
     assert_eq!(model.services[0].servers[0].weight, 0);
     assert_eq!(delete_server(&mut model, &web(), new).unwrap(), server("192.168.150.14", 0));
     assert_eq!(model, small());
+}
+
+#[test]
+fn a_drain_with_a_deadline_ends_with_the_drain() {
+    let mut model = small();
+    let server = at("192.168.150.12", 80);
+    let minutes = |n: u64| Some(Duration::from_secs(60 * n));
+    assert_eq!(
+        refused(|m| drain_server(m, &web(), server, minutes(5))),
+        "service web: server 192.168.150.12:80: drain_deadline: 300s: nothing would happen at the deadline, as the \
+         service's on_server_down is \"keep\"; set that to \"reset\", \"reschedule\" or \"drop\""
+    );
+    model.services[0].policy.on_server_down = Some(crate::OnServerDown::Drop);
+    let deadline = |model: &Model| model.services[0].servers[0].drain_deadline;
+    drain_server(&mut model, &web(), server, minutes(5)).unwrap();
+    assert_eq!((model.services[0].servers[0].weight, deadline(&model)), (0, minutes(5)));
+    let weight = |weight| ServerEdit { weight: Some(weight), ..ServerEdit::default() };
+    edit_server(&mut model, &web(), server, &weight(0)).unwrap();
+    assert_eq!(deadline(&model), minutes(5), "it was 0 already");
+    edit_server(&mut model, &web(), server, &weight(1)).unwrap();
+    assert_eq!(deadline(&model), None, "it no longer drains");
+    drain_server(&mut model, &web(), server, minutes(5)).unwrap();
+    drain_server(&mut model, &web(), server, None).unwrap();
+    assert_eq!(deadline(&model), None, "drained without one");
 }
 
 #[test]
@@ -280,7 +304,10 @@ fn what_is_not_there_is_named() {
         "there is no service 10.0.0.1:80/tcp"
     );
     assert_eq!(refused(|m| delete_server(m, &web(), other)), "service web has no server 192.168.150.99:80");
-    assert_eq!(refused(|m| drain_server(m, &web(), other)), "service web has no server 192.168.150.99:80");
+    assert_eq!(
+        refused(|m| drain_server(m, &web(), other, None)),
+        "service web has no server 192.168.150.99:80"
+    );
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::policy::Policy;
 #[cfg(test)]
 use crate::policy::SERVICE_POLICY;
 
-pub(super) const ROOT: [&str; 7] =
-    ["appliance", "limits", "timeouts", "policy", "ports", "marks", "services"];
+pub(super) const ROOT: [&str; 8] =
+    ["appliance", "limits", "timeouts", "policy", "ports", "marks", "services", "snat"];
 pub(super) const APPLIANCE: [&str; 10] = [
     "name",
     "workers",
@@ -20,7 +20,7 @@ pub(super) const APPLIANCE: [&str; 10] = [
     "cluster_secret",
 ];
 pub(super) const PORT: [&str; 6] = ["name", "device", "vlan", "mtu", "addresses", "gateway"];
-pub(super) const SERVICE: [&str; 18] = [
+pub(super) const SERVICE: [&str; 20] = [
     "name",
     "vip",
     "port",
@@ -34,6 +34,8 @@ pub(super) const SERVICE: [&str; 18] = [
     "scheduler_flags",
     "forwarding",
     "tunnel",
+    "local_addresses",
+    "client_address",
     "persistence",
     "one_packet",
     "policy",
@@ -42,12 +44,23 @@ pub(super) const SERVICE: [&str; 18] = [
 ];
 pub(super) const TUNNEL: [&str; 3] = ["type", "port", "checksum"];
 pub(super) const PERSISTENCE: [&str; 2] = ["timeout", "prefix"];
-pub(super) const SERVER: [&str; 7] =
-    ["address", "port", "weight", "forwarding", "tunnel", "upper_threshold", "lower_threshold"];
+pub(super) const SERVER: [&str; 8] = [
+    "address",
+    "port",
+    "weight",
+    "forwarding",
+    "tunnel",
+    "upper_threshold",
+    "lower_threshold",
+    "drain_deadline",
+];
 
 /// Keys of `[[marks]]`.
 pub(super) const MARK: [&str; 8] =
     ["value", "source", "destination", "protocol", "source_ports", "ports", "port", "vlan"];
+
+/// Keys of `[[snat]]`.
+pub(super) const SNAT: [&str; 5] = ["name", "sources", "address", "protocols", "port"];
 
 /// Keys of `[limits]`.
 pub(super) fn limits() -> Vec<&'static str> {
@@ -87,5 +100,6 @@ pub(crate) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("services.persistence", PERSISTENCE.to_vec()),
         ("services.servers", SERVER.to_vec()),
         ("services.servers.tunnel", TUNNEL.to_vec()),
+        ("snat", SNAT.to_vec()),
     ]
 }

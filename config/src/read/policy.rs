@@ -38,5 +38,6 @@ pub(super) fn service(r: &mut Reader<'_>, t: &DeTable<'_>) -> ServicePolicy {
         mss: r.field(t, "mss", value::integer(bounds::MSS)).optional().flatten(),
         dr_close_timeout: r.field(t, "dr_close_timeout", value::duration).optional().flatten(),
         max_connections: r.field(t, "max_connections", limit).optional().flatten(),
+        udp_activity: r.field(t, "udp_activity", value::duration).optional().flatten(),
     }
 }

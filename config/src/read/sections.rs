@@ -8,9 +8,10 @@ use toml::de::{DeTable, DeValue};
 use super::services::service;
 use super::{Field, Reader, address::mark, keys, policy, value};
 use crate::bounds;
-use crate::draft::{Draft, DraftPort};
+use crate::draft::{Draft, DraftPort, DraftSnat};
 use crate::fields::{DEFAULT_MTU, LIMITS, TIMEOUTS};
 use crate::model::{Appliance, Limits, Timeouts};
+use crate::snat::SnatProtocol;
 
 pub(super) fn root(r: &mut Reader<'_>, document: &DeTable<'_>) -> Draft {
     r.unknown_keys(document, &keys::ROOT);
@@ -33,6 +34,22 @@ pub(super) fn root(r: &mut Reader<'_>, document: &DeTable<'_>) -> Draft {
         ports: ports.optional().flatten(),
         marks: r.tables(document, "marks", &keys::MARK, mark).or(Vec::new()).unwrap_or_default(),
         services: services.or(Vec::new()).unwrap_or_default(),
+        snat: r.tables(document, "snat", &keys::SNAT, snat).or(Vec::new()).unwrap_or_default(),
+    }
+}
+
+/// One of `[[snat]]`.
+fn snat(r: &mut Reader<'_>, t: &DeTable<'_>) -> DraftSnat {
+    if !t.contains_key("address") {
+        r.at("address", |r| r.fault("is missing"));
+    }
+    let all = SnatProtocol::ALL.map(Some).to_vec();
+    DraftSnat {
+        name: r.required(t, "name", value::text),
+        sources: r.required(t, "sources", value::parsed),
+        addresses: ips(r, t, "address").optional().flatten(),
+        protocols: r.list(t, "protocols", value::parsed).or(all),
+        port: r.field(t, "port", value::text).optional(),
     }
 }
 
@@ -91,21 +108,21 @@ fn port(r: &mut Reader<'_>, t: &DeTable<'_>) -> DraftPort {
             }
             list => list.optional().flatten(),
         },
-        gateways: gateways(r, t).or(Vec::new()),
+        gateways: ips(r, t, "gateway").or(Vec::new()),
     }
 }
 
-/// `gateway` is one address, or an array with one per family.
-fn gateways(r: &mut Reader<'_>, t: &DeTable<'_>) -> Field<Vec<Option<IpAddr>>> {
-    match t.get("gateway").map(|value| value.get_ref()) {
-        Some(DeValue::Array(_)) => r.list(t, "gateway", value::ip),
-        Some(DeValue::String(_)) | None => match r.field(t, "gateway", value::ip) {
+/// One address, or an array of them.
+fn ips(r: &mut Reader<'_>, t: &DeTable<'_>, key: &'static str) -> Field<Vec<Option<IpAddr>>> {
+    match t.get(key).map(|value| value.get_ref()) {
+        Some(DeValue::Array(_)) => r.list(t, key, value::ip),
+        Some(DeValue::String(_)) | None => match r.field(t, key, value::ip) {
             Field::Absent => Field::Absent,
             Field::Bad => Field::Bad,
-            Field::Is(gateway) => Field::Is(vec![Some(gateway)]),
+            Field::Is(address) => Field::Is(vec![Some(address)]),
         },
         Some(other) => {
-            r.at("gateway", |r| r.fault(value::wrong_type("an address or an array of addresses", other)));
+            r.at(key, |r| r.fault(value::wrong_type("an address or an array of addresses", other)));
             Field::Bad
         }
     }

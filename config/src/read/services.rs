@@ -6,7 +6,7 @@ use super::{Field, Reader, address, keys, policy, scheduler, value};
 use crate::bounds::{self, Bounds};
 use crate::draft::{DraftServer, DraftService};
 use crate::fields::{DEFAULT_PERSISTENCE, DEFAULT_WEIGHT, SERVICE_TIMEOUTS};
-use crate::forwarding::{Forwarding, Tunnel};
+use crate::forwarding::{ClientAddress, Forwarding, Tunnel};
 use crate::model::{Persistence, ServiceTimeouts};
 use crate::policy::SERVICE_POLICY;
 
@@ -27,6 +27,8 @@ pub(super) fn service(r: &mut Reader<'_>, t: &DeTable<'_>, timeout_keys: &[&str]
         persistence: persistence(r, t, prefix),
         one_packet: r.field(t, "one_packet", value::boolean).or(false),
         policy: r.table(t, "policy", &SERVICE_POLICY, policy::service).unwrap_or_default(),
+        local_addresses: r.list(t, "local_addresses", value::ip).or(Vec::new()),
+        client_address: r.field(t, "client_address", value::parsed).or(ClientAddress::None),
         servers: r
             .tables(t, "servers", &keys::SERVER, |r, t| server(r, t, &inherited))
             .or(Vec::new())
@@ -124,5 +126,6 @@ fn server(r: &mut Reader<'_>, t: &DeTable<'_>, service: &Inherited) -> DraftServ
         forwarding: forwarding(r, t, service.forwarding),
         upper_threshold: threshold(r, "upper_threshold"),
         lower_threshold: threshold(r, "lower_threshold"),
+        drain_deadline: r.field(t, "drain_deadline", value::duration).optional(),
     }
 }

@@ -10,7 +10,7 @@ const EXAMPLE: &str = include_str!("../../example.toml");
 fn the_example_is_valid() {
     let model = parse(EXAMPLE).unwrap();
     assert_eq!(model.ports.len(), 2);
-    assert_eq!((model.services.len(), model.marks.len()), (5, 1));
+    assert_eq!((model.services.len(), model.marks.len(), model.snat.len()), (6, 1, 1));
     assert_eq!(parse(&to_toml(&model)).unwrap(), model);
 }
 
@@ -130,6 +130,9 @@ fn the_example_states_the_real_limits_and_defaults() {
     }
     has("[services.policy]", "mss", range(bounds::MSS));
     has("[services.policy]", "max_connections", range(bounds::SERVICE_CONNECTIONS));
+    let (min, max) = (bounds::MIN_DRAIN, bounds::MAX_DRAIN);
+    let days = max.as_secs() / 86_400;
+    has("[[services.servers]]", "drain_deadline", format!("{} to {days} days", duration::format(min)));
     let policy = Policy::default().of(&super::small().services[0]);
     has("[services.policy]", "on_no_server", format!("Default \"{}\"", policy.on_no_server));
     has("[services.policy]", "on_server_down", format!("Default \"{}\"", policy.on_server_down));
@@ -152,6 +155,9 @@ fn the_example_states_the_real_limits_and_defaults() {
         has("[[services.servers]]", key, range(bounds::THRESHOLD));
         has("[[services.servers]]", key, "Default 0.".to_owned());
     }
+    assert!(EXAMPLE.contains(&format!("One table per rule, {} at most.", bounds::SNAT_RULES)));
+    has("[[snat]]", "name", format!("1 to {} characters", bounds::NAME_LEN));
+    has("[[services]]", "client_address", format!("Default \"{}\".", crate::ClientAddress::default()));
     has("[[services]]", "maglev_size", format!("Default {}.", crate::MaglevSize::default()));
     for scheduler in crate::Scheduler::ALL {
         has("[[services]]", "scheduler", format!("\"{}\"", scheduler.name()));
@@ -166,5 +172,5 @@ fn the_example_states_the_real_limits_and_defaults() {
     let (min, max) = text.split_once(" to ").unwrap();
     assert_eq!(duration::parse(min), Ok(bounds::MIN_TIMEOUT));
     assert_eq!(duration::parse(max), Ok(bounds::MAX_TIMEOUT));
-    assert_eq!(EXAMPLE.matches(text).count(), 2, "at [timeouts] and at [services.timeouts]");
+    assert_eq!(EXAMPLE.matches(text).count(), 3, "at both [timeouts] and at udp_activity");
 }

@@ -1,6 +1,7 @@
 //! Tests of the crate as a whole: the documented example, properties; and helpers for the others.
 
 mod example;
+mod full_nat;
 mod properties;
 
 use crate::{Model, parse};

@@ -158,28 +158,32 @@ fn policy() -> impl Strategy<Value = Policy> {
     })
 }
 
-/// What a TCP service may decide; one of another protocol gets the part that is of use to it.
+/// What a service of every protocol may decide; one of a single protocol gets the part that is of use to it.
 fn service_policy() -> impl Strategy<Value = ServicePolicy> {
     let answers = sample::select(vec![OnNoServer::Icmp, OnNoServer::Reset, OnNoServer::Drop]);
     let fates = vec![OnServerDown::Keep, OnServerDown::Reset, OnServerDown::Reschedule, OnServerDown::Drop];
     (
         option::of(answers),
         option::of(sample::select(fates)),
-        option::of(sample::select(vec![Reuse::Strict, Reuse::Ipvs])),
+        option::of(sample::select(vec![Reuse::Closing, Reuse::Ipvs])),
         option::of(within(bounds::MSS)),
         option::of(timeout()),
         option::of(within(bounds::SERVICE_CONNECTIONS)),
+        option::of(timeout()),
     )
-        .prop_map(|(on_no_server, on_server_down, reuse, mss, dr_close_timeout, max_connections)| {
-            ServicePolicy {
-                on_no_server,
-                on_server_down,
-                reuse,
-                mss: mss.map(|mss| u16::try_from(mss).unwrap()),
-                dr_close_timeout,
-                max_connections,
-            }
-        })
+        .prop_map(
+            |(on_no_server, on_server_down, reuse, mss, dr_close_timeout, max_connections, udp_activity)| {
+                ServicePolicy {
+                    on_no_server,
+                    on_server_down,
+                    reuse,
+                    mss: mss.map(|mss| u16::try_from(mss).unwrap()),
+                    dr_close_timeout,
+                    max_connections,
+                    udp_activity,
+                }
+            },
+        )
 }
 
 fn port_range() -> impl Strategy<Value = PortRange> {
@@ -237,8 +241,18 @@ fn mark(index: u16) -> impl Strategy<Value = MarkRule> {
 
 /// What of a server does not depend on its service; the port is used with NAT only.
 fn server() -> impl Strategy<Value = Server> {
-    (within(bounds::WEIGHT), forwarding(), within(bounds::L4_PORT), within(bounds::THRESHOLD), any::<u32>())
-        .prop_map(|(weight, forwarding, port, upper, lower)| Server {
+    let deadline = (bounds::MIN_DRAIN.as_millis() as u64..=bounds::MAX_DRAIN.as_millis() as u64)
+        .prop_map(Duration::from_millis);
+    (
+        within(bounds::WEIGHT),
+        forwarding(),
+        within(bounds::L4_PORT),
+        within(bounds::THRESHOLD),
+        any::<u32>(),
+        option::of(deadline),
+    )
+        .prop_map(|(weight, forwarding, port, upper, lower, drain_deadline)| Server {
+            drain_deadline,
             weight,
             upper_threshold: upper,
             lower_threshold: lower.checked_rem(upper + 1).unwrap_or(0),
@@ -286,12 +300,20 @@ fn service(index: u16) -> impl Strategy<Value = Service> {
                         value.filter(|_| protocol.is_none_or(|p| field.protocol == p)),
                     );
                 }
+                let one_packet = one_packet && protocol.is_none_or(|protocol| protocol == Protocol::Udp);
+                let udp_activity = policy.udp_activity.filter(|_| !one_packet);
                 let policy = match protocol {
-                    None | Some(Protocol::Tcp) => policy,
-                    Some(_) => {
-                        ServicePolicy { max_connections: policy.max_connections, ..ServicePolicy::default() }
-                    }
+                    None => ServicePolicy { udp_activity, ..policy },
+                    Some(Protocol::Tcp) => ServicePolicy { udp_activity: None, ..policy },
+                    Some(_) => ServicePolicy {
+                        on_server_down: policy.on_server_down.filter(|fate| *fate != OnServerDown::Reset),
+                        max_connections: policy.max_connections,
+                        udp_activity,
+                        ..ServicePolicy::default()
+                    },
                 };
+                let drains =
+                    !one_packet && policy.on_server_down.is_some_and(|fate| fate != OnServerDown::Keep);
                 let server = |host: u8| match address.is_ipv6() {
                     true => IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, host.into())),
                     false => IpAddr::V4(Ipv4Addr::new(10, 0, 1, host)),
@@ -302,7 +324,7 @@ fn service(index: u16) -> impl Strategy<Value = Service> {
                     forwarding,
                     timeouts,
                     persistence,
-                    one_packet: one_packet && protocol.is_none_or(|protocol| protocol == Protocol::Udp),
+                    one_packet,
                     policy,
                     servers: servers
                         .into_iter()
@@ -313,6 +335,8 @@ fn service(index: u16) -> impl Strategy<Value = Service> {
                                 Forwarding::Nat => drawn.port,
                                 _ => address.port(),
                             },
+                            weight: if drains && drawn.drain_deadline.is_some() { 0 } else { drawn.weight },
+                            drain_deadline: drawn.drain_deadline.filter(|_| drains),
                             ..drawn
                         })
                         .collect(),
@@ -322,12 +346,25 @@ fn service(index: u16) -> impl Strategy<Value = Service> {
         )
 }
 
+/// Addresses that no port, VIP or server has.
+fn snat(index: u16) -> impl Strategy<Value = SnatRule> {
+    let protocols = sample::subsequence(SnatProtocol::ALL.to_vec(), 1..=4);
+    (1..4_u8, protocols.prop_shuffle(), 8..=32_u8).prop_map(move |(count, protocols, len)| SnatRule {
+        name: format!("out{index}"),
+        sources: IpPrefix::new(IpAddr::V4(Ipv4Addr::new(10, 200, 1, 7)), len).unwrap(),
+        addresses: (1..=count).map(|host| IpAddr::V4(Ipv4Addr::new(203, 0, 113, host))).collect(),
+        protocols,
+        port: None,
+    })
+}
+
 fn model() -> impl Strategy<Value = Model> {
     let ports = (1..4_u16).prop_flat_map(|n| (0..n).map(port).collect::<Vec<_>>());
     let services = (0..6_u16).prop_flat_map(|n| (0..n).map(service).collect::<Vec<_>>());
     let marks = (0..4_u16).prop_flat_map(|n| (0..n).map(mark).collect::<Vec<_>>());
-    (appliance(), limits(), timeouts(), policy(), ports, marks, services).prop_map(
-        |(appliance, limits, timeouts, policy, ports, marks, services)| Model {
+    let snat = (0..3_u16).prop_flat_map(|n| (0..n).map(snat).collect::<Vec<_>>());
+    (appliance(), limits(), timeouts(), policy(), ports, marks, services, snat).prop_map(
+        |(appliance, limits, timeouts, policy, ports, marks, services, snat)| Model {
             appliance,
             limits,
             timeouts,
@@ -335,6 +372,7 @@ fn model() -> impl Strategy<Value = Model> {
             ports,
             marks,
             services,
+            snat,
         },
     )
 }
@@ -369,6 +407,29 @@ proptest! {
         prop_assert_eq!(changes.is_empty(), model == other);
         let only_moves = changes.iter().all(|c| matches!(c, Change::ServerMoved { .. } | Change::ServiceMoved { .. } | Change::MarkMoved { .. }));
         prop_assert!(only_moves, "{:?}", changes);
+    }
+
+    #[test]
+    fn what_an_operator_types_reads_back(address in address(3), forwarding in forwarding(), p in persistence()) {
+        prop_assert_eq!(address.to_string().parse(), Ok(address));
+        prop_assert_eq!(address.to_string().parse(), Ok(ServiceRef::Address(address)));
+        prop_assert_eq!(forwarding.to_string().parse(), Ok(forwarding));
+        prop_assert_eq!(Persistence::parse(&p.to_string(), false), Ok(p));
+    }
+
+    #[test]
+    fn nothing_typed_panics(text in "[0-9a-fx.:/\\[\\]%-]{0,24}|mark:[0-9/ipv]{0,12}|(gue|gre|tunnel):[0-9a-z:]{0,12}", other in any::<String>()) {
+        for text in [text, other] {
+            if let Ok(address) = text.parse::<ServiceAddress>() {
+                prop_assert_eq!(address.to_string().parse(), Ok(address));
+            }
+            if let Ok(forwarding) = text.parse::<Forwarding>() {
+                prop_assert_eq!(forwarding.to_string().parse(), Ok(forwarding));
+            }
+            let _ = (text.parse::<IpPrefix>(), text.parse::<PortRange>(), text.parse::<Tunnel>());
+            let _ = (Persistence::parse(&text, true), ServicePolicy::default().set(&text, Some(&text)));
+            let _ = ServicePolicy::default().set("mss", Some(&text));
+        }
     }
 
     #[test]

@@ -60,6 +60,7 @@ mod tests {
             Request::ServiceList,
             Request::ServiceAdd(ServiceSpec {
                 scheduler: "maglev".into(),
+                scheduler_flags: Some("flag-1".into()),
                 maglev_hash: Some("source".into()),
                 forwarding: Some("tunnel:gue:6080".into()),
                 persistence: Some("300s/64".into()),
@@ -82,12 +83,28 @@ mod tests {
             }),
             Request::ServerEdit(ServerSpec::new(service(), address)),
             Request::ServerDelete(ServerRef { service: service(), address, port: Some(80) }),
-            Request::ServerDrain(ServerRef { service: service(), address, port: None }),
+            Request::ServerDrain(DrainSpec { service: service(), address, port: None, deadline: None }),
+            Request::ServerDrain(DrainSpec {
+                service: service(),
+                address,
+                port: Some(80),
+                deadline: Some("5m".into()),
+            }),
             Request::Connections(ConnectionFilter::default()),
             Request::Connections(ConnectionFilter {
                 client: Some(address),
                 limit: Some(5),
                 ..Default::default()
+            }),
+            Request::FlushConnections(ConnectionFilter {
+                state: Some("syn_recv".into()),
+                ..Default::default()
+            }),
+            Request::Explain(ExplainSpec {
+                protocol: "tcp".into(),
+                client: "[fd00::1]:40000".parse().unwrap(),
+                vip: "[fd00::100]:80".parse().unwrap(),
+                port: None,
             }),
             Request::Exchange { toml: String::new(), generation: 7 },
             Request::Rates,
@@ -96,6 +113,7 @@ mod tests {
             Request::Stats,
             Request::Drops,
             Request::Neighbors,
+            Request::Snat,
             Request::Workers,
             Request::Latency,
             Request::Version,
@@ -112,8 +130,9 @@ mod tests {
     #[test]
     fn requests_that_change_are_told_from_reads() {
         let changing = requests().iter().filter(|request| request.changes()).count();
-        // Three on services, four on servers, three of ipvsadm's; the sample of `apply` is a dry run.
-        assert_eq!(changing, 10);
+        // Three on services, four on servers (one of them twice), three of ipvsadm's, the flush; the sample of `apply`
+        // is a dry run.
+        assert_eq!(changing, 12);
         assert!(Request::Apply { toml: String::new(), dry_run: false }.changes());
     }
 
@@ -129,7 +148,8 @@ mod tests {
             upper_threshold: 2,
             lower_threshold: 1,
             weight: 1,
-            state: "up".into(),
+            state: "draining".into(),
+            drain_left_ms: Some(1),
             counters,
         };
         let service = ServiceRow {

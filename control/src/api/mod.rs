@@ -15,12 +15,14 @@ pub use client::{Client, ClientError};
 pub use error::{ApiError, ErrorKind, FaultRow};
 pub use message::{MessageError, decode, encode};
 pub use request::{
-    ConnectionFilter, Hello, Request, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec,
+    ConnectionFilter, DrainSpec, ExplainSpec, Hello, Request, ServerRef, ServerSpec, ServiceEdit,
+    ServiceSpec, TimeoutSpec,
 };
 pub use response::{
-    ChangeRow, Changes, ConfigText, ConnectionRow, Connections, Conservation, Counters, DeviceRow, DropRow,
-    Drops, Latency, LatencyRow, NeighborRow, Neighbors, RatedServer, RatedService, Rates, Response,
-    ServerRow, Servers, ServiceRow, ServiceServers, Services, Stats, Traffic, Version, WorkerRow, Workers,
+    CandidateRow, ChangeRow, Changes, ConfigText, ConnectionRow, Connections, Conservation, Counters,
+    DeviceRow, DropRow, Drops, ExplainedStep, Explanation, Flushed, Latency, LatencyRow, NeighborRow,
+    Neighbors, RatedServer, RatedService, Rates, Response, ServerRow, Servers, ServiceRow, ServiceServers,
+    Services, Snat, SnatRow, Stats, Traffic, Version, WorkerRow, Workers,
 };
 
 /// Version of the protocol; both hellos must carry the same.
@@ -31,6 +33,9 @@ pub const DEFAULT_TIMEOUT: &str = "default";
 
 /// Word in a [`ServiceEdit::persistence`] that ends it.
 pub const NO_PERSISTENCE: &str = "none";
+
+/// No flags of a scheduler.
+pub const NO_FLAGS: &str = "none";
 
 /// Rows in a [`Connections`] reply when the request names no limit.
 pub const DEFAULT_CONNECTION_ROWS: u32 = 1000;

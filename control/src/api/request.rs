@@ -1,7 +1,7 @@
 //! What a client may ask.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,8 +56,8 @@ pub enum Request {
     ServerEdit(ServerSpec),
     /// Deletes a server; it gets no more packets of new connections.
     ServerDelete(ServerRef),
-    /// Sets a server's weight to 0: its connections go on, it gets no new ones.
-    ServerDrain(ServerRef),
+    /// Sets a server's weight to 0: its connections go on, until a deadline if one is given; it gets no new ones.
+    ServerDrain(DrainSpec),
     /// What every service and server has counted since it was last set back, and the rates of it.
     Rates,
     /// Sets the counters of [`Request::Rates`] back, of all services or of one.
@@ -67,12 +67,18 @@ pub enum Request {
     },
     /// Tracked connections.
     Connections(ConnectionFilter),
+    /// Forgets tracked connections at once: their next packets count as new. The filter has no limit.
+    FlushConnections(ConnectionFilter),
+    /// What would become of the first packet of a connection, and why.
+    Explain(ExplainSpec),
     /// Packets and bytes of every device and of the whole director.
     Stats,
     /// Dropped packets by reason.
     Drops,
     /// Next hops and what is known of them.
     Neighbors,
+    /// Rules of source NAT with their counters.
+    Snat,
     /// What each worker does.
     Workers,
     /// Time that packets spend in the director.
@@ -89,6 +95,7 @@ impl Request {
             Self::Apply { dry_run, .. } => !dry_run,
             Self::Exchange { .. } | Self::Zero { .. } => true,
             Self::ServiceAdd(_) | Self::ServiceEdit(_) | Self::ServiceDelete { .. } => true,
+            Self::FlushConnections(_) => true,
             Self::ServerAdd(_) | Self::ServerEdit(_) | Self::ServerDelete(_) | Self::ServerDrain(_) => true,
             Self::Hello(_) | Self::Diff { .. } | Self::Show | Self::ServiceList | Self::ServerList { .. } => {
                 false
@@ -98,8 +105,9 @@ impl Request {
             | Self::Stats
             | Self::Drops
             | Self::Neighbors
+            | Self::Snat
             | Self::Workers => false,
-            Self::Latency | Self::Version => false,
+            Self::Explain(_) | Self::Latency | Self::Version => false,
         }
     }
 }
@@ -130,10 +138,20 @@ pub struct ServiceSpec {
     pub address: String,
     /// `rr`, `lc` or `maglev`.
     pub scheduler: String,
+    /// Flags of the scheduler as ipvsadm writes them, with commas between them: `sh-fallback,sh-port`; absent: none.
+    #[serde(default)]
+    pub scheduler_flags: Option<String>,
     /// `flow` or `source`; only with the scheduler `maglev`.
     pub maglev_hash: Option<String>,
-    /// Forwarding of its servers: `dr`, `nat`, `tunnel`, `tunnel:gue:6080:full` ...; absent: `dr`.
+    /// Forwarding of its servers: `dr`, `nat`, `fullnat`, `tunnel`, `tunnel:gue:6080:full` ...; absent:
+    /// `dr`.
     pub forwarding: Option<String>,
+    /// Addresses that packets to servers by `fullnat` come from; absent: none.
+    #[serde(default)]
+    pub local_addresses: Option<Vec<IpAddr>>,
+    /// How these servers are told who their client is: `none` or `toa`; absent: `none`.
+    #[serde(default)]
+    pub client_address: Option<String>,
     /// Time and prefix length, `300s/24`; absent: none.
     pub persistence: Option<String>,
     /// Whether every packet is scheduled anew; UDP only.
@@ -154,8 +172,11 @@ impl ServiceSpec {
             name: name.into(),
             address: address.to_string(),
             scheduler: "rr".to_owned(),
+            scheduler_flags: None,
             maglev_hash: None,
             forwarding: None,
+            local_addresses: None,
+            client_address: None,
             persistence: None,
             one_packet: false,
             policy: BTreeMap::new(),
@@ -172,10 +193,19 @@ pub struct ServiceEdit {
     pub service: String,
     /// `rr`, `lc` or `maglev`.
     pub scheduler: Option<String>,
+    /// As in [`ServiceSpec::scheduler_flags`], in place of those that it has; or `none`.
+    #[serde(default)]
+    pub scheduler_flags: Option<String>,
     /// `flow` or `source`; only when the scheduler is `maglev`.
     pub maglev_hash: Option<String>,
     /// As in [`ServiceSpec::forwarding`]; servers that had the old one get it too.
     pub forwarding: Option<String>,
+    /// As in [`ServiceSpec::local_addresses`]: all of them.
+    #[serde(default)]
+    pub local_addresses: Option<Vec<IpAddr>>,
+    /// As in [`ServiceSpec::client_address`].
+    #[serde(default)]
+    pub client_address: Option<String>,
     /// As in [`ServiceSpec::persistence`], or `none`.
     pub persistence: Option<String>,
     /// Whether every packet is scheduled anew; UDP only.
@@ -252,6 +282,28 @@ pub struct ServerRef {
     pub port: Option<u16>,
 }
 
+/// A server of a service that shall drain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainSpec {
+    /// As in [`ServerRef::service`].
+    pub service: String,
+    /// As in [`ServerRef::address`].
+    pub address: IpAddr,
+    /// As in [`ServerRef::port`].
+    pub port: Option<u16>,
+    /// How long its connections may go on, as in `5m`; what is left then is treated as the service's `on_server_down`
+    /// says. Absent: until they end; a deadline that it had is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+}
+
+impl From<ServerRef> for DrainSpec {
+    fn from(ServerRef { service, address, port }: ServerRef) -> Self {
+        Self { service, address, port, deadline: None }
+    }
+}
+
 /// Which connections to list; an absent field admits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -270,4 +322,19 @@ pub struct ConnectionFilter {
     pub state: Option<String>,
     /// Most rows, 1 to [`super::MAX_CONNECTION_ROWS`]; absent: 1000.
     pub limit: Option<u32>,
+}
+
+/// The first packet of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainSpec {
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// Address and port that it comes from.
+    pub client: SocketAddr,
+    /// Address and port that it goes to.
+    pub vip: SocketAddr,
+    /// Name of the director's port that it comes in by, which rules for marks may ask for. Absent: the one towards the
+    /// client.
+    pub port: Option<String>,
 }

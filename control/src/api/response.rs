@@ -28,12 +28,18 @@ pub enum Response {
     Rates(Rates),
     /// To `Connections`.
     Connections(Connections),
+    /// To `FlushConnections`.
+    Flushed(Flushed),
+    /// To `Explain`.
+    Explanation(Explanation),
     /// To `Stats`.
     Stats(Stats),
     /// To `Drops`.
     Drops(Drops),
     /// To `Neighbors`.
     Neighbors(Neighbors),
+    /// To `Snat`.
+    Snat(Snat),
     /// To `Workers`.
     Workers(Workers),
     /// To `Latency`.
@@ -47,7 +53,7 @@ pub enum Response {
 pub struct Changes {
     /// Empty: both configurations mean the same.
     pub changes: Vec<ChangeRow>,
-    /// What of the new configuration is unlikely to be meant.
+    /// What of the new configuration is unlikely to be meant; to a change only what was not so before.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
@@ -74,7 +80,8 @@ pub struct ConfigText {
 /// What a service or a server has taken, from clients only: DR does not see the replies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Connections now in ESTABLISHED, SYN_RECV or SYN_SENT. UDP flows are never active (as in IPVS).
+    /// Connections now in ESTABLISHED, SYN_RECV or SYN_SENT; UDP flows with packets of late, where the service has
+    /// `udp_activity` (without it they never are, as in IPVS).
     pub active: u64,
     /// All other tracked connections now.
     pub inactive: u64,
@@ -181,9 +188,12 @@ pub struct ServerRow {
     pub lower_threshold: u32,
     /// Configured weight; 0: draining.
     pub weight: u32,
-    /// `up`, `draining` (weight 0), `deleted` (gone from the configuration, connections left), with
+    /// `up`, `draining` (weight 0), `drained` (weight 0, and its deadline has passed), `deleted` (gone from the configuration, connections left), with
     /// `unresolved` or `unreachable` instead of `up` when its MAC address is not yet known or it does not answer.
     pub state: String,
+    /// With weight 0 and a deadline: how long its connections may still go on, ms.
+    #[serde(default)]
+    pub drain_left_ms: Option<u64>,
     /// What it has taken.
     pub counters: Counters,
 }
@@ -249,10 +259,17 @@ pub struct Connections {
     pub connections: Vec<ConnectionRow>,
 }
 
+/// What was forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flushed {
+    /// Connections that matched.
+    pub connections: u64,
+}
+
 /// One tracked connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRow {
-    /// `tcp`, `udp` or `sctp`; `ip` for the template of a firewall mark.
+    /// `tcp`, `udp` or `sctp`; `icmp` for a ping by source NAT; `ip` for the template of a firewall mark.
     pub protocol: String,
     /// State in IPVS's words: `ESTABLISHED`, `SYN_RECV`, `UDP` ...; of a template `NONE` or `ASSURED`.
     pub state: String,
@@ -264,11 +281,57 @@ pub struct ConnectionRow {
     pub vip: SocketAddr,
     /// Real server (RIP).
     pub server: SocketAddr,
-    /// Name of the service; absent when it was deleted.
+    /// With full NAT and source NAT: address and port that the director's packets to the server come from.
+    #[serde(default)]
+    pub local: Option<SocketAddr>,
+    /// By source NAT: the client is a private host, virtual address and server are whom it asked for.
+    #[serde(default)]
+    pub snat: bool,
+    /// Name of the service, or of the rule of source NAT; absent when it was deleted.
     pub service: Option<String>,
     /// A persistence template: all connections of this client network (with port 0) go to this server.
     #[serde(default)]
     pub template: bool,
+}
+
+/// What would become of the first packet of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What happens to it: `sent to 192.168.150.12:80`, or `dropped (no_server): the client gets ...`.
+    pub verdict: String,
+    /// The server that it goes to.
+    pub server: Option<SocketAddr>,
+    /// Reason as in [`DropRow::reason`], when it goes nowhere.
+    pub dropped: Option<String>,
+    /// How it came to that, in the order of the packet path.
+    pub steps: Vec<ExplainedStep>,
+    /// What the scheduler chose from; empty when it was not asked.
+    #[serde(default)]
+    pub candidates: Vec<CandidateRow>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedStep {
+    /// `arrival`, `mark`, `service`, `connection`, `template`, `scheduler`, `rewrite`, `next hop`.
+    pub step: String,
+    /// What was found.
+    pub text: String,
+}
+
+/// A server as the scheduler sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateRow {
+    /// Address and port.
+    pub server: SocketAddr,
+    /// Its weight.
+    pub weight: u32,
+    /// Active connections.
+    pub active: u64,
+    /// Other tracked connections.
+    pub inactive: u64,
+    /// `chosen`, `able`, or why it may not take a connection: `weight 0`, `upper threshold reached`.
+    pub standing: String,
 }
 
 /// Packets of the whole director.
@@ -352,6 +415,34 @@ pub struct DropRow {
     pub packets: u64,
     /// What it means, with its source.
     pub description: String,
+}
+
+/// Rules of source NAT.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snat {
+    /// In the order in which they are tried.
+    pub rules: Vec<SnatRow>,
+}
+
+/// One rule of source NAT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnatRow {
+    /// Name.
+    pub name: String,
+    /// Private network, as in `10.1.0.0/24`.
+    pub sources: String,
+    /// What its hosts' packets come from.
+    pub addresses: Vec<IpAddr>,
+    /// `tcp`, `udp`, `sctp`, `icmp`.
+    pub protocols: Vec<String>,
+    /// Name of the port that packets leave by; absent: any.
+    pub port: Option<String>,
+    /// Its connections; `in` is out into the world.
+    pub counters: Counters,
+    /// Packets that came back.
+    pub out_packets: u64,
+    /// Bytes of these.
+    pub out_bytes: u64,
 }
 
 /// Next hops.

@@ -1,5 +1,7 @@
 //! Changes of the configuration: whole files and edits end in the same place.
 
+use std::collections::HashSet;
+
 use lb_config::edit::EditError;
 use lb_config::{Model, ValueError, diff, warnings};
 use lb_dataplane::director::ApplyError;
@@ -38,7 +40,10 @@ impl Core {
     ///
     /// Errors: it needs a restart, or does not fit the sizes fixed at start; nothing was changed.
     fn replace(&mut self, model: &Model) -> Result<Changes, ApiError> {
-        let changes = self.rehearse(model)?;
+        let mut changes = self.rehearse(model)?;
+        // Who changes one thing is not told every time what was doubtful before; `check` and `diff` tell all.
+        let known: HashSet<String> = warnings(self.model()).iter().map(ToString::to_string).collect();
+        changes.warnings.retain(|warning| !known.contains(warning));
         if !changes.changes.is_empty() {
             self.director.apply(model)?;
             changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use lb_config::edit::{self, ServerEdit, ServiceEdit, ServiceRef, TimeoutsEdit};
 use lb_config::{
-    Forwarding, Model, Persistence, Scheduler, Server, ServerRef, Service, ServiceAddress, ServicePolicy,
-    ServiceTimeouts, ValueError, duration,
+    ClientAddress, Forwarding, Model, Persistence, Scheduler, SchedulerFlags, Server, ServerRef, Service,
+    ServiceAddress, ServicePolicy, ServiceTimeouts, ValueError, duration,
 };
 
 use crate::api::{
-    ApiError, DEFAULT_TIMEOUT, ErrorKind, NO_PERSISTENCE, Request, ServerRef as Named, ServerSpec,
-    ServiceEdit as EditSpec, ServiceSpec, TimeoutSpec,
+    ApiError, DEFAULT_TIMEOUT, DrainSpec, ErrorKind, NO_FLAGS, NO_PERSISTENCE, Request, ServerRef as Named,
+    ServerSpec, ServiceEdit as EditSpec, ServiceSpec, TimeoutSpec,
 };
 
 /// The model after an edit.
@@ -42,6 +42,7 @@ pub(super) fn edited(model: &Model, request: Request) -> Result<Model, ApiError>
                 forwarding: forwarding(spec.forwarding.as_deref())?,
                 upper_threshold: spec.upper_threshold,
                 lower_threshold: spec.lower_threshold,
+                drain_deadline: None,
             };
             edit::edit_server(&mut model, &name, server, &change)?;
         }
@@ -50,10 +51,11 @@ pub(super) fn edited(model: &Model, request: Request) -> Result<Model, ApiError>
             let server = named(&model, &name, address, port)?;
             edit::delete_server(&mut model, &name, server)?;
         }
-        Request::ServerDrain(Named { service, address, port }) => {
+        Request::ServerDrain(DrainSpec { service, address, port, deadline }) => {
             let name: ServiceRef = service.parse()?;
             let server = named(&model, &name, address, port)?;
-            edit::drain_server(&mut model, &name, server)?;
+            let deadline = deadline.as_deref().map(duration::parse).transpose()?;
+            edit::drain_server(&mut model, &name, server, deadline)?;
         }
         other => return Err(ApiError::new(ErrorKind::Failed, format!("{other:?} is no edit"))),
     }
@@ -66,10 +68,14 @@ fn service(spec: ServiceSpec) -> Result<Service, ApiError> {
     let address: ServiceAddress = spec.address.parse()?;
     let persistence = spec.persistence.as_deref();
     let persistence = persistence.map(|text| Persistence::parse(text, address.is_ipv6())).transpose()?;
+    let scheduler = with_hash(Scheduler::from_name(&spec.scheduler)?, spec.maglev_hash.as_deref())?;
     Ok(Service {
-        scheduler: with_hash(Scheduler::from_name(&spec.scheduler)?, spec.maglev_hash.as_deref())?,
+        scheduler,
+        scheduler_flags: flags(scheduler, spec.scheduler_flags.as_deref())?.unwrap_or_default(),
         forwarding: forwarding(spec.forwarding.as_deref())?.unwrap_or(Forwarding::Dr),
         persistence,
+        local_addresses: spec.local_addresses.unwrap_or_default(),
+        client_address: client_address(spec.client_address.as_deref())?.unwrap_or_default(),
         one_packet: spec.one_packet,
         timeouts: own,
         policy: policy(ServicePolicy::default(), &spec.policy)?,
@@ -85,7 +91,18 @@ fn policy(mut policy: ServicePolicy, spec: &BTreeMap<String, String>) -> Result<
     Ok(policy)
 }
 
+fn flags(scheduler: Scheduler, text: Option<&str>) -> Result<Option<SchedulerFlags>, ValueError> {
+    text.map(|text| {
+        SchedulerFlags::parse(scheduler, Some(text).filter(|text| *text != NO_FLAGS).unwrap_or_default())
+    })
+    .transpose()
+}
+
 fn forwarding(text: Option<&str>) -> Result<Option<Forwarding>, ValueError> {
+    text.map(str::parse).transpose()
+}
+
+fn client_address(text: Option<&str>) -> Result<Option<ClientAddress>, ValueError> {
     text.map(str::parse).transpose()
 }
 
@@ -153,11 +170,14 @@ fn service_edit(model: &Model, name: &ServiceRef, spec: EditSpec) -> Result<Serv
         (Some(NO_PERSISTENCE), _) => Some(None),
         (Some(text), Some(service)) => Some(Some(Persistence::parse(text, service.is_ipv6())?)),
     };
+    let scheduled = scheduler.or(present).unwrap_or(Scheduler::Rr);
     Ok(ServiceEdit {
         scheduler,
-        scheduler_flags: None,
+        scheduler_flags: flags(scheduled, spec.scheduler_flags.as_deref())?,
         forwarding: forwarding(spec.forwarding.as_deref())?,
         persistence,
+        local_addresses: spec.local_addresses,
+        client_address: client_address(spec.client_address.as_deref())?,
         one_packet: spec.one_packet,
         policy: policy(service.map(|service| service.policy).unwrap_or_default(), &spec.policy).map(Some)?,
         timeouts: timeouts(&spec.timeouts)?,

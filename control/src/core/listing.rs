@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use lb_config::{Protocol, ServiceAddress, ServiceRef};
+use lb_dataplane::classify::Lookup;
 use lb_dataplane::ids::DestId;
 use lb_dataplane::mailbox::{ConnFilter, ConnRow};
 use lb_dataplane::persist::{Listed, ListedPort};
 use lb_dataplane::state::State;
 use tokio::sync::oneshot;
 
-use super::{Core, respond};
+use super::{Core, explain, respond};
 use crate::api::{
-    ApiError, ConnectionFilter, ConnectionRow, Connections, DEFAULT_CONNECTION_ROWS, ErrorKind,
+    ApiError, ConnectionFilter, ConnectionRow, Connections, DEFAULT_CONNECTION_ROWS, ErrorKind, Flushed,
     MAX_CONNECTION_ROWS, Response,
 };
 
@@ -22,12 +23,21 @@ const LISTED_WITHIN_MS: u64 = 30_000;
 /// A listing that workers are at.
 pub(super) struct Waiting {
     ticket: u64,
-    limit: usize,
-    filter: ConnFilter,
+    then: Then,
     until_ms: u64,
     /// The rows and how many matched, when the workers are done.
     listed: Option<(Vec<ConnRow>, u64)>,
     reply: oneshot::Sender<Response>,
+}
+
+/// What becomes of what the workers found.
+pub(super) enum Then {
+    /// So many rows at most are shown, templates that the filter admits among them.
+    List(usize, ConnFilter),
+    /// Nothing: the connections are gone, their number is told.
+    Flushed,
+    /// The packet of this connection is explained.
+    Explain(Lookup),
 }
 
 impl Core {
@@ -36,10 +46,55 @@ impl Core {
         match self.ask_workers(filter) {
             Ok((ticket, limit, filter)) => {
                 let until_ms = now_ms + LISTED_WITHIN_MS;
-                self.listings.push(Waiting { ticket, limit, filter, until_ms, listed: None, reply });
+                self.listings.push(Waiting {
+                    ticket,
+                    then: Then::List(limit, filter),
+                    until_ms,
+                    listed: None,
+                    reply,
+                });
             }
             Err(error) => respond(reply, Err(error)),
         }
+    }
+
+    /// Has the workers forget connections; the reply comes when all have.
+    pub(super) fn flush(&mut self, filter: &ConnectionFilter, reply: oneshot::Sender<Response>, now_ms: u64) {
+        let until_ms = now_ms + LISTED_WITHIN_MS;
+        match self.tell_workers(filter) {
+            Ok(ticket) => {
+                self.listings.push(Waiting { ticket, then: Then::Flushed, until_ms, listed: None, reply });
+            }
+            Err(error) => respond(reply, Err(error)),
+        }
+    }
+
+    /// Has the workers look for a packet's connection; the reply explains what would become of the packet.
+    pub(super) fn look_for(&mut self, packet: Lookup, reply: oneshot::Sender<Response>, now_ms: u64) {
+        let filter = ConnFilter {
+            client: Some(packet.src),
+            client_port: Some(packet.src_port),
+            vip: Some(packet.dst),
+            vip_port: Some(packet.dst_port),
+            protocol: Some(packet.protocol.protocol()),
+            ..ConnFilter::default()
+        };
+        match self.director.list_connections(filter, 1) {
+            Some(ticket) => {
+                let (then, until_ms) = (Then::Explain(packet), now_ms + LISTED_WITHIN_MS);
+                self.listings.push(Waiting { ticket, then, until_ms, listed: None, reply });
+            }
+            None => respond(reply, Err(busy())),
+        }
+    }
+
+    fn tell_workers(&mut self, filter: &ConnectionFilter) -> Result<u64, ApiError> {
+        if let Some(limit) = filter.limit {
+            let message = format!("limit {limit}: connections are flushed without a limit");
+            return Err(ApiError::new(ErrorKind::Invalid, message));
+        }
+        let filter = self.translate(filter)?;
+        self.director.flush_connections(filter).ok_or_else(busy)
     }
 
     fn ask_workers(&mut self, filter: &ConnectionFilter) -> Result<(u64, usize, ConnFilter), ApiError> {
@@ -51,8 +106,6 @@ impl Core {
         let limit = limit as usize;
         let filter = self.translate(filter)?;
         let ticket = self.director.list_connections(filter, limit);
-        let busy =
-            || ApiError::new(ErrorKind::Busy, "the workers have more listings to do than they can take");
         Ok((ticket.ok_or_else(busy)?, limit, filter))
     }
 
@@ -108,20 +161,28 @@ impl Core {
         }
         let names = self.names();
         for waiting in done {
-            let response = if let Some((mut rows, matched)) = waiting.listed {
-                rows.truncate(waiting.limit);
-                let cut = matched > rows.len() as u64;
-                let mut connections: Vec<ConnectionRow> =
-                    rows.iter().filter_map(|row| self.connection(row, &names)).collect();
-                let templates = self.templates(&waiting.filter, &names);
-                let room = waiting.limit - connections.len();
-                let truncated = cut || templates.len() > room;
-                connections.extend(templates.into_iter().take(room));
-                Ok(Response::Connections(Connections { truncated, connections }))
-            } else {
-                let message =
-                    format!("the workers did not list their connections within {LISTED_WITHIN_MS} ms");
-                Err(ApiError::new(ErrorKind::Failed, message))
+            let response = match (waiting.listed, waiting.then) {
+                (Some((mut rows, matched)), Then::List(limit, filter)) => {
+                    rows.truncate(limit);
+                    let cut = matched > rows.len() as u64;
+                    let mut connections: Vec<ConnectionRow> =
+                        rows.iter().filter_map(|row| self.connection(row, &names)).collect();
+                    let templates = self.templates(&filter, &names);
+                    let room = limit - connections.len();
+                    let truncated = cut || templates.len() > room;
+                    connections.extend(templates.into_iter().take(room));
+                    Ok(Response::Connections(Connections { truncated, connections }))
+                }
+                (Some((_, connections)), Then::Flushed) => Ok(Response::Flushed(Flushed { connections })),
+                (Some((rows, _)), Then::Explain(packet)) => {
+                    Ok(Response::Explanation(explain::told(&self.director, &packet, rows.first())))
+                }
+                (None, _) => {
+                    let message = format!(
+                        "the workers did not go through their connections within {LISTED_WITHIN_MS} ms"
+                    );
+                    Err(ApiError::new(ErrorKind::Failed, message))
+                }
             };
             respond(waiting.reply, response);
         }
@@ -131,20 +192,25 @@ impl Core {
     fn names(&self) -> HashMap<DestId, String> {
         let services = self.director.services();
         let pairs = services.iter().flat_map(|s| s.dests.iter().map(|dest| (dest.dest, s.name.clone())));
-        pairs.collect()
+        let rules = self.director.snat().into_iter().map(|(name, row)| (row.dest, name));
+        pairs.chain(rules).collect()
     }
 
     /// `None`: the connection's server was let go since, and with it the connection.
     fn connection(&self, row: &ConnRow, names: &HashMap<DestId, String>) -> Option<ConnectionRow> {
         let server = self.director.server_of(row.dest)?;
+        let snat = self.director.is_snat(row.dest);
+        // Port 0 of a server is the one that the client used; with source NAT there is none but whom the host asked.
+        let port = if server.port == 0 { row.vip.1 } else { server.port };
         Some(ConnectionRow {
-            protocol: row.protocol.to_string(),
+            protocol: row.protocol.as_str().to_owned(),
             state: row.state.name().to_owned(),
             expires_ms: row.expires_ms(),
             client: row.client.into(),
             vip: row.vip.into(),
-            // Port 0 of a server is the one that the client used.
-            server: SocketAddr::new(server.address, if server.port == 0 { row.vip.1 } else { server.port }),
+            server: if snat { row.vip.into() } else { SocketAddr::new(server.address, port) },
+            local: row.local.map(Into::into),
+            snat,
             service: names.get(&row.dest).cloned(),
             template: false,
         })
@@ -180,12 +246,18 @@ impl Core {
                 client: SocketAddr::new(key.client(), 0),
                 vip: SocketAddr::new(key.vip(), template.vport()),
                 server: SocketAddr::new(server.address, port),
+                local: None,
+                snat: false,
                 service: names.get(&template.dest).cloned(),
                 template: true,
             })
         };
         self.director.templates().into_iter().filter_map(row).collect()
     }
+}
+
+fn busy() -> ApiError {
+    ApiError::new(ErrorKind::Busy, "the workers have more listings to do than they can take")
 }
 
 /// Reads a state's name, in any case.

@@ -14,6 +14,7 @@
 
 mod change;
 mod edits;
+mod explain;
 mod latency;
 mod listing;
 pub mod rates;
@@ -91,6 +92,8 @@ impl Core {
             Work::Plain(request) => match *request {
                 Request::Zero { service } => self.zero(service.as_deref()),
                 Request::Connections(filter) => return self.list(&filter, reply, now_ms),
+                Request::Explain(spec) => return self.explain(&spec, reply, now_ms),
+                Request::FlushConnections(filter) => return self.flush(&filter, reply, now_ms),
                 request if request.changes() => match edits::edited(self.model(), request) {
                     Ok(model) => return self.change(&model, reply, now_ms),
                     Err(error) => Err(error),
@@ -116,6 +119,7 @@ impl Core {
             Request::Stats => Response::Stats(show::stats(&self.director, &(self.process.drivers)())),
             Request::Drops => Response::Drops(Drops { drops: show::drops(&self.director) }),
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
+            Request::Snat => Response::Snat(show::snat(&self.director)),
             Request::Workers => Response::Workers(show::workers(&self.director)),
             Request::Latency => {
                 self.histograms.collect(&mut self.director);
@@ -164,6 +168,9 @@ fn respond(reply: oneshot::Sender<Response>, response: Result<Response, ApiError
 
 fn log(notice: &Notice) {
     match notice {
+        Notice::DrainOver { service, server, connections, fate } => {
+            info!(%service, %server, connections, on_server_down = %fate, "drain deadline has passed");
+        }
         Notice::AddressConflict { address, mac } => {
             warn!(%address, mac = %show::mac(*mac), "another station uses an address of the director");
         }

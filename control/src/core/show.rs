@@ -7,7 +7,7 @@ use lb_dataplane::director::{DestRow, Director, ServiceRow as ServiceCounts};
 
 use crate::api::{
     ApiError, Conservation, Counters, DeviceRow, DropRow, ErrorKind, NeighborRow, Neighbors, ServerRow,
-    Servers, ServiceRow, ServiceServers, Services, Stats, WorkerRow, Workers,
+    Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, WorkerRow, Workers,
 };
 use crate::server::Access;
 
@@ -119,6 +119,7 @@ pub(super) fn servers(director: &Director, only: Option<&str>) -> Result<Servers
 fn server(dest: &DestRow) -> ServerRow {
     let state = match dest {
         DestRow { removed: true, .. } => "deleted",
+        DestRow { drain_left_ms: Some(0), .. } => "drained",
         DestRow { weight: 0, .. } => "draining",
         DestRow { reachable: None, .. } => "unresolved",
         DestRow { reachable: Some(false), .. } => "unreachable",
@@ -132,13 +133,18 @@ fn server(dest: &DestRow) -> ServerRow {
         lower_threshold: dest.lower_threshold,
         weight: dest.weight,
         state: state.to_owned(),
-        counters: Counters {
-            active: dest.active,
-            inactive: dest.inactive,
-            connections: dest.conns,
-            in_packets: dest.in_packets,
-            in_bytes: dest.in_bytes,
-        },
+        drain_left_ms: dest.drain_left_ms,
+        counters: counters(dest),
+    }
+}
+
+fn counters(dest: &DestRow) -> Counters {
+    Counters {
+        active: dest.active,
+        inactive: dest.inactive,
+        connections: dest.conns,
+        in_packets: dest.in_packets,
+        in_bytes: dest.in_bytes,
     }
 }
 
@@ -203,6 +209,21 @@ pub(super) fn neighbors(director: &Director, now_ms: u64) -> Neighbors {
         probes: row.probes,
     };
     Neighbors { neighbors: director.neighbors(now_ms).into_iter().map(row).collect() }
+}
+
+/// Rules of source NAT.
+pub(super) fn snat(director: &Director) -> Snat {
+    let row = |(rule, (name, dest)): (&lb_config::SnatRule, (String, DestRow))| SnatRow {
+        name,
+        sources: rule.sources.to_string(),
+        addresses: rule.addresses.clone(),
+        protocols: rule.protocols.iter().map(ToString::to_string).collect(),
+        port: rule.port.clone(),
+        counters: counters(&dest),
+        out_packets: dest.out_packets,
+        out_bytes: dest.out_bytes,
+    };
+    Snat { rules: director.model().snat.iter().zip(director.snat()).map(row).collect() }
 }
 
 pub(super) fn workers(director: &Director) -> Workers {

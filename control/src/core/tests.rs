@@ -11,7 +11,8 @@ use lb_config::{MaglevHash, MaglevSize, Scheduler, ServiceTimeouts};
 
 use super::*;
 use crate::api::{
-    Changes, ConnectionFilter, Hello, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec,
+    Changes, ConnectionFilter, DrainSpec, ExplainSpec, Flushed, Hello, ServerRef, ServerSpec, ServiceEdit,
+    ServiceSpec, TimeoutSpec,
 };
 
 const FILE: &str = r#"
@@ -161,7 +162,7 @@ fn servers_are_added_edited_drained_and_deleted() {
     let service = "192.168.150.100:80/tcp".to_owned();
     let drain = ServerRef { service, address: address(14), port: None };
     assert_eq!(
-        bench.changed(Request::ServerDrain(drain.clone())),
+        bench.changed(Request::ServerDrain(drain.clone().into())),
         ["~ server 192.168.150.14:80 of web: weight 5 -> 0"]
     );
     let Response::Servers(servers) = bench.ask(Request::ServerList { service: Some("web".into()) }) else {
@@ -182,6 +183,56 @@ fn servers_are_added_edited_drained_and_deleted() {
     );
     assert_eq!(bench.changed(Request::ServerDelete(drain)), ["- server 192.168.150.14:80 of web"]);
     assert_eq!(*bench.core.model(), lb_config::parse(FILE).unwrap());
+}
+
+#[test]
+fn a_drain_with_a_deadline_shows_its_time_and_its_end() {
+    let mut bench = Bench::new();
+    let drain = |deadline: Option<&str>| {
+        let server = ServerRef { service: "web".into(), address: address(12), port: None };
+        Request::ServerDrain(DrainSpec { deadline: deadline.map(Into::into), ..server.into() })
+    };
+    let (kind, message) = bench.refused(drain(Some("5m")));
+    assert_eq!(kind, ErrorKind::Invalid);
+    assert!(message.contains("nothing would happen at the deadline"), "{message}");
+    let policy = [("on_server_down".to_owned(), "reset".to_owned())].into();
+    bench.changed(Request::ServiceEdit(ServiceEdit {
+        service: "web".into(),
+        policy,
+        ..ServiceEdit::default()
+    }));
+    assert_eq!(
+        bench.changed(drain(Some("5m"))),
+        ["~ server 192.168.150.12:80 of web: weight 1 -> 0, drain_deadline unset -> 300s"]
+    );
+    let shown = |bench: &mut Bench| {
+        let Response::Servers(servers) = bench.ask(Request::ServerList { service: None }) else { panic!() };
+        let rows = &servers.services[0].servers;
+        let row = rows.iter().find(|row| row.address.ip() == address(12)).unwrap();
+        (row.state.clone(), row.drain_left_ms)
+    };
+    let (state, left_ms) = shown(&mut bench);
+    assert!(state == "draining" && (290_000..=300_000).contains(&left_ms.unwrap()), "{state} {left_ms:?}");
+    bench.now_ms += 100_000;
+    bench.core.tick(bench.now_ms);
+    let (state, left_ms) = shown(&mut bench);
+    assert!(state == "draining" && (190_000..=200_000).contains(&left_ms.unwrap()), "{state} {left_ms:?}");
+    bench.now_ms += 200_000;
+    bench.core.tick(bench.now_ms);
+    assert_eq!(shown(&mut bench), ("drained".to_owned(), Some(0)));
+    assert_eq!(
+        bench.changed(Request::ServerEdit(server(12, 3))),
+        ["~ server 192.168.150.12:80 of web: weight 0 -> 3, drain_deadline 300s -> unset"]
+    );
+    assert_eq!(shown(&mut bench), ("unresolved".to_owned(), None));
+    bench.changed(drain(Some("5m")));
+    assert_eq!(
+        bench.changed(drain(None)),
+        ["~ server 192.168.150.12:80 of web: drain_deadline 300s -> unset"]
+    );
+    assert_eq!(shown(&mut bench), ("draining".to_owned(), None));
+    let (_, message) = bench.refused(drain(Some("soon")));
+    assert!(message.starts_with("\"soon\" is not a duration"), "{message}");
 }
 
 #[test]
@@ -215,7 +266,7 @@ fn a_worker_that_hangs_does_not_hold_the_answer_for_ever() {
     let mut response = bench.start(Work::Plain(Box::new(all)), Access::Read);
     bench.core.tick(bench.now_ms + 40_000);
     let Ok(Response::Error(error)) = response.try_recv() else { panic!("no error") };
-    assert_eq!(error.message, "the workers did not list their connections within 30000 ms");
+    assert_eq!(error.message, "the workers did not go through their connections within 30000 ms");
 }
 
 #[test]
@@ -299,6 +350,9 @@ fn a_server_has_a_port_a_forwarding_and_thresholds() {
         warning.starts_with("service web: server 192.168.150.12:8080: address: 192.168.150.12 is in"),
         "{warning}"
     );
+    let heavier = ServerSpec { port: Some(8080), weight: Some(2), ..ServerSpec::new("web", address(12)) };
+    let Response::Changes(changes) = bench.ask(Request::ServerEdit(heavier)) else { panic!() };
+    assert_eq!((changes.changes.len(), changes.warnings.len()), (1, 0), "it was told when it was new");
     let tunnel = ServerSpec {
         port: None,
         forwarding: Some("tunnel:gue:6080:full".into()),
@@ -317,6 +371,8 @@ fn a_server_has_a_port_a_forwarding_and_thresholds() {
     let rows: Vec<_> = servers.services[0]
         .servers
         .iter()
+        // What it was under its old forwarding is listed until no connection and no scheduler knows it any more.
+        .filter(|s| s.state != "deleted")
         .map(|s| (s.address.to_string(), s.forwarding.as_str(), s.tunnel.as_deref(), s.upper_threshold))
         .collect();
     assert_eq!(
@@ -330,20 +386,20 @@ fn a_server_has_a_port_a_forwarding_and_thresholds() {
     let named = |port| ServerRef { service: "web".into(), address: address(12), port };
     assert_eq!(bench.changed(Request::ServerDelete(named(None))), ["- server 192.168.150.12:80 of web"]);
     bench.changed(Request::ServerAdd(ServerSpec { port: Some(8081), ..nat.clone() }));
-    let (kind, message) = bench.refused(Request::ServerDrain(named(None)));
+    let (kind, message) = bench.refused(Request::ServerDrain(named(None).into()));
     assert_eq!(
         (kind, message.as_str()),
         (ErrorKind::Invalid, "service web has 2 servers 192.168.150.12: say which port (8081, 8080)")
     );
     bench.changed(Request::ServerDelete(named(Some(8081))));
     assert_eq!(
-        bench.changed(Request::ServerDrain(named(None))),
-        ["~ server 192.168.150.12:8080 of web: weight 1 -> 0"],
+        bench.changed(Request::ServerDrain(named(None).into())),
+        ["~ server 192.168.150.12:8080 of web: weight 2 -> 0"],
         "the only one with this address"
     );
     let (_, message) =
         bench.refused(Request::ServerAdd(ServerSpec { forwarding: Some("gre".into()), ..nat }));
-    assert_eq!(message, "\"gre\" is not a forwarding (known: dr, nat, tunnel)");
+    assert_eq!(message, "\"gre\" is not a forwarding (known: dr, nat, tunnel, fullnat)");
 }
 
 #[test]
@@ -395,6 +451,99 @@ fn ranges_marks_persistence_and_policies_come_by_command() {
     assert_eq!(
         bench.refused(Request::Connections(filter)).1,
         "service marked is not one VIP and port: filter by --vip or --server"
+    );
+}
+
+#[test]
+fn flags_of_the_scheduler_come_by_command() {
+    let mut bench = Bench::new();
+    let spec = ServiceSpec {
+        scheduler: "sh".into(),
+        scheduler_flags: Some("sh-port,sh-fallback".into()),
+        ..ServiceSpec::new("sticky", "192.168.150.100:81/tcp")
+    };
+    bench.changed(Request::ServiceAdd(spec.clone()));
+    let flags = |bench: &Bench| {
+        let service = &bench.core.model().services[1];
+        service.scheduler_flags.text(service.scheduler)
+    };
+    assert_eq!(flags(&bench), "sh-fallback,sh-port");
+    let edit = |scheduler: Option<&str>, flags: Option<&str>| {
+        let (scheduler, scheduler_flags) = (scheduler.map(Into::into), flags.map(Into::into));
+        let service = "sticky".into();
+        Request::ServiceEdit(ServiceEdit { service, scheduler, scheduler_flags, ..ServiceEdit::default() })
+    };
+    bench.changed(edit(None, Some("sh-port")));
+    assert_eq!(flags(&bench), "sh-port", "those that are named, no others");
+    bench.changed(edit(Some("mh"), Some("mh-fallback")));
+    assert_eq!(flags(&bench), "mh-fallback", "by the words of the new scheduler");
+    bench.changed(edit(None, Some("none")));
+    assert_eq!(flags(&bench), "");
+    let wrong = ServiceSpec { name: "other".into(), scheduler_flags: Some("mh-port".into()), ..spec };
+    assert_eq!(
+        bench.refused(Request::ServiceAdd(wrong)).1,
+        "\"mh-port\" is not a flag of the scheduler sh (known: sh-fallback, sh-port, flag-3)"
+    );
+}
+
+#[test]
+fn a_flush_says_how_many_there_were_and_has_no_limit() {
+    let mut bench = Bench::new();
+    let filter = ConnectionFilter { service: Some("web".into()), ..ConnectionFilter::default() };
+    assert_eq!(
+        bench.ask(Request::FlushConnections(filter.clone())),
+        Response::Flushed(Flushed { connections: 0 })
+    );
+    let limited = Request::FlushConnections(ConnectionFilter { limit: Some(5), ..filter });
+    assert_eq!(
+        bench.refused(limited),
+        (ErrorKind::Invalid, "limit 5: connections are flushed without a limit".into())
+    );
+}
+
+#[test]
+fn a_packet_is_explained_from_its_arrival_to_its_next_hop() {
+    let mut bench = Bench::new();
+    bench.changed(Request::ServerDrain(
+        ServerRef { service: "web".into(), address: address(13), port: None }.into(),
+    ));
+    let spec = |vip: &str| ExplainSpec {
+        protocol: "tcp".into(),
+        client: "192.168.150.1:40000".parse().unwrap(),
+        vip: vip.parse().unwrap(),
+        port: None,
+    };
+    let Response::Explanation(told) = bench.ask(Request::Explain(spec("192.168.150.100:80"))) else {
+        panic!()
+    };
+    let steps: Vec<_> = told.steps.iter().map(|row| (row.step.as_str(), row.text.as_str())).collect();
+    assert_eq!(
+        steps[..4],
+        [
+            ("arrival", "tcp SYN 192.168.150.1:40000 -> 192.168.150.100:80 on port lan, owned by worker 0"),
+            ("service", "web, by VIP and port"),
+            ("scheduler", "rr chooses 192.168.150.12:80"),
+            ("rewrite", "dr: MAC addresses alone change; packets of at most 1500 bytes"),
+        ]
+    );
+    assert!(steps[4].1.starts_with("192.168.150.12, no MAC address yet ("), "{steps:?}");
+    assert_eq!(told.verdict, "sent to 192.168.150.12:80");
+    let standing: Vec<_> = told.candidates.iter().map(|row| row.standing.as_str()).collect();
+    assert_eq!(standing, ["chosen", "weight 0"]);
+
+    let Response::Explanation(told) = bench.ask(Request::Explain(spec("192.168.150.100:81"))) else {
+        panic!()
+    };
+    assert_eq!(told.dropped.as_deref(), Some("no_service"));
+    assert!(told.verdict.ends_with("192.168.150.1 gets a TCP reset"), "{}", told.verdict);
+    let wrong = ExplainSpec { port: Some("wan".into()), ..spec("192.168.150.100:80") };
+    assert_eq!(
+        bench.refused(Request::Explain(wrong)),
+        (ErrorKind::NotFound, "there is no port \"wan\"".into())
+    );
+    assert_eq!(
+        bench.refused(Request::Explain(spec("[fd00::1]:80"))).1,
+        "client 192.168.150.1:40000 and VIP [fd00::1]:80 are of different families"
     );
 }
 

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use lb_config::ServiceRef;
 use lb_dataplane::director::{DestRow, Director, ServiceRow};
-use lb_dataplane::ids::DestId;
 
 use super::Core;
 use super::rates::{Counters, Rates, TICK_MS};
@@ -17,7 +16,8 @@ use crate::api::{
 pub struct Traffic {
     /// By name.
     services: Rates<String>,
-    servers: Rates<DestId>,
+    /// By the service's name.
+    servers: Rates<(String, SocketAddr)>,
     next_ms: u64,
 }
 
@@ -31,16 +31,19 @@ impl Traffic {
         self.next_ms = now_ms - now_ms % TICK_MS + TICK_MS;
         let services = director.services();
         self.services.tick(services.iter().map(|service| (service.name.clone(), of_service(service))));
-        let servers = services.iter().flat_map(|service| &service.dests);
-        self.servers.tick(servers.map(|dest| (dest.dest, of_server(dest))));
+        let servers = services.iter().flat_map(|service| {
+            let key = |server: &Server| (service.name.clone(), server.address);
+            servers(service).into_iter().map(move |server| (key(&server), server.counted))
+        });
+        self.servers.tick(servers);
     }
 
     /// Sets back the counters of all services and servers, or of the service of this name.
     pub fn set_back(&mut self, director: &Director, name: Option<&str>) {
         for service in director.services().iter().filter(|s| name.is_none_or(|name| name == s.name)) {
             self.services.set_back(&service.name);
-            for dest in &service.dests {
-                self.servers.set_back(&dest.dest);
+            for server in servers(service) {
+                self.servers.set_back(&(service.name.clone(), server.address));
             }
         }
     }
@@ -49,34 +52,78 @@ impl Traffic {
     pub fn rows(&self, director: &Director) -> Rows {
         let services = director.services().into_iter().map(|service| {
             let estimator = self.services.get(&service.name).of_object(of_service(&service));
+            let servers = servers(&service).into_iter().filter(|server| !server.removed);
             RatedService {
                 counted: row(estimator.counters()),
                 per_second: row(estimator.rates()),
-                servers: service.dests.iter().filter(|d| !d.removed).map(|d| self.server(d)).collect(),
+                servers: servers.map(|server| self.server(&service.name, &server)).collect(),
                 service: service.name,
             }
         });
         Rows { services: services.collect() }
     }
 
-    fn server(&self, dest: &DestRow) -> RatedServer {
-        let estimator = self.servers.get(&dest.dest).of_object(of_server(dest));
+    fn server(&self, service: &str, server: &Server) -> RatedServer {
+        let estimator = self.servers.get(&(service.to_owned(), server.address)).of_object(server.counted);
         RatedServer {
-            address: SocketAddr::new(dest.address, dest.port),
-            active: dest.active,
-            inactive: dest.inactive,
-            persistent: dest.persistent,
+            address: server.address,
+            active: server.active,
+            inactive: server.inactive,
+            persistent: server.persistent,
             counted: row(estimator.counters()),
             per_second: row(estimator.rates()),
         }
     }
 }
 
-fn of_service(row: &ServiceRow) -> Counters {
-    [row.conns, row.in_packets, row.out_packets, row.in_bytes, row.out_bytes]
+/// A server as IPVS has it: one object, where the director has another destination for each forwarding that the
+/// server had while connections were made.
+struct Server {
+    address: SocketAddr,
+    removed: bool,
+    active: u64,
+    inactive: u64,
+    persistent: u64,
+    counted: Counters,
 }
 
-fn of_server(row: &DestRow) -> Counters {
+/// In scheduling order; then those that are gone, with connections left.
+fn servers(service: &ServiceRow) -> Vec<Server> {
+    let mut servers: Vec<Server> = Vec::with_capacity(service.dests.len());
+    for dest in service.dests.iter().filter(|dest| !dest.removed) {
+        servers.push(Server::of(dest));
+    }
+    for dest in service.dests.iter().filter(|dest| dest.removed) {
+        let gone = Server::of(dest);
+        match servers.iter_mut().find(|server| server.address == gone.address) {
+            Some(server) => server.add(&gone),
+            None => servers.push(gone),
+        }
+    }
+    servers
+}
+
+impl Server {
+    fn of(dest: &DestRow) -> Self {
+        Self {
+            address: SocketAddr::new(dest.address, dest.port),
+            removed: dest.removed,
+            active: dest.active,
+            inactive: dest.inactive,
+            persistent: dest.persistent,
+            counted: [dest.conns, dest.in_packets, dest.out_packets, dest.in_bytes, dest.out_bytes],
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.active += other.active;
+        self.inactive += other.inactive;
+        self.persistent += other.persistent;
+        self.counted = std::array::from_fn(|at| self.counted[at] + other.counted[at]);
+    }
+}
+
+fn of_service(row: &ServiceRow) -> Counters {
     [row.conns, row.in_packets, row.out_packets, row.in_bytes, row.out_bytes]
 }
 

@@ -91,7 +91,7 @@ impl Host for ClientHost {
         if listed.truncated {
             self.notes.push(format!("only {MAX_CONNECTION_ROWS} connections are listed, there are more"));
         }
-        Ok(listed.connections.into_iter().map(rows::connection).collect())
+        Ok(listed.connections.into_iter().filter(|row| !row.snat).map(rows::connection).collect())
     }
 
     fn zero(&mut self, service: Option<&Address>) -> Result<(), HostError> {

@@ -174,6 +174,7 @@ fn server_of(server: &config::Server) -> Server {
     let forward = match server.forwarding {
         config::Forwarding::Dr => Forward::Route,
         config::Forwarding::Nat => Forward::Masq,
+        config::Forwarding::FullNat => Forward::Other("FullNat"),
         config::Forwarding::Tunnel(config::Tunnel::Ipip) => Forward::Tunnel(Tunnel::Ipip),
         config::Forwarding::Tunnel(config::Tunnel::Gue { port, checksum: sum }) => {
             Forward::Tunnel(Tunnel::Gue { port, checksum: checksum(sum) })
@@ -281,6 +282,8 @@ fn made_server(server: &Server, base: Option<&config::Server>) -> config::Server
         weight: server.weight,
         upper_threshold: server.upper,
         lower_threshold: server.lower,
+        // ipvsadm has no word for a deadline, which ends with the drain
+        drain_deadline: base.and_then(|base| base.drain_deadline).filter(|_| server.weight == 0),
         ..base.cloned().unwrap_or_else(new)
     }
 }

@@ -223,11 +223,12 @@ fn known_engine(name: &str) -> bool {
 impl Table {
     /// The service of this address.
     pub fn find(&self, address: &Address) -> Option<&Service> {
-        self.services.iter().find(|service| service.address == *address)
+        self.services.iter().rev().find(|service| service.address == *address)
     }
 
+    /// From the end: rule files name servers right after their service.
     fn find_mut(&mut self, address: &Address) -> Option<&mut Service> {
-        self.services.iter_mut().find(|service| service.address == *address)
+        self.services.iter_mut().rev().find(|service| service.address == *address)
     }
 
     /// `-A`.

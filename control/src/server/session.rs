@@ -205,7 +205,7 @@ mod tests {
         let toml =
             || "[[ports]]\nname = \"lan\"\ndevice = \"null\"\naddresses = [\"10.0.0.1/24\"]\n".to_owned();
         let server = ServerRef { service: "web".into(), address: [10, 0, 0, 2].into(), port: None };
-        for change in [Request::ServerDrain(server), Request::Apply { toml: toml(), dry_run: false }] {
+        for change in [Request::ServerDrain(server.into()), Request::Apply { toml: toml(), dry_run: false }] {
             assert_eq!(kind(&change, Access::Read), Some(ErrorKind::Denied));
             assert_eq!(kind(&change, Access::Change), None);
         }

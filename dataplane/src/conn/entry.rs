@@ -74,6 +74,25 @@ impl Meta {
         )
     }
 
+    /// What a pair has in place of an entry: it lives as long as its connection, so it has neither state nor time.
+    /// `number`: its protocol, or what stands for it, not 0.
+    #[inline]
+    pub fn of_pair(number: u8) -> Self {
+        Self(u64::from(number) << Self::PROTOCOL)
+    }
+
+    /// Of a pair: whether the server has answered beyond its SYN.
+    #[inline]
+    pub fn answered(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// The same pair with this in place of [`Meta::answered`].
+    #[inline]
+    pub fn with_answered(self) -> Self {
+        Self(self.0 | 1)
+    }
+
     /// Whether the slot holds no connection.
     #[inline]
     pub fn is_empty(self) -> bool {

@@ -1,5 +1,8 @@
 //! What a packet's addresses become: the second index of connections whose directions carry different addresses.
 //!
+//! With full NAT and source NAT the way on needs one too, from the key to the reply's tuple: under another number in
+//! place of the protocol ([`crate::local_port`]), so that the two kinds never meet.
+//!
 //! With NAT a reply carries (server, client); a [`Pair`] leads from that tuple to the connection's own key. It is a
 //! key like any other, so the same table holds it; only its first half is hashed and compared. Invariant: a pair
 //! is in its table exactly as long as its connection is in the connection table; it has no time of its own.

@@ -110,6 +110,7 @@ pub struct Table<K> {
     len: u32,
     max: u32,
     hand: u32,
+    moved: u64,
 }
 
 impl<K: ConnKey> Table<K> {
@@ -129,7 +130,7 @@ impl<K: ConnKey> Table<K> {
     fn with_lines(lines: usize, max: u32, secret: HashKey) -> Result<Self, NoMemory> {
         let bytes = lines * size_of::<Line<K>>();
         let lines = <[Line<K>]>::new_box_zeroed_with_elems(lines).map_err(|_| NoMemory { bytes })?;
-        Ok(Self { lines, secret, len: 0, max, hand: 0 })
+        Ok(Self { lines, secret, len: 0, max, hand: 0, moved: 0 })
     }
 
     /// Number of connections.
@@ -301,6 +302,7 @@ impl<K: ConnKey> Table<K> {
             let probe = self.probe(&key, meta.protocol());
             self.clear(step.line, slot);
             self.put(free, key, meta, probe);
+            self.moved += 1;
             free = (step.line, slot);
             if step.from == NOWHERE {
                 return free;
@@ -309,19 +311,62 @@ impl<K: ConnKey> Table<K> {
         }
     }
 
-    /// Visits the next `lines` lines and removes every connection whose deadline has passed, telling `gone`.
+    /// Visits the next `lines` lines and removes every connection whose deadline has passed, telling `gone`. Of the
+    /// others `rest` is shown the entry and the ticks that it has left, and may replace the entry.
     ///
     /// Cost: about one sequential line read each; bounded by `lines`.
-    pub fn sweep(&mut self, lines: u32, now: Tick, mut gone: impl FnMut(&K, Meta)) {
+    pub fn sweep(
+        &mut self,
+        lines: u32,
+        now: Tick,
+        rest: impl Fn(Meta, u32) -> Option<Meta>,
+        mut gone: impl FnMut(&K, Meta),
+    ) {
         for _ in 0..lines.min(self.lines()) {
             let line = self.hand;
             self.hand = if line + 1 == self.lines() { 0 } else { line + 1 };
             for slot in 0..SLOTS {
                 let meta = self.lines[line as usize].metas[slot];
-                if !meta.is_empty() && meta.deadline().left(now).is_none() {
-                    gone(&self.lines[line as usize].keys[slot], meta);
+                if meta.is_empty() {
+                    continue;
+                }
+                match meta.deadline().left(now) {
+                    Some(left) => {
+                        if let Some(changed) = rest(meta, left) {
+                            self.lines[line as usize].metas[slot] = changed;
+                        }
+                    }
+                    None => {
+                        gone(&self.lines[line as usize].keys[slot], meta);
+                        self.clear(line, slot);
+                        self.len -= 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How often an entry was moved to its other line: who walks the lines in steps may have missed it.
+    pub fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Removes those of `count` lines from line `from` on that `which` names, telling `gone`.
+    pub fn remove_where(
+        &mut self,
+        from: u32,
+        count: u32,
+        which: impl Fn(&K, Meta) -> bool,
+        mut gone: impl FnMut(&K, Meta),
+    ) {
+        for line in from.min(self.lines())..from.saturating_add(count).min(self.lines()) {
+            for slot in 0..SLOTS {
+                let held = &self.lines[line as usize];
+                let (key, meta) = (held.keys[slot], held.metas[slot]);
+                if !meta.is_empty() && which(&key, meta) {
                     self.clear(line, slot);
                     self.len -= 1;
+                    gone(&key, meta);
                 }
             }
         }
@@ -411,11 +456,31 @@ mod tests {
         }
         let mut gone = 0;
         let lines = table.lines();
-        table.sweep(lines, Tick::from_ns(2_000_000_000), |_, _| gone += 1);
+        table.sweep(lines, Tick::from_ns(2_000_000_000), |_, _| None, |_, _| gone += 1);
         assert_eq!((gone, table.len()), (500, 500));
-        table.sweep(lines, Tick::from_ns(11_000_000_000), |_, _| gone += 1);
+        table.sweep(lines, Tick::from_ns(11_000_000_000), |_, _| None, |_, _| gone += 1);
         assert_eq!((gone, table.len()), (1000, 0));
         assert!(table.lines.iter().all(|line| line.spilled == 0));
+    }
+
+    #[test]
+    fn the_sweep_changes_the_living_and_only_them() {
+        let mut table = V4::new(10, SECRET).expect("memory");
+        let now = Tick::from_ns(0);
+        for (n, timeout) in [(0, 16), (1, 48), (2, 160)] {
+            let active = meta(n, now).after_packet(State::Established, true, now.after(timeout));
+            table.insert(key(n), table.probe(&key(n), 1), active).expect("room");
+        }
+        let rest =
+            |meta: Meta, left| (left < 100).then(|| meta.after_packet(meta.state(), false, meta.deadline()));
+        let lines = table.lines();
+        table.sweep(lines, Tick::from_ns(2_000_000_000), rest, |key, _| assert_eq!(*key, self::key(0)));
+        let active = |n| table.find(&key(n), 1, table.probe(&key(n), 1)).map(|found| found.meta.active());
+        assert_eq!([0, 1, 2].map(active), [None, Some(false), Some(true)]);
+        assert_eq!(
+            table.find(&key(1), 1, table.probe(&key(1), 1)).expect("kept").meta.deadline(),
+            now.after(48)
+        );
     }
 
     /// SplitMix64: the same numbers in every run.
@@ -555,7 +620,7 @@ mod tests {
                         now_ns += 100_000_000;
                         let now = Tick::from_ns(now_ns);
                         let lines = table.lines();
-                        table.sweep(lines, now, |_, _| ());
+                        table.sweep(lines, now, |_, _| None, |_, _| ());
                         model.retain(|_, m| m.deadline().left(now).is_some());
                     }
                 }

@@ -7,7 +7,8 @@ use crate::parse::L4;
 use crate::persist::{Rule, Scope};
 use crate::snapshot::Link;
 
-fn prefix(prefix: lb_config::IpPrefix) -> IpPrefix {
+/// A network in the packet path's terms.
+pub fn prefix(prefix: lb_config::IpPrefix) -> IpPrefix {
     IpPrefix::new(prefix.network(), prefix.prefix_len())
 }
 

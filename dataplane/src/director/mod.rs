@@ -2,26 +2,33 @@
 //! counters.
 //!
 //! A [`Director`] does no I/O and reads no clock: `lbd` calls [`Director::poll`] with the time, some ten times a
-//! second. Files: this one (applying, polling), `registry` (indices), `announce` (gratuitous ARP), `report`
-//! (what `lbctl` shows).
+//! second. Files: this one (applying, polling), `registry` (indices), `context` (what they are made with),
+//! `strangers` (next hops that are only met), `drain` (deadlines of servers), `announce` (gratuitous ARP), `walks`
+//! (listing and flushing connections), `report` (what `lbctl` shows), `explain` (what would become of a packet).
 
 mod addressing;
 mod announce;
+mod context;
+mod drain;
+mod explain;
 mod registry;
 mod report;
+mod strangers;
+mod walks;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_config::{Device, Model};
+use lb_config::{Device, EffectivePolicy, Model, OnServerDown, ServerRef};
 
 use crate::classify::Classifier;
 use crate::conn::HashKey;
 use crate::counters::WorkerCounters;
 use crate::ids::DestId;
 use crate::io::{DeviceId, WorkerId};
-use crate::mailbox::{ConnFilter, ConnRow, Event, Listing, Mail, Mailbox};
+use crate::local_port::LocalEnds;
+use crate::mailbox::{ConnFilter, Event, Listing, Mail, Mailbox, Purpose};
 use crate::neighbor::{LinkId, NeighborBook, NeighborId};
 use crate::persist::{Rule, Templates};
 use crate::rewrite::Encap;
@@ -31,7 +38,15 @@ use crate::snapshot::{Link, LocalAddress, Snapshot};
 use crate::state::TimeoutTable;
 
 use announce::Announcer;
-use registry::{Context, Registry, Totals};
+use context::Context;
+use drain::Drains;
+use registry::{DestRecord, Registry, Totals};
+
+pub use explain::{Explanation, Hop, Known, Outcome, Tried};
+use strangers::MAX_STRANGERS;
+use walks::{Collected, LISTING_MS};
+
+pub use walks::MAX_LISTING;
 
 pub use report::{DestRow, DeviceRow, ServiceRow, Totals as PacketTotals, WorkerRow};
 
@@ -78,6 +93,17 @@ pub enum ApplyError {
 /// Something that the operator should read in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
+    /// A server's drain deadline has passed.
+    DrainOver {
+        /// Name of its service.
+        service: String,
+        /// The server.
+        server: ServerRef,
+        /// Connections that it still had.
+        connections: u64,
+        /// What becomes of them.
+        fate: OnServerDown,
+    },
     /// Another station uses one of the director's addresses.
     AddressConflict {
         /// The address.
@@ -115,6 +141,7 @@ pub struct Director {
     model: Model,
     running: Arc<Snapshot>,
     registry: Registry,
+    drains: Drains,
     book: NeighborBook,
     announcer: Announcer,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -129,6 +156,10 @@ pub struct Director {
     noticed: u64,
     polled_ms: u64,
     retired_ms: u64,
+    /// Workers that still remove connections of servers that were removed.
+    expiring: usize,
+    /// Since when, ms.
+    expiring_ms: u64,
 }
 
 /// What a snapshot is made of beside what the director keeps.
@@ -136,30 +167,11 @@ struct Published {
     links: Vec<Link>,
     timeouts: Vec<TimeoutTable>,
     tunnels: Vec<Encap>,
+    local_ends: Vec<LocalEnds>,
     rules: Vec<Rule>,
+    policies: Vec<EffectivePolicy>,
     gateways: [Option<(LinkId, NeighborId)>; 2],
 }
-
-/// The parts of a listing that have come back.
-#[derive(Debug, Default)]
-struct Collected {
-    rows: Vec<ConnRow>,
-    matched: u64,
-    outstanding: usize,
-    /// When it was asked for, ms.
-    since_ms: u64,
-}
-
-/// Largest number of connections that one listing shows.
-pub const MAX_LISTING: usize = 1_000_000;
-
-/// How long a listing waits to be fetched, ms.
-const LISTING_MS: u64 = 60_000;
-
-/// Stations beside servers and gateways that are known at a time, and for how long, ms; who is still needed after
-/// that is asked for again.
-const MAX_STRANGERS: usize = 16_384;
-const STRANGER_MS: u64 = 300_000;
 
 /// How often removed destinations are looked through, ms.
 const RETIRE_MS: u64 = 1000;
@@ -194,7 +206,12 @@ impl Director {
             dests: Vec::new(),
             nat_servers: HashSet::new(),
             tunnels: Vec::new(),
+            local_ends: Vec::new(),
+            translated: HashSet::new(),
+            snat: Vec::new(),
             rules: Vec::new(),
+            policy: model.policy,
+            policies: Vec::new(),
             timeouts: Vec::new(),
             neighbors: HashMap::new(),
             gateways: [None; 2],
@@ -210,6 +227,7 @@ impl Director {
             model: model.clone(),
             running: Arc::new(empty),
             registry: Registry::new(max_dests),
+            drains: Drains::default(),
             book,
             announcer: Announcer::default(),
             mailboxes: (0..workers).map(|_| Arc::default()).collect(),
@@ -222,6 +240,8 @@ impl Director {
             noticed: 0,
             polled_ms: 0,
             retired_ms: 0,
+            expiring: 0,
+            expiring_ms: 0,
         };
         director.apply(model)?;
         let seed = |id: u16| WorkerSeed {
@@ -267,7 +287,9 @@ impl Director {
         let counters = &self.counters;
         let mut timeouts = Vec::new();
         let mut tunnels = Vec::new();
+        let mut local_ends = Vec::new();
         let mut rules = Vec::new();
+        let mut policies = Vec::new();
         let mut gateways = [None; 2];
         for (at, port) in model.ports.iter().enumerate() {
             for gateway in &port.gateways {
@@ -282,7 +304,10 @@ impl Director {
             book: &mut self.book,
             tables: &mut timeouts,
             tunnels: &mut tunnels,
+            local_ends: &mut local_ends,
             rules: &mut rules,
+            director_policy: model.policy,
+            policies: &mut policies,
             gateways,
             hash: &self.running.flow_hash,
             overload: &self.running.overload,
@@ -290,7 +315,9 @@ impl Director {
         };
         self.registry.apply(model, &mut context)?;
         self.model = model.clone();
-        self.publish(Published { links, timeouts, tunnels, rules, gateways });
+        self.drains.follow(&self.registry);
+        self.publish(Published { links, timeouts, tunnels, local_ends, rules, policies, gateways });
+        self.expire_removed();
         Ok(())
     }
 
@@ -327,35 +354,54 @@ impl Director {
             links: running.links.clone(),
             timeouts: running.timeouts.clone(),
             tunnels: running.tunnels.clone(),
+            local_ends: running.local_ends.clone(),
             rules: running.rules.clone(),
+            policies: running.policies.clone(),
             gateways: running.gateways,
         });
     }
 
-    fn publish(&mut self, Published { links, timeouts, tunnels, rules, gateways }: Published) {
+    fn publish(
+        &mut self,
+        Published { links, timeouts, tunnels, local_ends, rules, policies, gateways }: Published,
+    ) {
         let registry = &self.registry;
         let mut local = HashMap::new();
         for vip in self.model.services.iter().filter_map(|service| service.address.vip()) {
-            local.insert(vip, LocalAddress { link: registry::link_to(&links, vip).map(|(id, _)| id) });
+            local.insert(vip, LocalAddress { link: context::link_to(&links, vip).map(|(id, _)| id) });
         }
         let marks = self.model.marks.iter().filter_map(|rule| addressing::mark(rule, &links)).collect();
+        let translated: HashSet<IpAddr> =
+            local_ends.iter().flat_map(|ends| ends.addresses.iter().copied()).collect();
+        for address in &translated {
+            local.insert(
+                *address,
+                LocalAddress { link: context::link_to(&links, *address).map(|(id, _)| id) },
+            );
+        }
         for (at, link) in links.iter().enumerate() {
             for address in &link.addresses {
                 local.insert(address.addr, LocalAddress { link: Some(LinkId(at as u16)) });
             }
         }
+        let entry = |(at, record): (usize, &Option<DestRecord>)| {
+            let mut entry = *record.as_ref()?.entry();
+            entry.removed |= self.drains.is_over(DestId(at as u32));
+            Some(entry)
+        };
         let snapshot = Arc::new(Snapshot {
             generation: self.running.generation + 1,
             services: registry.classifier(marks),
-            dests: registry
-                .dests
-                .iter()
-                .map(|record| record.as_ref().map(|record| *record.entry()))
-                .collect(),
+            dests: registry.dests.iter().enumerate().map(entry).collect(),
             nat_servers: registry.nat_servers(),
+            snat: registry.snat_entries(),
+            translated,
+            local_ends,
             tunnels,
             rules,
-            neighbors: self.book.rows(0).iter().map(|row| ((row.link, row.ip), row.id)).collect(),
+            policy: self.model.policy,
+            policies,
+            neighbors: self.wanted_neighbors(&gateways),
             cells: self.running.cells.clone(),
             flow_hash: self.running.flow_hash.clone(),
             overload: self.running.overload.clone(),
@@ -371,7 +417,7 @@ impl Director {
         }
     }
 
-    /// Everything that time and events bring: next hops, announcements, listings, the end of removed servers.
+    /// Everything that time and events bring: next hops, announcements, listings, deadlines, the end of removed servers.
     ///
     /// `now_ms`: since any fixed point. Call it some ten times a second. Returns what should be logged.
     pub fn poll(&mut self, now_ms: u64) -> Vec<Notice> {
@@ -388,10 +434,12 @@ impl Director {
         self.send_probes(now_ms);
         self.send_announcements(now_ms);
         self.notice_neighbors(now_ms, &mut notices);
+        self.end_drains(now_ms, &mut notices);
         if now_ms.saturating_sub(self.retired_ms) >= RETIRE_MS {
             self.retired_ms = now_ms;
             self.sweep_templates();
             self.registry.tick_schedulers(now_ms);
+            self.expire_removed();
             self.retire();
         }
         notices
@@ -405,7 +453,13 @@ impl Director {
             }
             Event::AddressConflict { address, mac } => notices.push(Notice::AddressConflict { address, mac }),
             Event::Listed(listing) => {
-                if let Some(collected) = self.listings.get_mut(&listing.ticket) {
+                if listing.purpose == Purpose::Expire {
+                    self.expiring = self.expiring.saturating_sub(1);
+                    if self.expiring == 0 {
+                        // now their templates have none
+                        self.expire_removed();
+                    }
+                } else if let Some(collected) = self.listings.get_mut(&listing.ticket) {
                     collected.rows.extend(listing.rows);
                     collected.matched += listing.matched;
                     collected.outstanding -= 1;
@@ -414,63 +468,14 @@ impl Director {
         }
     }
 
-    /// A worker has frames for a station that nobody has asked for yet.
-    fn meet(&mut self, link: LinkId, address: IpAddr, now_ms: u64) {
-        if self.strangers.len() >= MAX_STRANGERS || self.strangers.contains_key(&(link, address)) {
-            return;
-        }
-        if self.book.intern(link, address).is_ok() {
-            self.strangers.insert((link, address), now_ms);
-        }
-    }
-
-    /// Makes known to the workers who was met, and forgets whom they met long ago.
-    fn settle_strangers(&mut self, now_ms: u64) {
-        let before = self.strangers.len();
-        self.strangers.retain(|_, since| now_ms.saturating_sub(*since) < STRANGER_MS);
-        let is_new = |at: &(LinkId, IpAddr)| !self.running.neighbors.contains_key(at);
-        if before != self.strangers.len() || self.strangers.keys().any(is_new) {
-            self.republish();
-        }
-    }
-
-    fn notice_neighbors(&mut self, now_ms: u64, notices: &mut Vec<Notice>) {
-        use crate::neighbor::Resolution;
-        let version = self.running.cells.version();
-        if std::mem::replace(&mut self.noticed, version) == version {
-            return;
-        }
-        for row in self.book.rows(now_ms) {
-            let known = self.reachable.entry((row.link, row.ip));
-            let resolution = self.running.cells.mac(row.id);
-            let now = match resolution {
-                Resolution::Resolved(_) => true,
-                Resolution::Failed => false,
-                Resolution::Pending => continue,
-            };
-            let before = match known {
-                std::collections::hash_map::Entry::Occupied(mut held) => Some(held.insert(now)),
-                std::collections::hash_map::Entry::Vacant(free) => {
-                    free.insert(now);
-                    None
-                }
-            };
-            if before != Some(now) {
-                let link = self
-                    .running
-                    .links
-                    .get(usize::from(row.link.0))
-                    .map(|link| link.name.clone())
-                    .unwrap_or_default();
-                notices.push(Notice::Neighbor { link, address: row.ip, mac: row.mac.filter(|_| now) });
-            }
-        }
+    /// The clock of workers and templates, which may be another than the caller's.
+    fn workers_now_ns(&self) -> u64 {
+        self.counters.iter().map(|worker| worker.own.now_ns.get()).max().unwrap_or_default()
     }
 
     /// Lets persistence templates end, all of them once a second.
     fn sweep_templates(&mut self) {
-        // workers and templates live on the workers' clock, which may be another than the caller's
-        let now_ns = self.counters.iter().map(|worker| worker.own.now_ns.get()).max().unwrap_or_default();
+        let now_ns = self.workers_now_ns();
         let counters = &self.counters;
         let has_connections =
             |dest: DestId| counters.iter().any(|worker| worker.dests[dest.0 as usize].total.get() > 0);
@@ -490,15 +495,8 @@ impl Director {
             self.republish();
         } else if seen == self.running.generation {
             // no worker has an older snapshot, so nobody looks at what only those used
-            let used = self.registry.neighbors();
-            let gateways = self.running.gateways;
-            let strangers: HashSet<_> =
-                self.strangers.keys().filter_map(|at| self.running.neighbors.get(at)).copied().collect();
-            self.book.retain(|id| {
-                used.contains(&id)
-                    || strangers.contains(&id)
-                    || gateways.iter().flatten().any(|(_, gateway)| *gateway == id)
-            });
+            let published: HashSet<_> = self.running.neighbors.values().copied().collect();
+            self.book.retain(|id| published.contains(&id));
         }
     }
 
@@ -512,34 +510,28 @@ impl Director {
         self.running.generation
     }
 
-    /// Asks the workers for their connections; [`Director::connections`] gives the result after some polls.
-    ///
-    /// `limit`: rows, at most [`MAX_LISTING`]. Errors: `None` when a worker's mailbox is full.
-    pub fn list_connections(&mut self, filter: ConnFilter, limit: usize) -> Option<u64> {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        let mut collected = Collected { since_ms: self.polled_ms, ..Collected::default() };
-        for (mailbox, counters) in self.mailboxes.iter().zip(&self.counters) {
-            // room for what is there now and some more; the worker does not grow it
-            let room = (counters.own.connections.get() as usize + 64).min(limit.min(MAX_LISTING));
-            let listing = Listing { ticket, filter, rows: Vec::with_capacity(room), matched: 0, cursor: 0 };
-            if mailbox.send(Mail::List(listing)).is_ok() {
-                collected.outstanding += 1;
-            } else if collected.outstanding == 0 {
-                return None;
+    /// Removes the connections and templates of removed servers whose services schedule them anew, rather than at
+    /// each one's next packet (IPVS: `ip_vs_expire_nodest_conn_flush`). Tried again until none is left.
+    fn expire_removed(&mut self) {
+        let running = &self.running;
+        let expires = |dest: DestId| running.dest(dest).is_some_and(|entry| running.reschedules(entry));
+        let templates = &self.setup.templates;
+        let (mut any, mut tracked) = (false, false);
+        for dest in (0..running.dests.len()).map(|at| DestId(at as u32)).filter(|dest| expires(*dest)) {
+            any |= templates.count(dest) > 0;
+            tracked |= self.counters.iter().any(|worker| worker.dests[dest.0 as usize].total.get() > 0);
+        }
+        if any {
+            templates.drop_unused(self.workers_now_ns(), |listed| expires(listed.dest));
+        }
+        // a worker whose answer was lost is not waited for
+        if tracked && (self.expiring == 0 || self.polled_ms.saturating_sub(self.expiring_ms) >= LISTING_MS) {
+            (self.expiring, self.expiring_ms) = (0, self.polled_ms);
+            for mailbox in &self.mailboxes {
+                let walk = Listing::new(0, Purpose::Expire, ConnFilter::default(), Vec::new());
+                self.expiring += usize::from(mailbox.send(Mail::List(walk)).is_ok());
             }
         }
-        self.listings.insert(ticket, collected);
-        Some(ticket)
-    }
-
-    /// The connections of a listing and how many matched, when all workers have answered.
-    pub fn connections(&mut self, ticket: u64) -> Option<(Vec<ConnRow>, u64)> {
-        if self.listings.get(&ticket)?.outstanding > 0 {
-            return None;
-        }
-        let collected = self.listings.remove(&ticket)?;
-        Some((collected.rows, collected.matched))
     }
 }
 

@@ -7,19 +7,26 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use lb_config::{Forwarding, Model, Server, Service, ServiceAddress, Tunnel};
+use lb_config::{
+    ClientAddress, EffectivePolicy, Forwarding, Model, Server, Service, ServiceAddress, SnatRule,
+};
 
 use crate::classify::{Classifier, MarkRule};
 use crate::ids::{DestId, ServiceId};
-use crate::neighbor::{LinkId, NeighborBook, NeighborId};
+use crate::io::DeviceId;
+use crate::local_port::LocalEnds;
+use crate::neighbor::{LinkId, NeighborId};
 use crate::persist::Rule;
-use crate::rewrite::{Encap, PlanError, TunnelPlan};
+use crate::rewrite::Encap;
 use crate::sched::build::{self, Change};
-use crate::sched::{Candidate, FlowHash, Memory, Overload, Scheduler, ServerState};
+use crate::sched::{Candidate, FlowHash, Memory, Scheduler, ServerState};
 use crate::snapshot::{DestEntry, Link, ServiceEntry, Way};
+use crate::snat::SnatEntry;
 use crate::state::TimeoutTable;
 
+use super::context::Context;
 use super::{ApplyError, addressing};
 
 /// Counters of a destination at a point in time: connections, packets and bytes in, packets and bytes out.
@@ -29,16 +36,47 @@ pub type Totals = [u64; 5];
 /// keep the one that they began with, as IPVS's do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DestKey {
-    pub service: ServiceAddress,
+    pub owner: Owner,
     pub address: IpAddr,
     pub port: u16,
     pub forwarding: Forwarding,
 }
 
+/// Whose destination it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A service's.
+    Service(ServiceAddress),
+    /// A rule's of source NAT: what it matches, protocols as [`SnatEntry::bits`].
+    Snat { sources: lb_config::IpPrefix, protocols: u8, link: Option<LinkId> },
+}
+
+impl Owner {
+    /// The service.
+    pub fn service(self) -> Option<ServiceAddress> {
+        match self {
+            Owner::Service(address) => Some(address),
+            Owner::Snat { .. } => None,
+        }
+    }
+}
+
 impl DestKey {
+    /// A rule of source NAT; `None`: it names a port of the director that is not there.
+    fn of_rule(rule: &SnatRule, links: &[Link]) -> Option<Self> {
+        let link = match &rule.port {
+            Some(name) => Some(LinkId(links.iter().position(|link| link.name == *name)? as u16)),
+            None => None,
+        };
+        let owner = Owner::Snat { sources: rule.sources, protocols: SnatEntry::bits(&rule.protocols), link };
+        // it stands for the servers that there are not
+        let address = *rule.addresses.first()?;
+        Some(Self { owner, address, port: 0, forwarding: Forwarding::FullNat })
+    }
+
     fn of(service: &Service, server: &Server) -> Self {
         let Server { address, port, forwarding, .. } = *server;
-        Self { service: service.address, address, port, forwarding }
+        Self { owner: Owner::Service(service.address), address, port, forwarding }
     }
 }
 
@@ -64,8 +102,12 @@ struct Part {
     entry: DestEntry,
     timeouts: TimeoutTable,
     encap: Option<Encap>,
+    /// Where its packets come from, with full NAT and source NAT.
+    ends: Option<LocalEnds>,
     /// Persistence of its service.
     rule: Option<Rule>,
+    /// What its service decides.
+    policy: EffectivePolicy,
 }
 
 impl DestRecord {
@@ -79,7 +121,17 @@ impl DestRecord {
         (self.part.server.upper_threshold, self.part.server.lower_threshold)
     }
 
-    /// What the packet path knows of it.
+    /// How long its connections may go on; `None`: no such limit, or it was removed.
+    pub fn drain_deadline(&self) -> Option<Duration> {
+        self.part.server.drain_deadline.filter(|_| !self.part.entry.removed)
+    }
+
+    /// What its service decides.
+    pub fn policy(&self) -> &EffectivePolicy {
+        &self.part.policy
+    }
+
+    /// What the packet path knows of it, but for a drain that is over.
     pub fn entry(&self) -> &DestEntry {
         &self.part.entry
     }
@@ -100,6 +152,8 @@ pub struct ServiceRecord {
 pub struct Registry {
     pub services: HashMap<ServiceAddress, ServiceRecord>,
     pub dests: Vec<Option<DestRecord>>,
+    /// Destinations of the rules of source NAT, in the order of the configuration.
+    pub snat: Vec<DestId>,
     by_server: HashMap<DestKey, DestId>,
     free: Vec<DestId>,
     /// Indices out of use since the snapshot of this generation; free when every worker has seen it.
@@ -113,6 +167,7 @@ impl Registry {
         Self {
             services: HashMap::new(),
             dests: Vec::new(),
+            snat: Vec::new(),
             by_server: HashMap::new(),
             free: Vec::new(),
             quarantine: Vec::new(),
@@ -122,11 +177,12 @@ impl Registry {
     }
 
     /// Checks that `model` fits before anything is changed.
-    pub fn check(&self, model: &Model) -> Result<(), ApplyError> {
+    pub fn check(&self, model: &Model, links: &[Link]) -> Result<(), ApplyError> {
         let wanted: HashSet<DestKey> = model
             .services
             .iter()
             .flat_map(|service| service.servers.iter().map(|server| DestKey::of(service, server)))
+            .chain(model.snat.iter().filter_map(|rule| DestKey::of_rule(rule, links)))
             .collect();
         let new = wanted.iter().filter(|server| !self.by_server.contains_key(server)).count();
         let used = self.by_server.len() + self.quarantine.len();
@@ -141,13 +197,16 @@ impl Registry {
     ///
     /// Errors: as [`Registry::check`]; then nothing is changed.
     pub fn apply(&mut self, model: &Model, context: &mut Context<'_>) -> Result<(), ApplyError> {
-        self.check(model)?;
+        self.check(model, context.links)?;
         let mut hops = context.next_hops(model)?.into_iter();
         let mut former = std::mem::take(&mut self.services);
         for service in &model.services {
             let key = service.address;
-            let mut record = former.remove(&key).unwrap_or_else(|| self.new_service());
-            let table = TimeoutTable::new(&model.timeouts, &service.timeouts);
+            let mut record =
+                former.remove(&key).unwrap_or_else(|| self.new_service(&model.policy.of(service)));
+            let policy = model.policy.of(service);
+            let table = TimeoutTable::new(&model.timeouts, &service.timeouts).with_policy(&policy);
+            let policy_at = context.policy(&policy);
             let timeouts = context.timeouts(table);
             let former = record.entry.rule.as_ref();
             let rule = service.persistence.map(|persistence| {
@@ -159,7 +218,11 @@ impl Registry {
             let mut edited = false;
             for (position, (server, hop)) in service.servers.iter().zip(&mut hops).enumerate() {
                 let link = &context.links[usize::from(hop.link.0)];
-                let (way, mtu) = context.way(server.forwarding, hop.encap.as_ref(), link);
+                let ends = (server.forwarding == Forwarding::FullNat).then(|| LocalEnds {
+                    addresses: service.local_addresses.clone(),
+                    client_address: service.client_address,
+                });
+                let (way, mtu) = context.way(server.forwarding, hop.encap.as_ref(), ends.as_ref(), link);
                 let neighbor = hop.neighbor;
                 let entry = DestEntry {
                     neighbor,
@@ -171,6 +234,8 @@ impl Registry {
                     timeouts,
                     mac: link.mac,
                     removed: false,
+                    draining: server.weight == 0,
+                    policy: policy_at,
                     way,
                     rule: rule_at,
                     port: server.port,
@@ -181,7 +246,9 @@ impl Registry {
                     entry,
                     timeouts: table,
                     encap: hop.encap,
+                    ends,
                     rule: rule.clone(),
+                    policy,
                 };
                 let (dest, changed) = self.place(DestKey::of(service, server), part, context);
                 edited |= changed;
@@ -189,17 +256,78 @@ impl Registry {
                 candidates.push(Candidate { dest, weight: server.weight, tag });
             }
             self.remove_all_but(&record.entry.candidates, &candidates, context.generation);
-            record.schedule(self, service, Edited { candidates, any: edited, rule }, context.hash);
+            let edited = Edited { candidates, any: edited, rule, policy };
+            record.schedule(self, service, edited, context.hash);
             self.services.insert(key, record);
         }
         for gone in former.values() {
             self.remove_all_but(&gone.entry.candidates, &[], context.generation);
         }
+        self.apply_snat(model, context);
         self.place_removed(context);
         Ok(())
     }
 
-    fn new_service(&mut self) -> ServiceRecord {
+    /// Rules of source NAT are destinations without servers.
+    fn apply_snat(&mut self, model: &Model, context: &mut Context<'_>) {
+        let table = TimeoutTable::new(&model.timeouts, &lb_config::ServiceTimeouts::default());
+        let timeouts = context.timeouts(table);
+        // connections of a rule that was taken out go on; no service is asked
+        let policy = EffectivePolicy {
+            on_no_server: lb_config::OnNoServer::Drop,
+            on_server_down: lb_config::OnServerDown::Keep,
+            reuse: lb_config::Reuse::Closing,
+            mss: None,
+            dr_close_timeout: None,
+            max_connections: None,
+            udp_activity: None,
+        };
+        let former = std::mem::take(&mut self.snat);
+        for rule in &model.snat {
+            let Some(key) = DestKey::of_rule(rule, context.links) else { continue };
+            let ends = LocalEnds { addresses: rule.addresses.clone(), client_address: ClientAddress::None };
+            // every packet goes where its destination is: what is said here of the way is not looked at
+            let entry = DestEntry {
+                neighbor: NeighborId(0),
+                position: u32::MAX,
+                service: ServiceId(u32::MAX),
+                device: DeviceId(0),
+                vlan: 0,
+                mtu: 0,
+                timeouts,
+                mac: [0; 6],
+                removed: false,
+                draining: false,
+                policy: context.policy(&policy),
+                rule: DestEntry::NO_RULE,
+                way: Way::Snat(context.local_ends(&ends)),
+                port: 0,
+                address: key.address,
+            };
+            let server = Server::new(key.address, 0, Forwarding::FullNat);
+            let part =
+                Part { server, entry, timeouts: table, encap: None, ends: Some(ends), rule: None, policy };
+            let (dest, _) = self.place(key, part, context);
+            self.snat.push(dest);
+        }
+        let candidates = |dests: &[DestId]| -> Vec<Candidate> {
+            dests.iter().map(|dest| Candidate { dest: *dest, weight: 1, tag: 0 }).collect()
+        };
+        let standing = candidates(&self.snat);
+        self.remove_all_but(&candidates(&former), &standing, context.generation);
+    }
+
+    /// The rules of source NAT as the packet path needs them.
+    pub fn snat_entries(&self) -> Vec<SnatEntry> {
+        let entry = |dest: &DestId| {
+            let record = self.dests.get(dest.0 as usize)?.as_ref()?;
+            let Owner::Snat { sources, protocols, link } = record.key.owner else { return None };
+            Some(SnatEntry { sources: addressing::prefix(sources), protocols, link, dest: *dest })
+        };
+        self.snat.iter().filter_map(entry).collect()
+    }
+
+    fn new_service(&mut self, policy: &EffectivePolicy) -> ServiceRecord {
         let id = ServiceId(self.next_service);
         self.next_service += 1;
         let entry = Arc::new(ServiceEntry {
@@ -208,6 +336,7 @@ impl Registry {
             candidates: Vec::new(),
             rule: None,
             one_packet: false,
+            policy: *policy,
         });
         ServiceRecord { id, memory: Memory::default(), entry, past: [0; 5] }
     }
@@ -247,6 +376,7 @@ impl Registry {
             }
             if let Some(record) = &mut self.dests[candidate.dest.0 as usize] {
                 record.part.entry.removed = true;
+                record.part.entry.draining = true;
                 record.part.server.weight = 0;
                 record.removed_at = generation;
                 record.predecessor = at.checked_sub(1).map(|before| old[before].dest);
@@ -275,12 +405,23 @@ impl Registry {
                 }
                 before = standing.predecessor;
             }
+            let service =
+                self.dests[at].as_ref().and_then(|record| self.services.get(&record.key.owner.service()?));
+            let policy = service.map(|service| service.entry.policy);
             if let Some(record) = &mut self.dests[at] {
+                // its service may have changed its mind since
+                record.part.policy = policy.unwrap_or(record.part.policy);
+                record.part.entry.policy = context.policy(&record.part.policy);
                 record.part.entry.position = position;
                 record.part.entry.timeouts = context.timeouts(record.part.timeouts);
                 record.part.entry.rule = context.rule(record.part.rule.as_ref());
                 if let Some(encap) = &record.part.encap {
                     record.part.entry.way = Way::Tunnel(context.tunnel(encap));
+                }
+                if let Some(ends) = &record.part.ends {
+                    let at = context.local_ends(ends);
+                    let is_snat = matches!(record.part.entry.way, Way::Snat(_));
+                    record.part.entry.way = if is_snat { Way::Snat(at) } else { Way::FullNat(at) };
                 }
             }
         }
@@ -311,12 +452,13 @@ impl Registry {
             // a worker with an older snapshot may still schedule to it
             let done = record.part.entry.removed && record.removed_at <= seen && connections(dest) == 0;
             let is_cursor = || {
-                self.services.get(&record.key.service).is_some_and(|service| service.memory.refers_to(dest))
+                let service = record.key.owner.service().and_then(|key| self.services.get(&key));
+                service.is_some_and(|service| service.memory.refers_to(dest))
             };
             if !done || is_cursor() {
                 continue;
             }
-            if let Some(service) = self.services.get_mut(&record.key.service) {
+            if let Some(service) = record.key.owner.service().and_then(|key| self.services.get_mut(&key)) {
                 let now = readings(dest);
                 (0..now.len()).for_each(|n| service.past[n] += now[n] - record.base[n]);
             }
@@ -340,8 +482,9 @@ impl Registry {
     pub fn nat_servers(&self) -> HashSet<(IpAddr, u16, u8)> {
         let nat = |record: &&DestRecord| record.part.entry.way == Way::Nat;
         let servers = |record: &DestRecord| {
-            let DestKey { service, address, port, .. } = record.key;
-            addressing::protocols(service).into_iter().map(move |protocol| (address, port, protocol))
+            let DestKey { owner, address, port, .. } = record.key;
+            let protocols = owner.service().map(addressing::protocols).unwrap_or_default();
+            protocols.into_iter().map(move |protocol| (address, port, protocol))
         };
         self.dests.iter().flatten().filter(nat).flat_map(servers).collect()
     }
@@ -359,7 +502,8 @@ impl Registry {
 
     /// The next hops in use.
     pub fn neighbors(&self) -> HashSet<NeighborId> {
-        self.dests.iter().flatten().map(|record| record.part.entry.neighbor).collect()
+        let has_one = |record: &&DestRecord| !matches!(record.part.entry.way, Way::Snat(_));
+        self.dests.iter().flatten().filter(has_one).map(|record| record.part.entry.neighbor).collect()
     }
 }
 
@@ -369,7 +513,7 @@ impl ServiceRecord {
         &mut self,
         registry: &Registry,
         service: &Service,
-        Edited { candidates, any, rule }: Edited,
+        Edited { candidates, any, rule, policy }: Edited,
         hash: &FlowHash,
     ) {
         let state = |(server, candidate): (&Server, &Candidate)| ServerState {
@@ -385,7 +529,7 @@ impl ServiceRecord {
             Change { service, old, candidates: &candidates, servers: &servers, edited: any || !same, hash };
         let scheduler = self.memory.update(&change);
         let one_packet = service.one_packet;
-        self.entry = Arc::new(ServiceEntry { id: self.id, scheduler, candidates, rule, one_packet });
+        self.entry = Arc::new(ServiceEntry { id: self.id, scheduler, candidates, rule, one_packet, policy });
     }
 
     /// A server was edited to what it was.
@@ -400,116 +544,5 @@ struct Edited {
     /// Whether any of them is new or differs.
     any: bool,
     rule: Option<Rule>,
-}
-
-/// How a server is reached.
-struct Hop {
-    neighbor: NeighborId,
-    link: LinkId,
-    encap: Option<Encap>,
-}
-
-/// What applying a configuration needs beside the registry.
-pub struct Context<'a> {
-    pub generation: u64,
-    pub links: &'a [Link],
-    pub book: &'a mut NeighborBook,
-    pub tables: &'a mut Vec<TimeoutTable>,
-    pub tunnels: &'a mut Vec<Encap>,
-    pub rules: &'a mut Vec<Rule>,
-    pub gateways: [Option<(LinkId, NeighborId)>; 2],
-    pub hash: &'a FlowHash,
-    pub overload: &'a Overload,
-    /// Present counters of an index.
-    pub readings: &'a dyn Fn(DestId) -> Totals,
-}
-
-impl Context<'_> {
-    fn timeouts(&mut self, table: TimeoutTable) -> u16 {
-        let at = self.tables.iter().position(|other| *other == table).unwrap_or_else(|| {
-            self.tables.push(table);
-            self.tables.len() - 1
-        });
-        at as u16
-    }
-
-    /// The place of a service's persistence in the new snapshot.
-    fn rule(&mut self, rule: Option<&Rule>) -> u16 {
-        let Some(rule) = rule else { return DestEntry::NO_RULE };
-        let at = self.rules.iter().position(|other| other == rule).unwrap_or_else(|| {
-            self.rules.push(rule.clone());
-            self.rules.len() - 1
-        });
-        at as u16
-    }
-
-    /// What is done to a server's packets, and the largest that then fits `link`.
-    fn way(&mut self, forwarding: Forwarding, encap: Option<&Encap>, link: &Link) -> (Way, u16) {
-        match (forwarding, encap) {
-            (_, Some(encap)) => (Way::Tunnel(self.tunnel(encap)), encap.inner_mtu()),
-            (Forwarding::Nat, None) => (Way::Nat, link.mtu),
-            _ => (Way::Dr, link.mtu),
-        }
-    }
-
-    /// The place of a tunnel in the new snapshot.
-    fn tunnel(&mut self, encap: &Encap) -> u16 {
-        let at = self.tunnels.iter().position(|other| other == encap).unwrap_or_else(|| {
-            self.tunnels.push(*encap);
-            self.tunnels.len() - 1
-        });
-        at as u16
-    }
-
-    /// The outer packet comes from the director's own address on the link that it leaves by, as Linux chooses it.
-    fn encap(kind: Tunnel, remote: IpAddr, link: &Link) -> Result<Encap, PlanError> {
-        let same_family = |address: &&lb_config::IfAddr| address.addr.is_ipv4() == remote.is_ipv4();
-        let inside = link.addresses.iter().find(|network| network.contains(remote));
-        let unspecified = match remote {
-            IpAddr::V4(_) => IpAddr::from([0; 4]),
-            IpAddr::V6(_) => IpAddr::from([0; 16]),
-        };
-        let local =
-            inside.or_else(|| link.addresses.iter().find(same_family)).map_or(unspecified, |of| of.addr);
-        Encap::new(&TunnelPlan { kind, local, remote, link_mtu: link.mtu })
-    }
-
-    /// The next hop of every server, in the order of the model: all that can fail comes before the first change.
-    ///
-    /// With direct routing the server is on a connected network; else the gateway will do.
-    fn next_hops(&mut self, model: &Model) -> Result<Vec<Hop>, ApplyError> {
-        let mut hops = Vec::new();
-        for service in &model.services {
-            for server in &service.servers {
-                let (link, neighbor) = match link_to(self.links, server.address) {
-                    Some((link, _)) => {
-                        let id = self.book.intern(link, server.address);
-                        (link, id.map_err(|_| ApplyError::TooManyNeighbors)?)
-                    }
-                    None => self.gateways[usize::from(server.address.is_ipv6())]
-                        .filter(|_| server.forwarding != Forwarding::Dr)
-                        .ok_or_else(|| ApplyError::NotConnected {
-                            server: server.address,
-                            service: service.name.clone(),
-                        })?,
-                };
-                let wrong = |reason| ApplyError::Tunnel { service: service.name.clone(), reason };
-                let encap = match server.forwarding {
-                    Forwarding::Tunnel(tunnel) => Some(
-                        Self::encap(tunnel, server.address, &self.links[usize::from(link.0)])
-                            .map_err(wrong)?,
-                    ),
-                    Forwarding::Dr | Forwarding::Nat => None,
-                };
-                hops.push(Hop { neighbor, link, encap });
-            }
-        }
-        Ok(hops)
-    }
-}
-
-/// The link in whose networks `address` is.
-pub fn link_to(links: &[Link], address: IpAddr) -> Option<(LinkId, &Link)> {
-    let at = links.iter().position(|link| link.addresses.iter().any(|network| network.contains(address)))?;
-    Some((LinkId(at as u16), &links[at]))
+    policy: EffectivePolicy,
 }

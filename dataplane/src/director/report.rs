@@ -30,6 +30,8 @@ pub struct DestRow {
     pub weight: u32,
     /// Removed from the service, with connections left.
     pub removed: bool,
+    /// With weight 0 and a deadline: how long its connections may go on, ms; 0: the deadline has passed.
+    pub drain_left_ms: Option<u64>,
     /// Whether its MAC address is known; `None`: not yet decided.
     pub reachable: Option<bool>,
     /// Connections in an active state.
@@ -148,8 +150,10 @@ impl Director {
     pub fn services(&self) -> Vec<ServiceRow> {
         let mut removed: std::collections::HashMap<_, Vec<DestId>> = std::collections::HashMap::new();
         for (at, record) in self.registry.dests.iter().enumerate() {
-            if let Some(record) = record.as_ref().filter(|record| record.entry().removed) {
-                removed.entry(record.key.service).or_default().push(DestId(at as u32));
+            if let Some(record) = record.as_ref().filter(|record| record.entry().removed)
+                && let Some(service) = record.key.owner.service()
+            {
+                removed.entry(service).or_default().push(DestId(at as u32));
             }
         }
         let mut rows = Vec::with_capacity(self.model.services.len());
@@ -182,6 +186,19 @@ impl Director {
         rows
     }
 
+    /// The rules of source NAT by name, in the order of the configuration, with their counts: `in` is out into the
+    /// world.
+    pub fn snat(&self) -> Vec<(String, DestRow)> {
+        let rules = self.model.snat.iter().zip(&self.registry.snat);
+        rules.filter_map(|(rule, dest)| Some((rule.name.clone(), self.dest_row(*dest)?))).collect()
+    }
+
+    /// Whether a destination is a rule of source NAT, one that was removed included.
+    pub fn is_snat(&self, dest: DestId) -> bool {
+        let record = self.registry.dests.get(dest.0 as usize).and_then(Option::as_ref);
+        record.is_some_and(|record| record.key.owner.service().is_none())
+    }
+
     fn dest_row(&self, dest: DestId) -> Option<DestRow> {
         let record = self.registry.dests[dest.0 as usize].as_ref()?;
         let now = readings(&self.counters, dest);
@@ -200,6 +217,7 @@ impl Director {
             lower_threshold: record.thresholds().1,
             weight: record.weight(),
             removed: record.entry().removed,
+            drain_left_ms: self.drains.left_ms(dest, self.polled_ms),
             reachable: match self.running.cells.mac(record.entry().neighbor) {
                 Resolution::Resolved(_) => Some(true),
                 Resolution::Failed => Some(false),

@@ -160,6 +160,18 @@ impl Templates {
         Ok(Chosen { dest, fresh: true })
     }
 
+    /// The destination of `child`'s template, whether that was established, and its time left, ns; nothing changes.
+    pub fn find(&self, rule: &Rule, child: &Child, now_ns: u64) -> Option<(DestId, bool, u64)> {
+        let key = rule.key(child);
+        let (at, tag) = self.place(&key);
+        let bucket = self.lock(at);
+        let slot = bucket.find(tag, |template| template.valid && template.key == key)?;
+        let template = bucket.templates.get(slot)?;
+        let is_over = now_ns >= template.deadline_ns && template.children == 0;
+        let left_ns = template.deadline_ns.saturating_sub(now_ns);
+        (!is_over).then_some((template.dest, template.assured, left_ns))
+    }
+
     /// A connection to `dest` was established: from now on its template is listed as `ASSURED`, and no forced end of
     /// connections takes it along.
     ///

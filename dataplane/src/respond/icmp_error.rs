@@ -1,9 +1,9 @@
 //! ICMP errors of the director's own: time exceeded, too big, port unreachable.
 //!
-//! Shaped like those of Linux: TTL 64, type of service 0xc0 (RFC 1812 section 4.3.2.5: internetwork control), DF not
-//! set, as much of the packet quoted as fits the smallest MTU that every host takes. Limits: a subnet's broadcast
-//! address is not known here, so the caller must not ask about frames that came by Ethernet broadcast; nor are
-//! errors rate-limited here.
+//! Shaped like those of Linux: TTL 64, type of service 0xc0 (RFC 1812 section 4.3.2.5: internetwork control) with the
+//! low bits of the packet's (IPv4), DF not set, as much of the packet quoted as fits the smallest MTU that every host
+//! takes. Limits: a subnet's broadcast address is not known here, so the caller must not ask about frames that came by
+//! Ethernet broadcast; nor are errors rate-limited here.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -19,8 +19,9 @@ pub const MAX_ERROR4_LEN: usize = HEADER_LEN + vlan::TAG_LEN + MAX_PACKET4;
 /// Longest frame that [`icmp_error6`] writes, bytes.
 pub const MAX_ERROR6_LEN: usize = HEADER_LEN + vlan::TAG_LEN + MAX_PACKET6;
 
-/// RFC 1812 section 4.3.2.5: precedence 6, internetwork control.
-const TOS: u8 = 0xc0;
+/// RFC 1812 section 4.3.2.5: precedence 6, internetwork control; and the bits of the original that Linux keeps below
+/// it (`RT_TOS`).
+const TOS: (u8, u8) = (0xc0, 0x1e);
 
 /// What went wrong with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +126,8 @@ pub fn icmp_error4(
         return None;
     }
     let (src, dst, protocol) = (from.src, ip.src, PROTOCOL_ICMP);
-    ipv4::emit(out, &ipv4::Emit { src, dst, protocol, tos: TOS, id: from.id, total_len: total_len as u16 })?;
+    let tos = TOS.0 | packet.get(1)? & TOS.1;
+    ipv4::emit(out, &ipv4::Emit { src, dst, protocol, tos, id: from.id, total_len: total_len as u16 })?;
     Some(header_len(from.link.vlan) + total_len)
 }
 

@@ -9,7 +9,7 @@
 //! - [`toa`], [`proxy`], [`seq`]: a server behind full NAT is told who its client is.
 //!
 //! Which addresses a packet gets is the caller's choice and comes as data; what the bytes become follows IPVS of
-//! Linux 6.1 (`tests/vectors/wire.json`). Invariant: bytes that do not hold what the caller says give `false` or
+//! Linux 6.1 (`tests/golden/wire.json`). Invariant: bytes that do not hold what the caller says give `false` or
 //! `None` and no panic. Limits: no checksum of TCP is verified, a wrong one stays wrong; a wrong CRC of SCTP is made
 //! right when a port changes, as IPVS does.
 

@@ -91,6 +91,8 @@ pub struct Encap {
     head_len: u8,
     kind: TunnelKind,
     outer_v6: bool,
+    /// The outer packet has the inner one's DF.
+    df: bool,
     inner_mtu: u16,
     link_mtu: u16,
     /// Sum of both outer addresses.
@@ -146,12 +148,23 @@ impl Encap {
                 head_len: overhead as u8,
                 kind,
                 outer_v6: remote.is_ipv6(),
+                df: true,
                 inner_mtu,
                 link_mtu,
                 addresses,
             }),
             None => Err(PlanError::Mtu { remote, link_mtu, overhead, least }),
         }
+    }
+
+    /// The same, whose outer packets have the DF of what is inside, or never (IPVS's `pmtu_disc` off).
+    pub fn with_df(self, df: bool) -> Self {
+        Self { df, ..self }
+    }
+
+    /// How packets are wrapped.
+    pub fn kind(&self) -> TunnelKind {
+        self.kind
     }
 
     /// What fits into the tunnel, bytes of an IP packet.
@@ -343,7 +356,8 @@ pub fn encapsulate<P: Packet>(
 
 #[inline]
 fn wrap<P: Packet>(packet: &mut P, l3: usize, encap: &Encap, flow_hash: u32, id: u16) -> Option<()> {
-    let inner = Inner::read(packet.bytes().get(l3..)?)?;
+    let read = Inner::read(packet.bytes().get(l3..)?)?;
+    let inner = Inner { df: read.df && encap.df, ..read };
     let (head, head_len) = (&encap.head, usize::from(encap.head_len));
     let packet_len = u16::try_from(head_len + inner.len).ok()?;
     if l3 < ethernet::HEADER_LEN || !packet.set_len(l3 + inner.len) || !packet.grow_front(head_len) {

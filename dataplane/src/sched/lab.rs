@@ -34,6 +34,8 @@ fn entry(position: u32) -> DestEntry {
         mtu: 1500,
         timeouts: 0,
         mac: [0; 6],
+        draining: false,
+        policy: 0,
         removed: false,
         rule: DestEntry::NO_RULE,
         way: Way::Dr,

@@ -176,4 +176,16 @@ impl Scheduler {
         };
         chosen.map(|candidate| candidate.dest)
     }
+
+    /// What [`Scheduler::pick`] would say now, without a trace: no cursor moves, nothing is remembered. `twos` draws anew
+    /// each time.
+    pub fn look(&self, question: &Question<'_>) -> Option<DestId> {
+        match self {
+            Scheduler::Rr(cursor) => rr::pick(&cursor.copy(), question),
+            Scheduler::Wrr(mark, plan) => wrr::pick(&mark.copy(), plan, question),
+            Scheduler::Lblc(cache) => cache.look(question).map(|candidate| candidate.dest),
+            Scheduler::Lblcr(cache) => cache.look(question).map(|candidate| candidate.dest),
+            other => other.pick(question),
+        }
+    }
 }

@@ -22,6 +22,11 @@ impl Default for Cursor {
 }
 
 impl Cursor {
+    /// One that stands at the same place and goes its own way.
+    pub fn copy(&self) -> Self {
+        Self(AtomicU32::new(self.0.load(Relaxed)))
+    }
+
     /// The destination chosen last.
     pub fn last(&self) -> Option<DestId> {
         let last = self.0.load(Relaxed);

@@ -67,6 +67,11 @@ impl WrrMark {
         Self(AtomicU64::new(Mark { last: HEAD, level: plan.top }.pack()))
     }
 
+    /// One that stands at the same place and goes its own way.
+    pub fn copy(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(Relaxed)))
+    }
+
     /// The destination chosen last.
     pub fn last(&self) -> Option<DestId> {
         let last = Mark::unpack(self.0.load(Relaxed)).last;

@@ -137,7 +137,8 @@ impl State {
         Self::of(protocol as u8, 0)
     }
 
-    /// Whether a connection in this state counts as active at its server; UDP never does.
+    /// Whether a connection in this state counts as active at its server. UDP's never does here, as in IPVS: its state
+    /// does not tell; see [`TimeoutTable::is_active`].
     ///
     /// Source: IPVS, `tcp_state_active_table` and `set_sctp_state`.
     #[inline]
@@ -159,6 +160,22 @@ impl State {
             State::FinWait => reuse_mode & 2 != 0 && no_output,
             _ => false,
         }
+    }
+
+    /// Whether either side has begun to end the connection, or it never came about: a first packet on its ports is of a
+    /// new one. An SCTP association that shuts down answers such a packet itself (RFC 9260 section 9.2).
+    #[inline]
+    pub fn is_closing(self) -> bool {
+        matches!(
+            self,
+            State::FinWait
+                | State::TimeWait
+                | State::Close
+                | State::CloseWait
+                | State::LastAck
+                | State::SctpRejected
+                | State::SctpClosed
+        )
     }
 
     /// Name as `ipvsadm -Lnc` prints it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_config::{ServiceTimeouts, Timeouts};
+use lb_config::{EffectivePolicy, ServiceTimeouts, Timeouts};
 
 use super::State;
 use crate::conn::entry::Tick;
@@ -14,13 +14,13 @@ pub struct TimeoutTable([u32; TimeoutTable::STATES]);
 impl TimeoutTable {
     /// One more than the largest number of a state.
     const STATES: usize = 0x30;
+    /// Where FIN_WAIT's timeout is while no packet of the server was seen: the number of no state.
+    const UNANSWERED_FIN: usize = 0x0f;
+    /// Where the time is for which a UDP connection counts as active after a packet (0: never): the number of no state.
+    const UDP_ACTIVITY: usize = 0x0e;
 
     /// The director's timeouts with a service's own in place of them.
     pub fn new(director: &Timeouts, service: &ServiceTimeouts) -> Self {
-        let ticks = |timeout: Duration| {
-            let ticks = (timeout.as_nanos() * u128::from(Tick::PER_SECOND)).div_ceil(1_000_000_000);
-            u32::try_from(ticks).unwrap_or(u32::MAX).clamp(1, Tick::MAX_TIMEOUT)
-        };
         let (d, s) = (director, service);
         let mut table = [0; Self::STATES];
         for state in State::ALL {
@@ -54,7 +54,37 @@ impl TimeoutTable {
             };
             table[state as usize] = ticks(timeout);
         }
+        table[Self::UNANSWERED_FIN] = table[State::FinWait as usize];
         Self(table)
+    }
+
+    /// The same with a service's `dr_close_timeout`, FIN_WAIT's when no packet of the server was seen, and its
+    /// `udp_activity`.
+    pub fn with_policy(mut self, policy: &EffectivePolicy) -> Self {
+        if let Some(timeout) = policy.dr_close_timeout {
+            self.0[Self::UNANSWERED_FIN] = ticks(timeout);
+        }
+        self.0[Self::UDP_ACTIVITY] = policy.udp_activity.map_or(0, ticks);
+        self
+    }
+
+    /// Whether a connection counts as active when a packet has led it to `state`: with `udp_activity`, UDP too.
+    #[inline]
+    pub fn is_active(&self, state: State) -> bool {
+        state.is_active() || state == State::Udp && self.0[Self::UDP_ACTIVITY] != 0
+    }
+
+    /// Whether a UDP connection whose time is over in `left` ticks no longer counts as active: its latest packet came as
+    /// long ago as `udp` exceeds `left`. A change of `udp` shifts that until the next packet.
+    #[inline]
+    pub fn is_idle(&self, left: u32) -> bool {
+        self.of(State::Udp).saturating_sub(left) >= self.0[Self::UDP_ACTIVITY]
+    }
+
+    /// Timeout of `state`, ticks; `no_output`: no packet of the server was seen.
+    #[inline]
+    pub fn after(&self, state: State, no_output: bool) -> u32 {
+        self.0[if no_output && state == State::FinWait { Self::UNANSWERED_FIN } else { state as usize }]
     }
 
     /// Timeout of `state`, ticks.
@@ -62,4 +92,9 @@ impl TimeoutTable {
     pub fn of(&self, state: State) -> u32 {
         self.0[state as usize]
     }
+}
+
+fn ticks(timeout: Duration) -> u32 {
+    let ticks = (timeout.as_nanos() * u128::from(Tick::PER_SECOND)).div_ceil(1_000_000_000);
+    u32::try_from(ticks).unwrap_or(u32::MAX).clamp(1, Tick::MAX_TIMEOUT)
 }

@@ -194,18 +194,21 @@ fn malformed() -> Vec<Case> {
 /// Reasons that need more than one frame; each has a test of its own.
 const ELSEWHERE: &[DropReason] = &[
     DropReason::NoServer,            // change::weight_zero_drains
+    DropReason::ServiceFull,         // policy::a_service_has_no_more_connections_than_it_may_have
+    DropReason::ServerGone,          // policy::connections_of_a_removed_server_are_dropped_silently
+    DropReason::PortsExhausted,      // full_nat::when_no_port_is_free_the_packet_is_dropped_for_that
     DropReason::TableFull,           // a_full_table_refuses_new_connections_and_keeps_the_old
     DropReason::NeighborUnreachable, // local::a_next_hop_that_does_not_answer_is_given_up_and_asked_again
     DropReason::NeighborQueueFull,   // local::the_queue_of_waiting_frames_is_bounded
     DropReason::NoRoute,             // nat::a_client_without_a_route_is_told_nothing
     DropReason::HandoverFull,        // a_full_ring_drops_with_its_reason
     DropReason::TxFull,              // a_full_transmit_queue_keeps_a_burst_and_drops_the_rest
-    DropReason::FragmentDuplicate,   // these five: src/fragments/tests.rs
-    DropReason::FragmentOverlap,
-    DropReason::FragmentTooMany,
-    DropReason::FragmentQueueFull,
-    DropReason::FragmentExpired,
-    DropReason::NoBuffer, // an_empty_pool_drops_the_directors_own_frames
+    DropReason::FragmentDuplicate,   // fragments::an_overlap_ends_a_datagram_and_a_duplicate_does_not
+    DropReason::FragmentOverlap,     // the same
+    DropReason::FragmentTooMany,     // fragments::a_datagram_in_too_many_fragments_is_dropped
+    DropReason::FragmentQueueFull,   // fragments::what_waits_is_bounded
+    DropReason::FragmentExpired,     // fragments::what_never_gets_whole_is_given_up_after_half_a_minute
+    DropReason::NoBuffer,            // an_empty_pool_drops_the_directors_own_frames
 ];
 
 #[test]

@@ -1,26 +1,66 @@
 //! Packets are conserved, whatever comes.
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
+use crate::arms::{cut, datagram, framed, packet};
 use crate::frames::{ACK, SYN, arp, from_client, icmp, sctp, segment, server_mac, tcp, udp};
 use crate::lab::{Lab, web};
 
 const SCTP: &str = "[[services]]\nname = \"s1ap\"\nvip = \"192.168.150.101\"\nport = 36412\nprotocol = \"sctp\"\n\
                     servers = [{ address = \"192.168.150.12\" }]\n";
 
+/// Services that put packets into tunnels and translate them, beside [`web`], which leaves them as they are.
+const UDP: &str = "[[services]]\nname = \"t\"\nvip = \"192.168.150.100\"\nport = 90\nprotocol = \"udp\"\nforwarding = \"tunnel\"\n\
+                   servers = [{ address = \"192.168.150.12\" }]\n\
+                   [[services]]\nname = \"n\"\nvip = \"192.168.150.100\"\nport = 91\nprotocol = \"udp\"\nforwarding = \"nat\"\n\
+                   servers = [{ address = \"192.168.150.13\", port = 8080 }]\n\
+                   [[services]]\nname = \"d\"\nvip = \"192.168.150.100\"\nport = 92\nprotocol = \"udp\"\nforwarding = \"dr\"\n\
+                   servers = [{ address = \"192.168.150.14\" }]\n";
+
+/// One of the fragments of few datagrams, so that some get whole; now and then longer ones, which overlap.
+fn fragment() -> impl Strategy<Value = Vec<u8>> {
+    let size = prop_oneof![8 => Just(200usize), 1 => Just(208)];
+    (0u16..4, 0u16..5, any::<prop::sample::Index>(), size, any::<bool>()).prop_map(
+        |(id, service, which, size, back)| {
+            let (client, vip) = (IpAddr::from([192, 168, 150, 1]), IpAddr::from([192, 168, 150, 100]));
+            let server = IpAddr::from([192, 168, 150, 13]);
+            let whole = match back {
+                true => datagram((server, 8080), (client, id), 500),
+                false => datagram((client, id), (vip, 90 + service), 500),
+            };
+            let parts = cut(&whole, size, id * 5 + service);
+            framed(server_mac(if back { 13 } else { 1 }), which.get::<Vec<u8>>(&parts))
+        },
+    )
+}
+
+/// An error about a tunnel's packet of the client's port.
+fn tunnel_error() -> impl Strategy<Value = Vec<u8>> {
+    (0u16..9, 0u8..4).prop_map(|(port, code)| {
+        let ip = |n: u8| IpAddr::from([192, 168, 150, n]);
+        let inner = datagram((ip(1), port), (ip(100), 90), 20);
+        let message = icmp([&[3, code, 0, 0, 0, 0, 5, 0][..], &packet(ip(11), ip(12), 4, &inner)].concat());
+        framed(server_mac(12), &packet(ip(13), ip(11), 1, &message))
+    })
+}
+
 /// Frames of every kind, then damaged.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let whole = prop_oneof![
-        (0u16..50, prop_oneof![Just(SYN), Just(ACK), any::<u8>()])
+        12 => fragment(),
+        1 => tunnel_error(),
+        2 => (0u16..50, prop_oneof![Just(SYN), Just(ACK), any::<u8>()])
             .prop_map(|(port, flags)| segment(port, flags)),
-        (0u16..9).prop_map(|port| from_client("192.168.150.1", "192.168.150.100", 17, &udp(port, 80, 10))),
-        (0u16..9, any::<u8>()).prop_map(|(port, chunk)| {
+        2 => (0u16..9).prop_map(|port| from_client("192.168.150.1", "192.168.150.100", 17, &udp(port, 80, 10))),
+        2 => (0u16..9, any::<u8>()).prop_map(|(port, chunk)| {
             from_client("192.168.150.1", "192.168.150.101", 132, &sctp(port, 36412, chunk & 15))
         }),
-        Just(from_client("192.168.150.1", "192.168.150.11", 1, &icmp(vec![8, 0, 0, 0, 0, 1, 0, 1]))),
-        Just(from_client("fd00:150::1", "fd00:150::11", 6, &tcp(1, 80, SYN, 0))),
-        Just(arp(1, [0xff; 6], (server_mac(1), [192, 168, 150, 1]), ([0; 6], [192, 168, 150, 100]))),
-        prop::collection::vec(any::<u8>(), 0..200),
+        2 => Just(from_client("192.168.150.1", "192.168.150.11", 1, &icmp(vec![8, 0, 0, 0, 0, 1, 0, 1]))),
+        2 => Just(from_client("fd00:150::1", "fd00:150::11", 6, &tcp(1, 80, SYN, 0))),
+        2 => Just(arp(1, [0xff; 6], (server_mac(1), [192, 168, 150, 1]), ([0; 6], [192, 168, 150, 100]))),
+        2 => prop::collection::vec(any::<u8>(), 0..200),
     ];
     (whole, any::<prop::sample::Index>(), any::<u8>(), 0u8..4).prop_map(|(mut bytes, at, value, damage)| {
         match damage {
@@ -45,7 +85,7 @@ proptest! {
         room in prop_oneof![Just(usize::MAX), 0usize..100],
         cold: bool,
     ) {
-        let text = format!("{}{}{SCTP}", crate::lab::BASE, web("rr", &[(12, 1), (13, 1)]));
+        let text = format!("{}{}{SCTP}{UDP}", crate::lab::BASE, web("rr", &[(12, 1), (13, 1)]));
         let mut lab = Lab::of(&text, workers);
         if !cold {
             lab = lab.resolved();

@@ -2,13 +2,23 @@
 
 #![allow(clippy::expect_used, reason = "helpers of tests")]
 
+mod arms;
 mod balance;
 mod cases;
 mod change;
 mod conserve;
+mod drain;
+mod fragments;
 mod frames;
+mod full_nat;
 mod lab;
 mod local;
 mod nat;
+mod operate;
+mod policy;
+mod recorded;
 mod schedulers;
 mod sctp;
+mod snat;
+mod tunnel_errors;
+mod udp;

@@ -9,7 +9,7 @@ use crate::frames::{ACK, CLIENT, DIRECTOR, FIN, SYN, checksum, ethernet, icmp, i
 use crate::lab::Lab;
 
 /// The client's network, with a router to the rest of the world, and the servers'.
-const TWO_ARMS: &str = r#"
+pub const TWO_ARMS: &str = r#"
 [[ports]]
 name = "wan"
 device = "null"
@@ -22,10 +22,10 @@ device = "ring:lan"
 addresses = ["10.1.0.1/24"]
 "#;
 
-const CIP: Ipv4Addr = Ipv4Addr::new(192, 168, 150, 1);
-const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 150, 100);
-const RIP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 12);
-const STATION: [u8; 6] = server_mac(12);
+pub const CIP: Ipv4Addr = Ipv4Addr::new(192, 168, 150, 1);
+pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 150, 100);
+pub const RIP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 12);
+pub const STATION: [u8; 6] = server_mac(12);
 
 fn service(protocol: &str, forwarding: &str, servers: &str) -> String {
     format!(
@@ -41,7 +41,7 @@ fn nat(workers: u16) -> Lab {
 }
 
 /// The server has answered ARP.
-fn resolved(text: &str, workers: u16) -> Lab {
+pub fn resolved(text: &str, workers: u16) -> Lab {
     let mut lab = Lab::of(text, workers);
     answer(&mut lab, 1, STATION, RIP, [10, 1, 0, 1].into());
     // a client that asks for the VIP is asked back
@@ -52,27 +52,27 @@ fn resolved(text: &str, workers: u16) -> Lab {
     lab
 }
 
-fn answer(lab: &mut Lab, device: u16, mac: [u8; 6], ip: Ipv4Addr, to: Ipv4Addr) {
+pub fn answer(lab: &mut Lab, device: u16, mac: [u8; 6], ip: Ipv4Addr, to: Ipv4Addr) {
     let reply = crate::frames::arp(2, DIRECTOR, (mac, ip.octets()), (DIRECTOR, to.octets()));
     lab.put_on(device, &reply);
     lab.settle();
 }
 
 /// A TCP segment with the right checksum.
-fn segment(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), flags: u8) -> Vec<u8> {
+pub fn segment(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16), flags: u8) -> Vec<u8> {
     let mut tcp = tcp(src.1, dst.1, flags, 4);
     let sum = checksum(&pseudo(src.0, dst.0, 6, &tcp));
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());
     ipv4(src.0, dst.0, 6, 64, true, &tcp)
 }
 
-fn pseudo(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub fn pseudo(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let len = (payload.len() as u16).to_be_bytes();
     [&src.octets()[..], &dst.octets(), &[0, protocol], &len, payload].concat()
 }
 
 /// What is sent on a device, without its Ethernet header, and to whom.
-fn sent(lab: &mut Lab, device: usize) -> Vec<([u8; 6], Vec<u8>)> {
+pub fn sent(lab: &mut Lab, device: usize) -> Vec<([u8; 6], Vec<u8>)> {
     lab.settle();
     lab.sent_on(device)
         .into_iter()
@@ -80,18 +80,18 @@ fn sent(lab: &mut Lab, device: usize) -> Vec<([u8; 6], Vec<u8>)> {
         .collect()
 }
 
-fn from_client(lab: &mut Lab, packet: &[u8]) -> Vec<([u8; 6], Vec<u8>)> {
+pub fn from_client(lab: &mut Lab, packet: &[u8]) -> Vec<([u8; 6], Vec<u8>)> {
     lab.put(&ethernet(DIRECTOR, CLIENT, 0x0800, packet));
     sent(lab, 1)
 }
 
-fn from_server(lab: &mut Lab, packet: &[u8]) -> Vec<([u8; 6], Vec<u8>)> {
+pub fn from_server(lab: &mut Lab, packet: &[u8]) -> Vec<([u8; 6], Vec<u8>)> {
     lab.put_on(1, &ethernet(DIRECTOR, STATION, 0x0800, packet));
     sent(lab, 0)
 }
 
 /// The packet after one hop: TTL 63.
-fn hopped(mut packet: Vec<u8>) -> Vec<u8> {
+pub fn hopped(mut packet: Vec<u8>) -> Vec<u8> {
     packet[8] -= 1;
     packet[10..12].fill(0);
     let sum = checksum(&packet[..20]);
@@ -172,6 +172,24 @@ fn a_client_behind_the_gateway_is_answered_over_it_and_a_new_neighbour_is_asked_
 }
 
 #[test]
+fn a_station_that_does_not_answer_is_forgotten_and_asked_for_again() {
+    let mut lab = nat(1);
+    let near = Ipv4Addr::new(192, 168, 150, 7);
+    let listed = |lab: &Lab| lab.director.neighbors(0).iter().any(|(_, row)| row.ip == IpAddr::from(near));
+    from_client(&mut lab, &segment((near, 1000), (VIP, 80), SYN));
+    from_server(&mut lab, &segment((RIP, 8080), (near, 1000), SYN | ACK));
+    assert!(listed(&lab));
+    lab.wait(10_000);
+    assert!(!listed(&lab), "its place is free for others");
+    assert_eq!(lab.dropped(DropReason::NeighborUnreachable), 1);
+    lab.clear();
+    from_server(&mut lab, &segment((RIP, 8080), (near, 1000), SYN | ACK));
+    assert!(listed(&lab));
+    answer(&mut lab, 0, [2, 0, 0, 0, 0, 7], near, [192, 168, 150, 11].into());
+    assert_eq!(sent(&mut lab, 0).len(), 1, "the frame has waited");
+}
+
+#[test]
 fn a_client_without_a_route_is_told_nothing() {
     let text = TWO_ARMS.replace("gateway = [\"192.168.150.254\"]\n", "");
     let servers = "{ address = \"10.1.0.12\", port = 8080 }";
@@ -213,7 +231,7 @@ fn errors_are_translated_both_ways() {
 }
 
 /// The head of an ICMP error with the checksum that its bytes ask for.
-fn error_head(message: &[u8]) -> [u8; 8] {
+pub fn error_head(message: &[u8]) -> [u8; 8] {
     let mut message = message.to_vec();
     message[2..4].fill(0);
     let sum = checksum(&message);
@@ -236,6 +254,20 @@ fn a_server_is_told_by_the_director_s_own_address() {
     assert_eq!(told[0].1[12..20], [[10, 1, 0, 1], RIP.octets()].concat());
     assert_eq!((told[0].1[20], told[0].1[21]), (11, 0));
     assert_eq!(lab.dropped(DropReason::TtlExpired), 1);
+}
+
+#[test]
+fn a_reply_that_does_not_go_on_says_nothing_about_its_connection() {
+    let mut lab = nat(1);
+    from_client(&mut lab, &segment((CIP, 1000), (VIP, 80), SYN));
+    let mut last = segment((RIP, 8080), (CIP, 1000), FIN | ACK);
+    last[8] = 1;
+    last[10..12].fill(0);
+    let sum = checksum(&last[..20]);
+    last[10..12].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(from_server(&mut lab, &last), []);
+    assert_eq!(lab.connections()[0].state, State::SynRecv);
+    assert_eq!(lab.director.services()[0].dests[0].out_packets, 0);
 }
 
 #[test]
@@ -281,4 +313,27 @@ fn what_may_be_cut_is_cut_behind_the_tunnel() {
     assert!(out.iter().all(|(to, packet)| *to == STATION && packet.len() <= 1500));
     let totals = lab.director.totals();
     assert_eq!(totals.rx + totals.originated, totals.tx + totals.delivered + totals.dropped + totals.held);
+}
+
+#[test]
+fn a_reply_keeps_a_udp_connection_active() {
+    let policy = "[services.policy]\nudp_activity = \"10s\"\n";
+    let server = "{ address = \"10.1.0.12\", port = 8080 }";
+    let mut lab = resolved(&format!("{TWO_ARMS}{}{policy}", service("udp", "nat", server)), 1);
+    let datagram =
+        |src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)| ipv4(src.0, dst.0, 17, 64, true, &udp(src.1, dst.1, 4));
+    // no checksum (RFC 768), so that the test needs none
+    let plain = |mut packet: Vec<u8>| {
+        packet[26..28].fill(0);
+        packet
+    };
+    from_client(&mut lab, &plain(datagram((CIP, 9), (VIP, 80))));
+    lab.wait(8_000);
+    answer(&mut lab, 0, CLIENT, CIP, [192, 168, 150, 11].into());
+    lab.clear();
+    assert_eq!(from_server(&mut lab, &plain(datagram((RIP, 8080), (CIP, 9)))).len(), 1);
+    lab.wait(8_000);
+    assert_eq!(lab.counts(), [(1, 0)], "16 s after the client's packet");
+    lab.wait(4_000);
+    assert_eq!(lab.counts(), [(0, 1)]);
 }

@@ -1,6 +1,6 @@
 //! What the kernel was recorded doing with persistent services, done again by classifier and templates.
 //!
-//! `golden/persistence.json` is the whole recording, `golden/wire-persistence.json` has the cases of `wire.json` with
+//! `tests/golden/persistence.json` is the whole recording, `wire-persistence.json` has the cases of `wire.json` with
 //! persistence. Compared are the templates that `ipvsadm -Lnc` lists, the server of every connection and the
 //! columns PersistConn and InActConn; connections themselves and packets are compared elsewhere. A command that the
 //! replay does not know is a failure.
@@ -17,7 +17,7 @@ use lb_dataplane::parse::L4;
 use serde_json::Value;
 
 fn recording(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -33,7 +33,7 @@ fn expand(command: &str) -> String {
 
 #[test]
 fn the_recording_of_persistent_services_is_repeated() {
-    let recording = recording("persistence.json");
+    let recording = recording("../tests/golden/persistence.json");
     let mut director = Director::new();
     let mut checked = 0;
     for step in recording["steps"].as_array().expect("steps") {
@@ -97,7 +97,7 @@ fn replay(director: &mut Director, command: &str, stdout: &str) -> usize {
 
 #[test]
 fn the_recorded_packets_of_persistent_services_leave_the_recorded_templates() {
-    let recording = recording("wire-persistence.json");
+    let recording = recording("tests/persistence/wire-persistence.json");
     let cases = recording["cases"].as_array().expect("cases");
     assert_eq!(cases.len(), 4);
     for case in cases {

@@ -130,6 +130,6 @@ fn case(value: &Value) -> Case {
 
 /// Every case of the recording.
 pub fn cases() -> Vec<Case> {
-    let file: Value = serde_json::from_str(include_str!("../vectors/wire.json")).expect("JSON");
+    let file: Value = serde_json::from_str(include_str!("../../../tests/golden/wire.json")).expect("JSON");
     file["cases"].as_array().expect("cases").iter().map(case).collect()
 }

@@ -1,6 +1,6 @@
 //! What was typed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand};
@@ -87,8 +87,26 @@ pub enum Command {
     /// List, add, change, drain and delete the real servers of a service.
     #[command(subcommand)]
     Server(ServerCommand),
-    /// List tracked connections (as `ipvsadm -Lnc`).
+    /// List tracked connections (as `ipvsadm -Lnc`), or forget them.
     Connections(ConnectionArgs),
+    /// Say what would become of the first packet of a connection, and why; nothing changes.
+    ///
+    /// How its service is found, whether there is a connection or a template already, what the scheduler would choose
+    /// from, how the packet is rewritten and where it goes. With `twos` the choice is drawn anew each time.
+    Explain {
+        /// Protocol.
+        #[arg(value_parser = ["tcp", "udp", "sctp"])]
+        protocol: String,
+        /// Client's address and port, as in `192.168.150.1:40000` or `[fd00::1]:40000`.
+        #[arg(value_name = "CIP:PORT")]
+        client: SocketAddr,
+        /// Virtual address and port.
+        #[arg(value_name = "VIP:PORT")]
+        vip: SocketAddr,
+        /// Name of the director's port that the packet comes in by. Default: the one towards the client.
+        #[arg(long)]
+        port: Option<String>,
+    },
     /// Print packets and bytes of every device and of the whole director.
     Stats,
     /// Print what every service and server has counted since it was set back, and its rates (as `ipvsadm --rate`).
@@ -106,6 +124,8 @@ pub enum Command {
     },
     /// List the next hops (servers and gateways) with their MAC addresses.
     Neighbors,
+    /// List the rules of source NAT with their counters.
+    Snat,
     /// Print what each worker does.
     Workers,
     /// Print how long packets are in the director: percentiles per worker and of all.
@@ -148,7 +168,7 @@ pub enum ServiceCommand {
         #[command(flatten)]
         address: AddressArgs,
         /// L4 protocol.
-        #[arg(long, value_parser = ["tcp", "udp", "sctp"], default_value = "tcp")]
+        #[arg(long, value_parser = ["tcp", "udp", "sctp"], default_value = "tcp", conflicts_with = "mark")]
         protocol: String,
         /// How the server of a new connection is chosen, by ipvsadm's names and `maglev`.
         #[arg(long, value_parser = SCHEDULERS, default_value = "rr")]
@@ -207,16 +227,27 @@ fn policy(text: &str) -> Result<(String, String), String> {
 /// Options that adding and changing a service share.
 #[derive(Debug, clap::Args)]
 pub struct ServiceOptions {
+    /// Flags of the scheduler by ipvsadm's names, with commas between them, in place of those that it has: sh-fallback,
+    /// sh-port, mh-fallback, mh-port, flag-1, flag-2, flag-3; `none`: no flag.
+    #[arg(long, value_name = "FLAGS")]
+    pub scheduler_flags: Option<String>,
     /// What Maglev hashes: client address and port (flow), or the address alone (source).
     #[arg(long, value_parser = ["flow", "source"])]
     pub maglev_hash: Option<String>,
-    /// How packets get to its servers: dr (MAC addresses change), nat (addresses and ports change) or tunnel.
+    /// How packets get to its servers: dr (MAC addresses change), nat (addresses and ports change), tunnel, or fullnat
+    /// (as nat, and they come from a local address).
     #[arg(long, value_parser = FORWARDINGS)]
     pub forwarding: Option<String>,
     /// Tunnel of its servers: ipip, `gue:PORT[:CHECKSUM]` or `gre[:CHECKSUM]`, with a checksum of none, full or (gue)
     /// remote. Implies `--forwarding tunnel`.
     #[arg(long, value_parser = tunnel)]
     pub tunnel: Option<String>,
+    /// Address of the director that packets to servers by fullnat come from; may be repeated. Of an edit: all of them.
+    #[arg(long, value_name = "ADDRESS")]
+    pub local_address: Vec<IpAddr>,
+    /// How servers by fullnat are told who their client is: not at all, or by a TCP option.
+    #[arg(long, value_parser = ["none", "toa"])]
+    pub client_address: Option<String>,
     /// How long clients come back to their server after their last connection, as in 300 or 5m, and how many bits of
     /// their addresses count, as in 300/24; `none`: they need not come back.
     #[arg(long, value_name = "TIME[/PREFIX]", value_parser = persistence)]
@@ -225,7 +256,8 @@ pub struct ServiceOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub one_packet: Option<bool>,
     /// What the service decides for itself, as in on_no_server=reset or mss=1400; a value of `default`: the director's.
-    /// Keys: on_no_server, on_server_down, reuse, mss, dr_close_timeout, max_connections. May be repeated.
+    /// Keys: on_no_server, on_server_down, reuse, mss, dr_close_timeout, max_connections, udp_activity. May be
+    /// repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = policy)]
     pub policy: Vec<(String, String)>,
     /// Time after which an idle established TCP connection is forgotten, as in 900s, 15m; `default`: the director's.
@@ -251,6 +283,11 @@ fn timeout(text: &str) -> Result<String, String> {
         DEFAULT_TIMEOUT => Ok(text.to_owned()),
         _ => duration::parse(text).map(|_| text.to_owned()).map_err(|e| e.to_string()),
     }
+}
+
+/// A duration, see [`timeout`].
+fn time(text: &str) -> Result<String, String> {
+    duration::parse(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 /// `KEY=TIME`. Keys are lbd's to know.
@@ -305,6 +342,10 @@ pub enum ServerCommand {
     Drain {
         #[command(flatten)]
         server: ServerArgs,
+        /// Let its connections go on for this long at most, as in 90s, 5m, 2h; what is left then is treated as the
+        /// service's policy on_server_down says (reset, reschedule or drop). Default: until they end.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        deadline: Option<String>,
     },
 }
 
@@ -329,7 +370,7 @@ pub struct ServerOptions {
     /// Share of new connections; 0: none. Default of a new server: 1.
     #[arg(long, value_parser = clap::value_parser!(u32).range(WEIGHTS))]
     pub weight: Option<u32>,
-    /// How packets get to it: dr, nat or tunnel. Default of a new server: the service's.
+    /// How packets get to it: dr, nat, tunnel or fullnat. Default of a new server: the service's.
     #[arg(long, value_parser = FORWARDINGS)]
     pub forwarding: Option<String>,
     /// Its tunnel: ipip, `gue:PORT[:CHECKSUM]` or `gre[:CHECKSUM]`. Implies `--forwarding tunnel`.
@@ -364,6 +405,10 @@ pub struct ConnectionArgs {
     /// Only in this state: established, syn_recv, fin_wait, time_wait, close, ... udp.
     #[arg(long)]
     pub state: Option<String>,
+    /// Forget these connections at once instead, all of them without a filter: their next packets count as new. Prints
+    /// how many there were.
+    #[arg(long, conflicts_with = "limit")]
+    pub flush: bool,
     /// Most connections to print.
     #[arg(long, default_value_t = DEFAULT_CONNECTION_ROWS, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTION_ROWS)))]
     pub limit: u32,
@@ -390,6 +435,7 @@ mod tests {
             "lbctl service add web --vip 10.0.0.1:90-80",
             "lbctl service add web --vip 10.0.0.1:80 --mark 7",
             "lbctl service add web --mark 0",
+            "lbctl service add web --mark 7 --protocol udp",
             "lbctl service edit web --policy mss=1",
             "lbctl service edit web --policy mss",
             "lbctl service add web --vip 192.168.150.100:80 --scheduler best",
@@ -399,12 +445,17 @@ mod tests {
             "lbctl server add web 192.168.150.300",
             "lbctl server add web 192.168.150.12 --weight 65536",
             "lbctl server edit web 192.168.150.12",
+            "lbctl server drain web 192.168.150.12 --deadline 5",
+            "lbctl server drain web 192.168.150.12 --deadline default",
             "lbctl server edit web 192.168.150.12 --port 80",
             "lbctl server add web 192.168.150.12 --port 0",
             "lbctl server add web 192.168.150.12 --tunnel gue",
-            "lbctl server add web 192.168.150.12 --forwarding fullnat",
+            "lbctl server add web 192.168.150.12 --forwarding masq",
             "lbctl server add web 192.168.150.12 --upper-threshold 2147483648",
             "lbctl service add web --vip 192.168.150.100:80 --persistence 5x",
+            "lbctl explain tcp 192.168.150.1 192.168.150.100:80",
+            "lbctl explain icmp 192.168.150.1:1 192.168.150.100:80",
+            "lbctl connections --flush --limit 5",
             "lbctl connections --limit 0",
             "lbctl connections --limit 50001",
         ] {

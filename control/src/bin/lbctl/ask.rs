@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use lb_control::api::{
-    ConnectionFilter, NO_PERSISTENCE, Request, ServerRef, ServerSpec, ServiceEdit, ServiceSpec, TimeoutSpec,
+    ConnectionFilter, DrainSpec, ExplainSpec, NO_PERSISTENCE, Request, ServerRef, ServerSpec, ServiceEdit,
+    ServiceSpec, TimeoutSpec,
 };
 
 use crate::Failure;
@@ -23,12 +24,22 @@ pub fn request(command: &Command) -> Result<Request, Failure> {
         Command::Show => Request::Show,
         Command::Service(command) => service(command),
         Command::Server(command) => server(command),
+        Command::Connections(filter) if filter.flush => {
+            Request::FlushConnections(ConnectionFilter { limit: None, ..connections(filter) })
+        }
         Command::Connections(filter) => Request::Connections(connections(filter)),
+        Command::Explain { protocol, client, vip, port } => Request::Explain(ExplainSpec {
+            protocol: protocol.clone(),
+            client: *client,
+            vip: *vip,
+            port: port.clone(),
+        }),
         Command::Stats => Request::Stats,
         Command::Rates => Request::Rates,
         Command::Zero { service } => Request::Zero { service: service.clone() },
         Command::Drops { .. } => Request::Drops,
         Command::Neighbors => Request::Neighbors,
+        Command::Snat => Request::Snat,
         Command::Workers => Request::Workers,
         Command::Latency => Request::Latency,
         Command::Version => Request::Version,
@@ -49,8 +60,11 @@ fn service(command: &ServiceCommand) -> Request {
                     (None, mark) => mark.clone().unwrap_or_default(),
                 },
                 scheduler: scheduler.clone(),
+                scheduler_flags: options.scheduler_flags.clone(),
                 maglev_hash: options.maglev_hash.clone(),
                 forwarding: forwarding(&options.forwarding, &options.tunnel),
+                local_addresses: local_addresses(options),
+                client_address: options.client_address.clone(),
                 persistence: options.persistence.clone().filter(|text| text != NO_PERSISTENCE),
                 one_packet: options.one_packet.unwrap_or(false),
                 policy: options.policy.iter().cloned().collect(),
@@ -60,8 +74,11 @@ fn service(command: &ServiceCommand) -> Request {
         ServiceCommand::Edit { service, scheduler, options } => Request::ServiceEdit(ServiceEdit {
             service: service.clone(),
             scheduler: scheduler.clone(),
+            scheduler_flags: options.scheduler_flags.clone(),
             maglev_hash: options.maglev_hash.clone(),
             forwarding: forwarding(&options.forwarding, &options.tunnel),
+            local_addresses: local_addresses(options),
+            client_address: options.client_address.clone(),
             persistence: options.persistence.clone(),
             one_packet: options.one_packet,
             policy: options.policy.iter().cloned().collect(),
@@ -77,6 +94,11 @@ fn forwarding(forwarding: &Option<String>, tunnel: &Option<String>) -> Option<St
         Some(tunnel) => Some(format!("{}:{tunnel}", forwarding.as_deref().unwrap_or("tunnel"))),
         None => forwarding.clone(),
     }
+}
+
+/// None given: none are asked for.
+fn local_addresses(options: &ServiceOptions) -> Option<Vec<std::net::IpAddr>> {
+    Some(options.local_address.clone()).filter(|addresses| !addresses.is_empty())
 }
 
 fn timeouts(options: &ServiceOptions) -> TimeoutSpec {
@@ -109,7 +131,9 @@ fn server(command: &ServerCommand) -> Request {
         ServerCommand::Add { server, options } => Request::ServerAdd(spec(server, options)),
         ServerCommand::Edit { server, options } => Request::ServerEdit(spec(server, options)),
         ServerCommand::Delete { server } => Request::ServerDelete(named(server)),
-        ServerCommand::Drain { server } => Request::ServerDrain(named(server)),
+        ServerCommand::Drain { server, deadline } => {
+            Request::ServerDrain(DrainSpec { deadline: deadline.clone(), ..named(server).into() })
+        }
     }
 }
 
@@ -153,6 +177,7 @@ mod tests {
             forwarding: Some("tunnel:gue:6080".into()),
             persistence: Some("300/24".into()),
             maglev_hash: Some("source".into()),
+            scheduler_flags: Some("flag-1,flag-3".into()),
             timeouts: TimeoutSpec {
                 tcp_established: Some("15m".into()),
                 by_key: [("tcp_close".into(), "5s".into()), ("tcp_synack".into(), "default".into())].into(),
@@ -162,9 +187,28 @@ mod tests {
             ..ServiceSpec::new("web", "192.168.150.100:80/tcp")
         };
         let text = "lbctl service add web --vip 192.168.150.100:80 --scheduler maglev --maglev-hash source \
+                    --scheduler-flags flag-1,flag-3 \
                     --timeout-established 15m --timeout tcp_close=5s --timeout tcp_synack=default \
                     --tunnel gue:6080 --persistence 300/24 --policy reuse=ipvs --policy mss=1400";
         assert_eq!(typed(&text.split_whitespace().collect::<Vec<_>>().join(" ")), Request::ServiceAdd(want));
+    }
+
+    #[test]
+    fn full_nat_is_asked_for() {
+        let want = ServiceSpec {
+            forwarding: Some("fullnat".into()),
+            local_addresses: Some(vec!["10.1.0.2".parse().unwrap(), "10.1.0.3".parse().unwrap()]),
+            client_address: Some("toa".into()),
+            ..ServiceSpec::new("api", "192.168.150.100:443/tcp")
+        };
+        assert_eq!(
+            typed(
+                "lbctl service add api --vip 192.168.150.100:443 --forwarding fullnat --local-address 10.1.0.2 \
+                 --local-address 10.1.0.3 --client-address toa"
+            ),
+            Request::ServiceAdd(want)
+        );
+        assert_eq!(typed("lbctl snat"), Request::Snat);
     }
 
     #[test]
@@ -186,7 +230,12 @@ mod tests {
         let (service, address) = ("[fd00::1]:53/udp".to_owned(), "fd00::12".parse().unwrap());
         assert_eq!(
             typed("lbctl server drain [fd00::1]:53/udp fd00::12"),
-            Request::ServerDrain(ServerRef { service: service.clone(), address, port: None })
+            Request::ServerDrain(ServerRef { service: service.clone(), address, port: None }.into())
+        );
+        let deadline = Some("5m".to_owned());
+        assert_eq!(
+            typed("lbctl server drain [fd00::1]:53/udp fd00::12 --port 53 --deadline 5m"),
+            Request::ServerDrain(DrainSpec { service: service.clone(), address, port: Some(53), deadline })
         );
         assert_eq!(
             typed("lbctl server edit [fd00::1]:53/udp fd00::12 --weight 0"),
@@ -205,6 +254,32 @@ mod tests {
                  --lower-threshold 3"
             ),
             Request::ServerAdd(want)
+        );
+    }
+
+    #[test]
+    fn connections_are_flushed_without_a_limit() {
+        let filter = ConnectionFilter { state: Some("syn_recv".into()), ..ConnectionFilter::default() };
+        assert_eq!(
+            typed("lbctl connections --flush --state syn_recv"),
+            Request::FlushConnections(filter.clone())
+        );
+        let limit = Some(lb_control::api::DEFAULT_CONNECTION_ROWS);
+        let listed = Request::Connections(ConnectionFilter { limit, ..filter });
+        assert_eq!(typed("lbctl connections --state syn_recv"), listed);
+    }
+
+    #[test]
+    fn a_packet_is_explained_by_its_ends() {
+        let want = ExplainSpec {
+            protocol: "udp".into(),
+            client: "[fd00::1]:40000".parse().unwrap(),
+            vip: "[fd00::100]:53".parse().unwrap(),
+            port: Some("lan".into()),
+        };
+        assert_eq!(
+            typed("lbctl explain udp [fd00::1]:40000 [fd00::100]:53 --port lan"),
+            Request::Explain(want)
         );
     }
 

@@ -71,6 +71,18 @@ fn port_unreachable_is_linux_s() {
     check4(&packet, IcmpError::PortUnreachable, 0x68df, &golden);
 }
 
+#[test]
+fn of_the_packet_s_type_of_service_the_low_bits_stay_but_the_last() {
+    for (tos, expected) in [(0x00, 0xc0), (0x10, 0xd0), (0xb8, 0xd8), (0xff, 0xde), (0x01, 0xc0)] {
+        let mut packet = hex("4500001d0001400040116ec1c0a801020a000064 138800500009a7f5 78");
+        packet[1] = tos;
+        let mut frame = [0; MAX_ERROR4_LEN];
+        let len = icmp_error4(&mut frame, &packet, IcmpError::PortUnreachable, &from4(1, 0)).unwrap();
+        assert_eq!(frame[15], expected, "{tos:#04x}");
+        assert!(parse(&frame[..len]).is_ok());
+    }
+}
+
 /// Compares from the payload length on: Linux puts a flow label before it, which is for the sender to choose.
 #[track_caller]
 fn check6(packet: &[u8], error: IcmpError, golden: &[u8]) {

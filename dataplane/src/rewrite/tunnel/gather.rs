@@ -113,7 +113,8 @@ impl<'a, P: Packet> Gather<'a, P> {
         }
         let (l3, packet, first) = first.filter(|_| !more)?;
         let header = whole_header(packet, &first, total)?;
-        let fields = Inner::fields(&header)?;
+        let read = Inner::fields(&header)?;
+        let fields = Inner { df: read.df && encap.df, ..read };
         let ip_len = encap.ip_len();
         let mut head = ArrayVec::<u8, { super::MAX_HEAD + MAX_INNER }>::new();
         head.try_extend_from_slice(encap.head.get(..usize::from(encap.head_len))?).ok()?;

@@ -7,9 +7,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{GRE_LEN, GUE_LEN, PROTOCOL_GRE, PROTOCOL_IPIP, PROTOCOL_IPV6, TunnelKind, UDP_LEN};
+use super::{Encap, GRE_LEN, GUE_LEN, PROTOCOL_GRE, PROTOCOL_IPIP, PROTOCOL_IPV6, TunnelKind, UDP_LEN};
 use crate::io::Packet;
 use crate::parse::{Icmp, Inner, L4, Net, Parsed};
+use crate::rewrite::Address;
 use crate::wire::udp::Ports;
 use crate::wire::{Ip, PROTOCOL_ICMP, PROTOCOL_ICMP6, PROTOCOL_UDP, checksum, ethernet, icmp, ipv4, ipv6};
 
@@ -79,6 +80,23 @@ pub struct Peeled {
     /// Where the quote ends.
     end: usize,
     tos: u8,
+}
+
+impl Peeled {
+    /// Whether the quoted packet can have come out of this tunnel.
+    pub fn is_of(&self, encap: &Encap) -> bool {
+        let has = |at: usize, bytes: &[u8]| encap.head.get(at..).is_some_and(|head| head.starts_with(bytes));
+        let same_ends = match (self.local, self.remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                !encap.outer_v6 && has(Ipv4Addr::SRC, &local.octets()) && has(Ipv4Addr::DST, &remote.octets())
+            }
+            (IpAddr::V6(local), IpAddr::V6(remote)) => {
+                encap.outer_v6 && has(Ipv6Addr::SRC, &local.octets()) && has(Ipv6Addr::DST, &remote.octets())
+            }
+            _ => false,
+        };
+        same_ends && self.wrap.is_of(&encap.kind)
+    }
 }
 
 /// Length of the shim behind the outer IP header and the wrap. `None`: not one of ours.

@@ -89,6 +89,19 @@ impl<V> Cache<V> {
         self.entries
     }
 
+    /// What is remembered of an address, which does not count as a use.
+    pub fn peek(&self, address: IpAddr) -> Option<&V> {
+        let wanted = wide(address);
+        let mut at = self.buckets[hash_32(fold(address), BITS) as usize];
+        loop {
+            let node = self.nodes.get(at as usize)?;
+            if node.address == wanted {
+                return Some(&node.value);
+            }
+            at = node.next;
+        }
+    }
+
     /// What is remembered of an address, which counts as a use.
     pub fn get(&mut self, address: IpAddr) -> Option<&mut V> {
         let wanted = wide(address);

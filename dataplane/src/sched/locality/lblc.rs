@@ -38,6 +38,15 @@ impl Lblc {
         Some(chosen)
     }
 
+    /// What [`Lblc::pick`] would say; nothing is remembered.
+    pub fn look<'a>(&self, question: &Question<'a>) -> Option<&'a Candidate> {
+        question.begin_reading();
+        let known = lock(&self.0).peek(question.new.target).copied();
+        let server = known.and_then(|server| server.find(question));
+        let server = server.filter(|server| server.weight > 0 && !crowded(server, question));
+        server.or_else(|| least::wlc(question))
+    }
+
     /// Control core, once a second: forgets what is old. `now_s`: since any fixed point, s.
     pub fn tick(&self, now_s: u32) {
         let Some(mut sweep) = lock(&self.0).look(now_s) else { return };

@@ -174,6 +174,16 @@ impl Lblcr {
         Some(chosen)
     }
 
+    /// What [`Lblcr::pick`] would say; nothing is remembered.
+    pub fn look<'a>(&self, question: &Question<'a>) -> Option<&'a Candidate> {
+        question.begin_reading();
+        let served = {
+            let guard = lock(&self.0);
+            guard.0.peek(question.new.target).and_then(|set| guard.1.least(set, question))
+        };
+        served.filter(|served| !crowded(served, question)).or_else(|| least::wlc(question))
+    }
+
     /// Control core, once a second: forgets what is old. `now_s`: since any fixed point, s.
     pub fn tick(&self, now_s: u32) {
         let Some(mut sweep) = lock(&self.0).0.look(now_s) else { return };

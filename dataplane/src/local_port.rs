@@ -1,0 +1,217 @@
+//! Local addresses and ports: what packets come from that the director sends in another's name (full NAT, source NAT).
+//!
+//! A connection gets a local end of its own, (address, port), towards one peer. It is chosen so that
+//! [`steer::owner`] of the local end is the worker that chooses, to whom replies then come
+//! without any rule in a NIC. The worker's table of pairs holds both ways: the reply's tuple leads to the connection's
+//! key, and the key, under `forward`'s number in place of the protocol, to the reply's tuple. Numbers of the two kinds
+//! are never the same, so that a key that equals a reply's tuple is no matter. What has a pair is in use: an end is
+//! given out again only when its connection has ended.
+
+use std::net::IpAddr;
+
+use lb_config::ClientAddress;
+
+use crate::conn::{ConnKey, HashKey, Meta, Pair, Table};
+use crate::io::WorkerId;
+use crate::steer;
+
+/// First port that is given out: below are those of well-known services (RFC 6056 section 3.2).
+pub const FIRST_PORT: u16 = 1024;
+/// How many there are.
+const PORTS: u32 = 65_536 - FIRST_PORT as u32;
+/// Ends that are looked up before a connection is refused: when nine of ten are in use, all of them are with a
+/// probability of 0.9^128 = 1e-6.
+const LOOKUPS: u32 = 128;
+
+/// Where packets of a service by full NAT, or of a rule of source NAT, come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalEnds {
+    /// Addresses, one at least.
+    pub addresses: Vec<IpAddr>,
+    /// How servers are told who their client is.
+    pub client_address: ClientAddress,
+}
+
+/// The number under which a pair leads from a connection's key to its reply's tuple.
+///
+/// Protocols are 1, 6, 17, 58 and 132: with this bit changed none becomes another or 0.
+#[inline]
+pub(crate) fn forward(protocol: u8) -> u8 {
+    protocol ^ 0x40
+}
+
+/// Who chooses for whom.
+pub(crate) struct Chooser<'a> {
+    pub worker: WorkerId,
+    pub workers: u16,
+    pub steer_key: &'a HashKey,
+    /// Where the search begins: unlike from one connection to the next, so that a port rests before it is used again.
+    pub start: u64,
+}
+
+impl Chooser<'_> {
+    /// An end of `ends` that is this worker's and free; `keep`, where it is not below [`FIRST_PORT`], if it can be had.
+    ///
+    /// Cost: at most [`LOOKUPS`] calls of `is_free`, and as many times the number of workers of the steering function.
+    /// `None`: none was found.
+    pub fn choose<A: Copy + Into<IpAddr>>(
+        &self,
+        ends: &[A],
+        keep: Option<u16>,
+        mut is_free: impl FnMut(A, u16) -> bool,
+    ) -> Option<(A, u16)> {
+        let count = ends.len() as u64;
+        let begin = self.start.checked_rem(count)?;
+        let mut left = LOOKUPS;
+        let mut fits = |address: A, port: u16| {
+            if left == 0 || steer::owner(address.into(), port, self.workers, self.steer_key) != self.worker {
+                return false;
+            }
+            left -= 1;
+            is_free(address, port)
+        };
+        if let Some(port) = keep.filter(|port| *port >= FIRST_PORT) {
+            for at in 0..count.min(8) {
+                let address = *ends.get(((begin + at) % count) as usize)?;
+                if fits(address, port) {
+                    return Some((address, port));
+                }
+            }
+        }
+        let first = ((self.start >> 32) % u64::from(PORTS)) as u32;
+        for n in 0..LOOKUPS * u32::from(self.workers.max(1)) {
+            let at = (begin + u64::from(n)) % count;
+            let port = FIRST_PORT + ((first + n / count as u32) % PORTS) as u16;
+            let address = *ends.get(at as usize)?;
+            if fits(address, port) {
+                return Some((address, port));
+            }
+        }
+        None
+    }
+}
+
+/// Enters both pairs of a connection whose replies carry `reply`; `false`: no room, nothing changed.
+pub(crate) fn enter<K: ConnKey>(pairs: &mut Table<Pair<K>>, key: K, reply: K, protocol: u8) -> bool {
+    let (back, on) = (Pair { tuple: reply, other: key }, Pair { tuple: key, other: reply });
+    let probe = pairs.probe(&on, forward(protocol));
+    if pairs.insert(on, probe, Meta::of_pair(forward(protocol))).is_err() {
+        return false;
+    }
+    let probe = pairs.probe(&back, protocol);
+    if pairs.insert(back, probe, Meta::of_pair(protocol)).is_ok() {
+        return true;
+    }
+    leave(pairs, key, protocol);
+    false
+}
+
+/// Removes both pairs of a connection.
+pub(crate) fn leave<K: ConnKey>(pairs: &mut Table<Pair<K>>, key: K, protocol: u8) {
+    let on = Pair::wanted(key);
+    let Some(found) = pairs.find(&on, forward(protocol), pairs.probe(&on, forward(protocol))) else { return };
+    let back = Pair::wanted(pairs.key(found).other);
+    pairs.remove(found);
+    if let Some(found) = pairs.find(&back, protocol, pairs.probe(&back, protocol))
+        && pairs.key(found).other == key
+    {
+        pairs.remove(found);
+    }
+}
+
+/// The tuple that replies of a connection carry, and where its pair is.
+pub(crate) fn reply_of<K: ConnKey>(
+    pairs: &Table<Pair<K>>,
+    key: K,
+    protocol: u8,
+) -> Option<(crate::conn::Found, K)> {
+    let on = Pair::wanted(key);
+    let found = pairs.find(&on, forward(protocol), pairs.probe(&on, forward(protocol)))?;
+    Some((found, pairs.key(found).other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::Key4;
+    use std::collections::HashSet;
+    use std::net::Ipv4Addr;
+
+    const KEY: HashKey =
+        HashKey([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x8cb9_2ba7_2f3d_8dd7, 0x1234_5678_9abc_def1]);
+
+    fn chooser(worker: u16, workers: u16, start: u64) -> Chooser<'static> {
+        Chooser { worker: WorkerId(worker), workers, steer_key: &KEY, start }
+    }
+
+    #[test]
+    fn an_end_belongs_to_who_chose_it_and_is_given_out_once() {
+        let ends = [Ipv4Addr::new(10, 1, 0, 2), Ipv4Addr::new(10, 1, 0, 3)];
+        for workers in [1, 3] {
+            let mut used = HashSet::new();
+            for n in 0..20_000_u64 {
+                let worker = (n % u64::from(workers)) as u16;
+                let start = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let chosen =
+                    chooser(worker, workers, start).choose(&ends, None, |a, p| !used.contains(&(a, p)));
+                let (address, port) = chosen.expect("three of four are free");
+                assert!(port >= FIRST_PORT);
+                assert_eq!(steer::owner(address.into(), port, workers, &KEY), WorkerId(worker));
+                assert!(used.insert((address, port)), "{address}:{port} twice");
+            }
+            assert!(ends.iter().all(|end| used.iter().filter(|(a, _)| a == end).count() > 9000));
+        }
+    }
+
+    #[test]
+    fn the_search_is_bounded() {
+        let mut asked = 0;
+        let none = chooser(2, 3, 77).choose(&[Ipv4Addr::LOCALHOST], Some(5000), |_, _| {
+            asked += 1;
+            false
+        });
+        assert_eq!(none, None);
+        assert!((64..=LOOKUPS + 64).contains(&asked), "{asked}");
+        assert_eq!(chooser(0, 1, 7).choose(&[] as &[Ipv4Addr], Some(5000), |_, _| true), None);
+    }
+
+    #[test]
+    fn a_port_is_kept_where_it_can_be() {
+        let ends = [Ipv4Addr::LOCALHOST];
+        assert_eq!(chooser(0, 1, 7).choose(&ends, Some(5000), |_, _| true), Some((ends[0], 5000)));
+        let other = chooser(0, 1, 7).choose(&ends, Some(5000), |_, port| port != 5000).expect("free ones");
+        assert_ne!(other.1, 5000);
+        let high = chooser(0, 1, 7).choose(&ends, Some(80), |_, _| true).expect("free ones");
+        assert!(high.1 >= FIRST_PORT, "{high:?}");
+    }
+
+    #[test]
+    fn both_ways_come_and_go_together_and_a_key_may_equal_a_tuple() {
+        let at = |a: u32, ap: u16, b: u32, bp: u16| Key4::new(a.into(), ap, b.into(), bp);
+        for protocol in [1, 6, 17, 58, 132] {
+            let mut pairs = Table::<Pair<Key4>>::new(100, KEY).expect("memory");
+            let (key, reply) = (at(1, 1000, 10, 80), at(20, 8080, 30, 5000));
+            // the reply's tuple of the one is the key of the other
+            assert!(enter(&mut pairs, key, reply, protocol));
+            assert!(enter(&mut pairs, reply, key, protocol));
+            assert_eq!(pairs.len(), 4);
+            assert_eq!(reply_of(&pairs, key, protocol).map(|(_, tuple)| tuple), Some(reply));
+            assert_eq!(reply_of(&pairs, reply, protocol).map(|(_, tuple)| tuple), Some(key));
+            leave(&mut pairs, key, protocol);
+            assert_eq!(pairs.len(), 2);
+            assert!(reply_of(&pairs, key, protocol).is_none());
+            leave(&mut pairs, reply, protocol);
+            leave(&mut pairs, reply, protocol);
+            assert!(pairs.is_empty());
+        }
+    }
+
+    #[test]
+    fn without_room_nothing_stays() {
+        let at = |a: u32| Key4::new(a.into(), 1, 10.into(), 80);
+        let mut pairs = Table::<Pair<Key4>>::new(3, KEY).expect("memory");
+        assert!(enter(&mut pairs, at(1), at(2), 6));
+        assert!(!enter(&mut pairs, at(3), at(4), 6));
+        assert_eq!(pairs.len(), 2);
+    }
+}
