@@ -30,8 +30,7 @@ pub enum ClientAddress {
     None,
     /// TCP option 254 (TOA) in the client's segments until the server has answered beyond its SYN.
     Toa,
-    /// A PROXY protocol header, version 2, before the first byte of the client's data. Known by name so that it can be
-    /// refused in words: the checks let no Model have it.
+    /// A PROXY protocol header, version 2, before the first byte of the client's data.
     ProxyV2,
 }
 

@@ -229,12 +229,18 @@ impl<I: PacketIo> Worker<I> {
             Way::Dr | Way::Snat(_) => {}
             Way::FullNat(_) => {
                 let key = K::new(flow.src, flow.src_port, flow.dst, flow.dst_port);
-                let Some((_, to)) = self.onward(key, flow.protocol as u8, entry) else {
+                let Some((pair, to)) = self.onward(key, flow.protocol as u8, entry) else {
                     return self.drop_all(&frames, DropReason::NoConnection);
                 };
                 if !rewrite::translate_datagram(&mut frames, resolved, &to) {
                     // all of it is here
                     return self.drop_all(&frames, DropReason::FragmentMalformed);
+                }
+                if pair.meta.is_pair_proxied()
+                    && let (Some(first), Some((parsed, _))) = (frames.first_mut(), parts.first())
+                    && let Err(reason) = self.stream_to_server::<K>(first, parsed, flow, entry, (pair, false))
+                {
+                    return self.drop_all(&frames, reason);
                 }
             }
             Way::Nat => {
@@ -300,6 +306,9 @@ impl<I: PacketIo> Worker<I> {
         counters.out_bytes.add(u64::from(flow.ip_len));
         if let Some(first) = frames.first_mut() {
             self.clamp(first, flow, &hit.entry);
+            if hit.found.meta.is_proxied() {
+                self.stream_to_client(first, flow, hit);
+            }
         }
         let to = hit.back();
         if !rewrite::translate_datagram(&mut frames, resolved, &to) {

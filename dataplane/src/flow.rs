@@ -4,31 +4,23 @@
 //! [`Pair`] leads from its tuple to a connection (IPVS: `ip_vs_in` and `ip_vs_out`).
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use lb_config::OnServerDown;
 
 use crate::answer::Speaker;
-use crate::classify::{FTP_DATA, Lookup};
-use crate::conn::{ConnKey, Found, Key4, Key6, Meta, Pair, Probe, Table, Tick};
-use crate::counters::WorkerCounters;
+use crate::classify::Lookup;
+use crate::conn::{ConnKey, Found, Key4, Key6, Meta, Pair, Probe, Table};
 use crate::drop_reason::DropReason;
-use crate::ids::DestId;
+use crate::ending::Ending;
 use crate::io::{Packet, PacketIo, WorkerId};
-use crate::local_port::{self, Chooser};
 use crate::parse::{Flow, L4, Net, Parsed, TcpFlags, parse};
-use crate::persist::{Child, Refused, Rule, Templates};
-use crate::policy::{self, Refusal};
+use crate::policy;
 use crate::respond::{self, IcmpError};
 use crate::rewrite;
-use crate::sched::NewConnection;
-use crate::snapshot::{DestEntry, ServiceEntry, Snapshot, Way};
-use crate::state::{self, Direction, State};
+use crate::snapshot::{DestEntry, Way};
+use crate::state;
 use crate::steer;
 use crate::worker::{Tables, Worker};
-
-/// How long a connection that an ICMP error began waits for its first packet, ticks: 3 s (IPVS, `ip_vs_conn_new`).
-const UNHEARD: u32 = 3 * Tick::PER_SECOND as u32;
 
 /// What the flow code needs to know of an address family.
 pub(crate) trait Family: ConnKey<Address: rewrite::Address> {
@@ -97,11 +89,6 @@ pub(crate) fn peer_of<K: Family>(key: &K, entry: &DestEntry) -> Option<(K::Addre
 pub(crate) fn reply_tuple<K: Family>(key: &K, entry: &DestEntry) -> Option<K> {
     let port = if entry.port == 0 { key.vip_port() } else { entry.port };
     Some(K::new(K::address(entry.address)?, port, key.client(), key.client_port()))
-}
-
-/// Whether a connection's template may rely on it (IPVS: `ip_vs_control_assure_ct`).
-fn is_assured(state: State, outbound: bool) -> bool {
-    matches!(state, State::Established | State::SctpEstablished) || state == State::Udp && outbound
 }
 
 /// A connection as a packet found it.
@@ -274,7 +261,7 @@ impl<I: PacketIo> Worker<I> {
     #[cold]
     fn cut_off<K: Family>(
         &mut self,
-        mut frame: I::Packet,
+        frame: I::Packet,
         parsed: &Parsed,
         flow: &Flow<K::Address>,
         hit: &Hit<K>,
@@ -283,8 +270,22 @@ impl<I: PacketIo> Worker<I> {
         if self.on_server_down(&hit.entry) != Some(OnServerDown::Reset) {
             return self.counters.drop_packet(DropReason::ServerGone);
         }
-        self.forget(hit.found, hit.key);
         self.answer_with_reset(&frame, parsed);
+        self.pass_reset_on(frame, parsed, flow, hit, outbound);
+        // last: the way to the other end is found by what is forgotten with the connection
+        self.forget(hit.found, hit.key);
+    }
+
+    /// Sends the reset that a packet becomes on to where the packet was going.
+    #[cold]
+    fn pass_reset_on<K: Family>(
+        &mut self,
+        mut frame: I::Packet,
+        parsed: &Parsed,
+        flow: &Flow<K::Address>,
+        hit: &Hit<K>,
+        outbound: bool,
+    ) {
         let ends_it = flow.protocol == L4::Tcp && flow.tcp_flags.any(TcpFlags::RST);
         if !ends_it && !respond::cut_short(&mut frame, parsed) {
             return self.counters.drop_packet(DropReason::ServerGone);
@@ -336,297 +337,5 @@ impl<I: PacketIo> Worker<I> {
     pub(crate) fn advance<K: Family>(&mut self, hit: &Hit<K>, flow: &Flow<K::Address>, outbound: bool) {
         let meta = self.next_meta(&hit.key, hit.found.meta, &hit.entry, flow, outbound);
         K::tables(&mut self.tables).0.update(hit.found, meta);
-    }
-}
-
-impl<I: PacketIo> Worker<I> {
-    /// The entry after a packet; moves the destination's active count along.
-    #[inline]
-    fn next_meta<K: Family>(
-        &self,
-        key: &K,
-        mut meta: Meta,
-        entry: &DestEntry,
-        flow: &Flow<K::Address>,
-        outbound: bool,
-    ) -> Meta {
-        let mut no_output = meta.no_output();
-        let direction = Direction::of(outbound, &mut no_output);
-        let state = state::advance(flow.protocol, meta.state(), direction, flow.event, self.guarded);
-        let timeouts = &self.snapshot.timeouts[usize::from(entry.timeouts)];
-        let active = timeouts.is_active(state);
-        if active != meta.active() {
-            let counters = &self.counters.dests[meta.dest().0 as usize];
-            if active { counters.active.up() } else { counters.active.down() }
-        }
-        if meta.controlled() && !meta.assured() && is_assured(state, outbound) {
-            meta = meta.with_assured();
-            self.ending().assure(key, meta);
-        }
-        let timeout = timeouts.after(state, no_output);
-        meta.with_no_output(no_output).after_packet(state, active, self.now.after(timeout))
-    }
-
-    /// A packet without a connection: finds its service, schedules, inserts.
-    ///
-    /// `flow`: the packet; `None`: it is an ICMP error about one of this connection, which changes no state.
-    #[cold]
-    pub(crate) fn admit<K: Family>(
-        &mut self,
-        key: K,
-        lookup: &Lookup,
-        flow: Option<&Flow<K::Address>>,
-        probe: Probe,
-    ) -> Result<(DestId, DestEntry), Refusal> {
-        let sloppy = policy::is_sloppy(&self.snapshot.policy, lookup.protocol);
-        let opens = flow.is_none_or(|flow| state::opens(flow.protocol, flow.event, sloppy));
-        let Chosen { dest, controlled, one_packet } = self.choose(lookup, opens)?;
-        let entry = *self.snapshot.dest(dest).ok_or(Refusal::silent(DropReason::NoServer))?;
-        self.counters.dests[dest.0 as usize].conns.add(1);
-        if one_packet {
-            return Ok((dest, entry));
-        }
-        let (protocol, unheard) = (lookup.protocol, self.now.after(UNHEARD));
-        let mut born = Meta::new(protocol as u8, dest, State::initial(protocol), unheard)
-            .with_no_output(!entry.way.sees_replies());
-        if controlled {
-            born = born.with_controlled();
-        }
-        self.counters.dests[dest.0 as usize].total.up();
-        let meta = flow.map_or(born, |flow| self.next_meta(&key, born, &entry, flow, false));
-        if let Err(reason) = self.enter(key, probe, meta, &entry) {
-            let counters = &self.counters.dests[dest.0 as usize];
-            counters.total.down();
-            counters.conns.add(u64::MAX);
-            if meta.active() {
-                counters.active.down();
-            }
-            self.ending().of_child(&key, meta, false);
-            return Err(Refusal::silent(reason));
-        }
-        self.counters.own.inserted.add(1);
-        self.snapshot.bound(dest, &self.all_counters);
-        Ok((dest, entry))
-    }
-
-    /// The destination of a packet without a connection: its client's, if that has one already, else the scheduler's.
-    ///
-    /// `opens`: the packet may begin a connection.
-    fn choose(&self, lookup: &Lookup, opens: bool) -> Result<Chosen, Refusal> {
-        let snapshot = &self.snapshot;
-        // IPVS: what comes from FTP's data port is a server's own connection, not a client's
-        let service = snapshot.services.find(lookup).filter(|_| lookup.src_port != FTP_DATA);
-        let Some(service) = service else {
-            return self.choose_rule(lookup, opens);
-        };
-        if !opens {
-            return Err(Refusal::of_host(DropReason::NoConnection, lookup.protocol));
-        }
-        if self.tables.len() >= self.tables.max && !service.one_packet {
-            return Err(Refusal::silent(DropReason::TableFull));
-        }
-        let refused = |reason| Refusal::of_service(reason, &service.policy);
-        if self.is_full(service) {
-            return Err(refused(DropReason::ServiceFull));
-        }
-        let new = NewConnection { client: lookup.src, client_port: lookup.src_port, target: lookup.dst };
-        let schedule = || snapshot.schedule(service, &new, &self.all_counters, &self.draws);
-        let one_packet = service.one_packet && lookup.protocol == L4::Udp;
-        let Some(rule) = &service.rule else {
-            let dest = schedule().ok_or_else(|| refused(DropReason::NoServer))?;
-            return Ok(Chosen { dest, controlled: false, one_packet });
-        };
-        let child =
-            Child { client: lookup.src, vip: lookup.dst, vport: lookup.dst_port, protocol: lookup.protocol };
-        let valid = |dest| snapshot.dest(dest).is_some_and(|entry| policy::holds(&snapshot.policy, entry));
-        match self.setup.templates.choose(rule, &child, self.now_ns, valid, schedule) {
-            Ok(chosen) => {
-                if one_packet {
-                    self.setup.templates.child_ended(rule, &child, chosen.dest, self.now_ns, false);
-                }
-                Ok(Chosen { dest: chosen.dest, controlled: !one_packet, one_packet })
-            }
-            Err(Refused::NoServer) => Err(refused(DropReason::NoServer)),
-            Err(Refused::Full) => Err(Refusal::silent(DropReason::TableFull)),
-        }
-    }
-
-    /// The rule of source NAT that lets a private host's packet out.
-    fn choose_rule(&self, lookup: &Lookup, opens: bool) -> Result<Chosen, Refusal> {
-        let snapshot = &self.snapshot;
-        let refused = |reason| Refusal::of_host(reason, lookup.protocol);
-        if snapshot.is_ours(lookup.dst) {
-            return Err(refused(DropReason::NoService));
-        }
-        let link = snapshot.link(lookup.device, lookup.vlan);
-        let dest = snapshot.snat(lookup.src, lookup.dst, lookup.protocol as u8, link);
-        let dest = dest.ok_or_else(|| refused(DropReason::NotForUs))?;
-        if !opens {
-            return Err(refused(DropReason::NoConnection));
-        }
-        if self.tables.len() >= self.tables.max {
-            return Err(Refusal::silent(DropReason::TableFull));
-        }
-        Ok(Chosen { dest, controlled: false, one_packet: false })
-    }
-
-    /// Whether a service has as many connections as it may have.
-    fn is_full(&self, service: &ServiceEntry) -> bool {
-        service.policy.max_connections.is_some_and(|limit| {
-            policy::connections(&service.candidates, &self.all_counters) >= u64::from(limit)
-        })
-    }
-
-    /// What ends connections of this worker.
-    pub(crate) fn ending(&self) -> Ending<'_> {
-        Ending {
-            snapshot: &self.snapshot,
-            counters: &self.counters,
-            workers: &self.all_counters,
-            templates: &self.setup.templates,
-            now_ns: self.now_ns,
-        }
-    }
-
-    /// Puts a connection, and what its replies need, into the tables. Errors: no room, nothing changed.
-    pub(crate) fn enter<K: Family>(
-        &mut self,
-        key: K,
-        probe: Probe,
-        meta: Meta,
-        entry: &DestEntry,
-    ) -> Result<(), DropReason> {
-        let protocol = meta.protocol();
-        let local = match entry.way.local_ends() {
-            Some(at) => Some(self.choose_local(&key, protocol, entry, at).ok_or(DropReason::PortsExhausted)?),
-            None => None,
-        };
-        let (table, pairs) = K::tables(&mut self.tables);
-        table.insert(key, probe, meta).map_err(|_| DropReason::TableFull)?;
-        let entered = match local {
-            Some(reply) => local_port::enter(pairs, key, reply, protocol),
-            None => Self::enter_reply(pairs, key, meta, entry),
-        };
-        if !entered {
-            if let Some(found) = table.find(&key, protocol, probe) {
-                table.remove(found);
-            }
-            return Err(DropReason::TableFull);
-        }
-        Ok(())
-    }
-
-    /// The tuple that replies of a new connection shall carry: to a local end that is free. `None`: none is.
-    fn choose_local<K: Family>(&mut self, key: &K, protocol: u8, entry: &DestEntry, at: u16) -> Option<K> {
-        let start = self.draws.next();
-        let pairs = &*K::tables(&mut self.tables).1;
-        let peer = peer_of(key, entry)?;
-        let chooser =
-            Chooser { worker: self.id, workers: self.setup.workers, steer_key: &self.setup.steer_key, start };
-        let keep = matches!(entry.way, Way::Snat(_)).then(|| key.client_port());
-        let ends = &self.snapshot.local_ends.get(usize::from(at))?.addresses;
-        let (address, port) = chooser.choose(ends, keep, |address, port| {
-            let tuple = K::address(address).map(|address| K::new(peer.0, peer.1, address, port));
-            let wanted = tuple.map(Pair::wanted);
-            wanted
-                .is_some_and(|wanted| pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol)).is_none())
-        })?;
-        Some(K::new(peer.0, peer.1, K::address(address)?, port))
-    }
-
-    /// The pair by which replies of a connection by NAT find it. `false`: no room.
-    fn enter_reply<K: Family>(pairs: &mut Table<Pair<K>>, key: K, meta: Meta, entry: &DestEntry) -> bool {
-        let tuple = if entry.way == Way::Nat { reply_tuple(&key, entry) } else { None };
-        let Some(tuple) = tuple else { return true };
-        let pair = Pair { tuple, other: key };
-        let at = pairs.probe(&pair, meta.protocol());
-        // one client port that reaches one server over two VIPs: replies belong to the younger connection
-        if let Some(elder) = pairs.find(&pair, meta.protocol(), at) {
-            pairs.remove(elder);
-        }
-        pairs.insert(pair, at, meta).is_ok()
-    }
-}
-
-/// Where a new connection goes.
-struct Chosen {
-    dest: DestId,
-    /// Its client's template says so.
-    controlled: bool,
-    one_packet: bool,
-}
-
-/// What happens when a connection ends, by its timeout or before.
-pub(crate) struct Ending<'a> {
-    pub snapshot: &'a Snapshot,
-    pub counters: &'a WorkerCounters,
-    pub workers: &'a [Arc<WorkerCounters>],
-    pub templates: &'a Templates,
-    pub now_ns: u64,
-}
-
-impl Ending<'_> {
-    /// `key` and `meta` have just left their table. `forced`: see [`Ending::of_child`].
-    pub fn of<K: Family>(&self, key: &K, meta: Meta, pairs: &mut Table<Pair<K>>, forced: bool) {
-        let dest = &self.counters.dests[meta.dest().0 as usize];
-        dest.total.down();
-        if meta.active() {
-            dest.active.down();
-        }
-        self.counters.own.expired.add(1);
-        self.snapshot.unbound(meta.dest(), self.workers);
-        self.of_child(key, meta, forced);
-        let Some(entry) = self.snapshot.dest(meta.dest()) else { return };
-        if entry.way.local_ends().is_some() {
-            return local_port::leave(pairs, *key, meta.protocol());
-        }
-        let tuple = if entry.way == Way::Nat { reply_tuple(key, entry) } else { None };
-        let Some(wanted) = tuple.map(Pair::wanted) else { return };
-        if let Some(found) = pairs.find(&wanted, meta.protocol(), pairs.probe(&wanted, meta.protocol()))
-            && pairs.key(found).other == *key
-        {
-            pairs.remove(found);
-        }
-    }
-
-    /// The entry of a connection that has `left` ticks, when it counts as active and no longer should: one of UDP
-    /// that no packet came for, see `udp_activity`. Moves the destination's active count along.
-    #[inline]
-    pub fn rest(&self, meta: Meta, left: u32) -> Option<Meta> {
-        if !meta.active() || meta.state() != State::Udp {
-            return None;
-        }
-        let entry = self.snapshot.dest(meta.dest())?;
-        if !self.snapshot.timeouts[usize::from(entry.timeouts)].is_idle(left) {
-            return None;
-        }
-        self.counters.dests[meta.dest().0 as usize].active.down();
-        Some(meta.after_packet(State::Udp, false, meta.deadline()))
-    }
-
-    /// Tells the template, if the connection has one.
-    ///
-    /// `forced`: the connection was thrown out rather than timed out or replaced.
-    pub fn of_child<K: Family>(&self, key: &K, meta: Meta, forced: bool) {
-        if let Some((rule, child)) = self.template(key, meta) {
-            self.templates.child_ended(rule, &child, meta.dest(), self.now_ns, forced);
-        }
-    }
-
-    /// The connection is established: its template may rely on it.
-    fn assure<K: Family>(&self, key: &K, meta: Meta) {
-        if let Some((rule, child)) = self.template(key, meta) {
-            self.templates.assure(rule, &child, meta.dest());
-        }
-    }
-
-    fn template<K: Family>(&self, key: &K, meta: Meta) -> Option<(&Rule, Child)> {
-        let entry = self.snapshot.dest(meta.dest()).filter(|_| meta.controlled())?;
-        let rule = self.snapshot.rules.get(usize::from(entry.rule))?;
-        let protocol = L4::of(meta.protocol())?;
-        Some((
-            rule,
-            Child { client: key.client().into(), vip: key.vip().into(), vport: key.vip_port(), protocol },
-        ))
     }
 }

@@ -130,13 +130,19 @@ impl<I: PacketIo> Worker<I> {
             self.counters.drop_packet(DropReason::NoConnection);
             return false;
         };
-        let toa = self.tells(at, flow.protocol) == ClientAddress::Toa && !pair.meta.answered();
+        // a connection stays what it was when it began, whatever its service says now
+        let proxied = pair.meta.is_pair_proxied();
+        let toa = !proxied && self.tells(at, flow.protocol) == ClientAddress::Toa && !pair.meta.answered();
         if toa {
             toa::strip(frame.bytes_mut(), flow);
         }
         if !rewrite::translate(frame.bytes_mut(), parsed.l3, flow, &to) {
             // parsing has seen the whole header
             self.counters.drop_packet(DropReason::TcpTruncated);
+            return false;
+        }
+        if proxied && let Err(reason) = self.stream_to_server::<K>(frame, parsed, flow, entry, (pair, true)) {
+            self.counters.drop_packet(reason);
             return false;
         }
         if toa {
@@ -148,7 +154,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// How servers are told who their client is.
-    fn tells(&self, at: u16, protocol: L4) -> ClientAddress {
+    pub(crate) fn tells(&self, at: u16, protocol: L4) -> ClientAddress {
         let ends = self.snapshot.local_ends.get(usize::from(at)).filter(|_| protocol == L4::Tcp);
         ends.map_or(ClientAddress::None, |ends| ends.client_address)
     }
@@ -167,6 +173,9 @@ impl<I: PacketIo> Worker<I> {
         hit: &Hit<K>,
         at: u16,
     ) {
+        if hit.found.meta.is_proxied() {
+            return self.stream_to_client(frame, flow, hit);
+        }
         if self.tells(at, flow.protocol) != ClientAddress::Toa {
             return;
         }

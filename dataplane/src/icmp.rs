@@ -206,6 +206,10 @@ impl<I: PacketIo> Worker<I> {
         if !rewrite::translate_error(frame.bytes_mut(), parsed.l3, icmp, &to) {
             return self.counters.drop_packet(DropReason::IcmpTruncated);
         }
+        // a client believes errors about what it has sent (RFC 5927 section 4.1)
+        if let Some(number) = self.quoted_number(hit) {
+            rewrite::renumber_error(frame.bytes_mut(), parsed.l3, icmp, number);
+        }
         self.leave(frame, parsed, hop, cut.then_some(mtu));
     }
 }

@@ -5,9 +5,10 @@
 //! - [`parse`]: what the frames are; headers in [`wire`];
 //! - [`steer`]: which worker owns a flow; [`fragments`]: the flow that a fragment is of;
 //! - [`conn`]: the connection, [`state`]: what its packets make of it ([`flow`]);
-//! - [`classify`]: the service of a new one, [`persist`]: whether its client has a server already;
+//! - [`classify`]: the service of a new one, [`persist`]: whether its client has a server already
+//!   ([`admit`], [`ending`]);
 //! - [`sched`]: who gets it; [`policy`]: what the operator decided for where there is a choice;
-//! - [`forward`]: the frame is rewritten ([`mod@rewrite`]) for its server or client;
+//! - [`forward`]: the frame is rewritten ([`mod@rewrite`]) for its server or client; [`proxy`]: who that is, in the stream;
 //! - [`datagram`]: the same for datagrams in fragments, gathered by [`fragments`];
 //! - [`icmp`]: errors about balanced packets, which go the same ways; [`tunnel_error`]: about tunnels;
 //! - [`local`]: what is for the director itself; [`answer`]: what it says of its own, built by [`respond`];
@@ -20,6 +21,7 @@
 //!
 //! No DPDK, no clock, no allocation per packet; one intrinsic, in [`prefetch`].
 
+pub mod admit;
 pub mod answer;
 pub mod classify;
 pub mod conn;
@@ -27,6 +29,7 @@ pub mod counters;
 pub mod datagram;
 pub mod director;
 pub mod drop_reason;
+pub mod ending;
 pub mod flow;
 pub mod forward;
 pub mod fragments;
@@ -44,6 +47,7 @@ pub mod persist;
 pub mod policy;
 pub mod post;
 pub mod prefetch;
+pub mod proxy;
 pub mod receive;
 pub mod respond;
 pub mod rewrite;

@@ -92,10 +92,20 @@ impl Chooser<'_> {
 }
 
 /// Enters both pairs of a connection whose replies carry `reply`; `false`: no room, nothing changed.
-pub(crate) fn enter<K: ConnKey>(pairs: &mut Table<Pair<K>>, key: K, reply: K, protocol: u8) -> bool {
+///
+/// `proxied`: its server is told of its client by a PROXY header.
+pub(crate) fn enter<K: ConnKey>(
+    pairs: &mut Table<Pair<K>>,
+    key: K,
+    reply: K,
+    protocol: u8,
+    proxied: bool,
+) -> bool {
     let (back, on) = (Pair { tuple: reply, other: key }, Pair { tuple: key, other: reply });
     let probe = pairs.probe(&on, forward(protocol));
-    if pairs.insert(on, probe, Meta::of_pair(forward(protocol))).is_err() {
+    let meta = Meta::of_pair(forward(protocol));
+    let meta = if proxied { meta.with_pair_proxied() } else { meta };
+    if pairs.insert(on, probe, meta).is_err() {
         return false;
     }
     let probe = pairs.probe(&back, protocol);
@@ -192,8 +202,8 @@ mod tests {
             let mut pairs = Table::<Pair<Key4>>::new(100, KEY).expect("memory");
             let (key, reply) = (at(1, 1000, 10, 80), at(20, 8080, 30, 5000));
             // the reply's tuple of the one is the key of the other
-            assert!(enter(&mut pairs, key, reply, protocol));
-            assert!(enter(&mut pairs, reply, key, protocol));
+            assert!(enter(&mut pairs, key, reply, protocol, false));
+            assert!(enter(&mut pairs, reply, key, protocol, true));
             assert_eq!(pairs.len(), 4);
             assert_eq!(reply_of(&pairs, key, protocol).map(|(_, tuple)| tuple), Some(reply));
             assert_eq!(reply_of(&pairs, reply, protocol).map(|(_, tuple)| tuple), Some(key));
@@ -210,8 +220,8 @@ mod tests {
     fn without_room_nothing_stays() {
         let at = |a: u32| Key4::new(a.into(), 1, 10.into(), 80);
         let mut pairs = Table::<Pair<Key4>>::new(3, KEY).expect("memory");
-        assert!(enter(&mut pairs, at(1), at(2), 6));
-        assert!(!enter(&mut pairs, at(3), at(4), 6));
+        assert!(enter(&mut pairs, at(1), at(2), 6, false));
+        assert!(!enter(&mut pairs, at(3), at(4), 6, true));
         assert_eq!(pairs.len(), 2);
     }
 }

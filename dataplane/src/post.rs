@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use crate::conn::{ConnKey, Meta, Pair, Table, Tick};
 use crate::drop_reason::DropReason;
-use crate::flow::{Ending, Family};
+use crate::ending::Ending;
+use crate::flow::Family;
 use crate::io::{Packet, PacketIo};
 use crate::local_port;
 use crate::mailbox::{ConnFilter, ConnProtocol, ConnRow, Event, Injected, Listing, Mail, Purpose};

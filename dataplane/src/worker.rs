@@ -9,7 +9,7 @@ use crate::conn::table::NoMemory;
 use crate::conn::{HashKey, Key4, Key6, Pair, Table, Tick};
 use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
-use crate::flow::Ending;
+use crate::ending::Ending;
 use crate::io::{Burst, DeviceId, PacketIo, WorkerId};
 use crate::mailbox::{Listing, Mailbox};
 use crate::policy::is_guarded;

@@ -4,6 +4,7 @@
 
 mod api;
 mod forwarding;
+mod forwarding_full_nat;
 mod forwarding_nat;
 mod forwarding_tunnel;
 mod ipv6;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     }
     let topics = [
         forwarding::cases(),
+        forwarding_full_nat::cases(),
         forwarding_nat::cases(),
         forwarding_tunnel::cases(),
         schedulers::cases(),

@@ -18,7 +18,8 @@ use crate::wait::wait_until;
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Lab {
-    /// Starts nginx on every real server: `/` answers `from ADDRESS`, `/client` the client's address, and `/keep`
+    /// Starts nginx on every real server: `/` answers `from ADDRESS`, `/client` the client's address, `/proxied` at port
+    /// 8088 what a PROXY protocol header said of the client, and `/keep`
     /// as `/` but keeps the connection.
     pub fn start_nginx(&self) -> Result<Vec<Process>> {
         self.servers.iter().map(|server| self.nginx(server)).collect()
@@ -38,9 +39,11 @@ impl Lab {
              uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;\n\
              server {{\n\
              listen 80 backlog=8192; listen [::]:80 backlog=8192; listen 8080; listen [::]:8080;\n\
+             listen 8088 proxy_protocol; listen [::]:8088 proxy_protocol;\n\
              default_type text/plain;\n\
              location = / {{ return 200 \"from {address}\\n\"; }}\n\
              location = /client {{ return 200 \"$remote_addr\\n\"; }}\n\
+             location = /proxied {{ return 200 \"$proxy_protocol_addr $proxy_protocol_port\\n\"; }}\n\
              location = /keep {{ keepalive_timeout 300; keepalive_requests 1000000; return 200 \"from {address}\\n\"; }}\n\
              }} }}\n"
         );

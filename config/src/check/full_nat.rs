@@ -35,12 +35,6 @@ pub(super) fn check(index: usize, service: &DraftService, site: &Site<'_>, probl
         Some(way) if !used && !unknown => {
             add("client_address", format!("\"{way}\" is of use with forwarding \"fullnat\" only"));
         }
-        Some(ClientAddress::ProxyV2) => add(
-            "client_address",
-            "\"proxy-v2\" is not supported: it shifts the sequence numbers of both directions for the connection's \
-             life, which the director does not track; use \"toa\""
-                .to_owned(),
-        ),
         Some(way) => {
             if let Some(protocol) = service.address.protocol().filter(|protocol| *protocol != Protocol::Tcp) {
                 add(

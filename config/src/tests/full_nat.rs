@@ -82,12 +82,21 @@ fn what_full_nat_alone_has_is_refused_elsewhere() {
         "line 20: services[1].local_addresses: is of use with forwarding \"fullnat\" only\n\
          line 21: services[1].client_address: \"toa\" is of use with forwarding \"fullnat\" only"
     );
-    let proxy = service("local_addresses = [\"192.168.150.200\"]\nclient_address = \"proxy-v2\"\n");
-    let told = faults_after(&proxy);
+    let proxy = text.replace("toa", "proxy-v2");
     assert!(
-        told.starts_with("line 22: services[1].client_address: \"proxy-v2\" is not supported: "),
-        "{told}"
+        faults_after(&proxy)
+            .ends_with("client_address: \"proxy-v2\" is of use with forwarding \"fullnat\" only")
     );
+    let proxy = "local_addresses = [\"192.168.150.200\"]\nclient_address = \"proxy-v2\"\n";
+    assert_eq!(faults_after(&service(proxy)), "no fault");
+    for protocol in ["udp", "sctp"] {
+        assert_eq!(
+            faults_after(&service(&format!("protocol = \"{protocol}\"\n{proxy}"))),
+            format!(
+                "line 23: services[1].client_address: \"proxy-v2\" is of use in tcp services only, not with {protocol}"
+            )
+        );
+    }
     let udp = service(
         "protocol = \"udp\"\nlocal_addresses = [\"192.168.150.200\"]\nclient_address = \"toa\"\none_packet = true\n",
     );

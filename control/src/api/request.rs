@@ -149,7 +149,7 @@ pub struct ServiceSpec {
     /// Addresses that packets to servers by `fullnat` come from; absent: none.
     #[serde(default)]
     pub local_addresses: Option<Vec<IpAddr>>,
-    /// How these servers are told who their client is: `none` or `toa`; absent: `none`.
+    /// How these servers are told who their client is: `none`, `toa` or `proxy-v2`; absent: `none`.
     #[serde(default)]
     pub client_address: Option<String>,
     /// Time and prefix length, `300s/24`; absent: none.

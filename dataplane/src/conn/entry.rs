@@ -47,6 +47,7 @@ impl Tick {
 /// | 56 | counted as active at its destination |
 /// | 58 | its server was chosen by a persistence template, whose child it is |
 /// | 59 | the template knows that it was established |
+/// | 60 | its server is told of its client by a PROXY header, see [`Stream`](super::Stream) |
 /// | 57 | no packet of the server was seen yet, see [`Direction`](crate::state::Direction) |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
 pub struct Meta(u64);
@@ -59,6 +60,9 @@ impl Meta {
     const NO_OUTPUT: u32 = 57;
     const CONTROLLED: u32 = 58;
     const ASSURED: u32 = 59;
+    const PROXIED: u32 = 60;
+    /// The same of a pair, whose upper half is a sequence number.
+    const PAIR_PROXIED: u64 = 1 << 1;
     /// Number of destinations that an entry can tell apart.
     pub const MAX_DESTS: u32 = 1 << 24;
 
@@ -91,6 +95,30 @@ impl Meta {
     #[inline]
     pub fn with_answered(self) -> Self {
         Self(self.0 | 1)
+    }
+
+    /// Of a pair: whether the server is told of its client by a PROXY header.
+    #[inline]
+    pub fn is_pair_proxied(self) -> bool {
+        self.0 & Self::PAIR_PROXIED != 0
+    }
+
+    /// The same pair with [`Meta::is_pair_proxied`].
+    #[inline]
+    pub fn with_pair_proxied(self) -> Self {
+        Self(self.0 | Self::PAIR_PROXIED)
+    }
+
+    /// All of it.
+    #[inline]
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Meta::word`] gave.
+    #[inline]
+    pub(super) fn of_word(word: u64) -> Self {
+        Self(word)
     }
 
     /// Whether the slot holds no connection.
@@ -163,6 +191,18 @@ impl Meta {
     #[inline]
     pub fn with_assured(self) -> Self {
         Self(self.0 | 1 << Self::ASSURED)
+    }
+
+    /// Whether its server is told of its client by a PROXY header.
+    #[inline]
+    pub fn is_proxied(self) -> bool {
+        self.0 >> Self::PROXIED & 1 != 0
+    }
+
+    /// The same connection with [`Meta::is_proxied`].
+    #[inline]
+    pub fn with_proxied(self) -> Self {
+        Self(self.0 | 1 << Self::PROXIED)
     }
 
     /// The same connection after a packet.

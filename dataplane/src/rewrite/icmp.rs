@@ -2,7 +2,7 @@
 
 use super::address::{Address, Delta};
 use super::nat::{Translation, addresses};
-use crate::parse::Icmp;
+use crate::parse::{Icmp, L4};
 use crate::wire::{checksum, icmp, ipv4, ipv6};
 
 /// What the addresses of an ICMP error become; `None` stays as it is.
@@ -70,6 +70,28 @@ pub fn translate_error<A: Address>(
     to: &ErrorTranslation<A>,
 ) -> bool {
     error.inner.is_some() && rewrite(frame, usize::from(l3), error, to).is_some()
+}
+
+/// Replaces the TCP sequence number in the packet that an ICMP error quotes by what `to` makes of it; the error's IP
+/// header is at `l3`. `false`: no connection's packet is quoted, or not that far, unchanged.
+pub fn renumber_error<A: Address>(
+    frame: &mut [u8],
+    l3: u16,
+    error: &Icmp<A>,
+    to: impl Fn(u32) -> u32,
+) -> bool {
+    error.inner.is_some_and(|inner| inner.protocol == L4::Tcp)
+        && renumber(frame, usize::from(l3), error, to).is_some()
+}
+
+fn renumber<A: Address>(frame: &mut [u8], l3: usize, error: &Icmp<A>, to: impl Fn(u32) -> u32) -> Option<()> {
+    let l4 = usize::from(error.l4);
+    let (quote, end) = (l4 + icmp::HEADER_LEN, l3 + usize::from(error.ip_len));
+    let at = quote + quoted_l4::<A>(frame.get(quote..end)?)? + 4;
+    let number = u32::from_be_bytes(*frame.get(at..end)?.first_chunk::<4>()?);
+    let mut delta = Delta::default();
+    delta.replace(frame, at, &to(number).to_be_bytes())?;
+    delta.apply(frame, l4 + 2).map(|_| ())
 }
 
 /// Gives an echo request or reply, whose IP header is at `l3`, other addresses, and `id` as its identifier, by which

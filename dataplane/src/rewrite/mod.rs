@@ -6,7 +6,7 @@
 //! - [`Encap`]: a tunnel's outer headers, and [`tunnel`] what an ICMP error says about them;
 //! - [`Fragments`]: a packet without DF that is too big for the link is cut;
 //! - [`mss`]: the segment size that a SYN asks for is bounded;
-//! - [`toa`], [`proxy`], [`seq`]: a server behind full NAT is told who its client is.
+//! - [`toa`], [`proxy`], [`seq`], [`alone`](alone()): a server behind full NAT is told who its client is.
 //!
 //! Which addresses a packet gets is the caller's choice and comes as data; what the bytes become follows IPVS of
 //! Linux 6.1 (`tests/golden/wire.json`). Invariant: bytes that do not hold what the caller says give `false` or
@@ -14,6 +14,7 @@
 //! right when a port changes, as IPVS does.
 
 mod address;
+mod alone;
 mod cut;
 mod datagram;
 mod icmp;
@@ -32,9 +33,10 @@ pub mod tunnel;
 mod samples;
 
 pub use address::Address;
+pub use alone::{Alone, Say, alone};
 pub use cut::Fragments;
 pub use datagram::translate_datagram;
-pub use icmp::{ErrorTranslation, translate_echo, translate_error};
+pub use icmp::{ErrorTranslation, renumber_error, translate_echo, translate_error};
 pub use nat::{Translation, translate, translate_first, translate_fragment};
 pub use pass::{Towards, Verdict, pass};
 pub use tunnel::{Encap, Gather, PlanError, TunnelChecksum, TunnelKind, TunnelPlan, encapsulate};

@@ -1,7 +1,7 @@
 //! PROXY protocol, version 2: a client's address before the first byte of its data.
 //!
-//! Source: haproxy.org, "The PROXY protocol", section 2.2. In a TCP connection the header stands in the first segment
-//! with data, and all that follows is shifted by its length ([`seq`](super::seq)); a UDP datagram carries its own.
+//! Source: haproxy.org, "The PROXY protocol", section 2.2. In a TCP connection the header stands before the first byte
+//! of data, and all that follows is shifted by its length ([`seq`](super::seq)); a UDP datagram carries its own.
 
 use std::net::IpAddr;
 
@@ -21,6 +21,11 @@ const TRANSPORT: [u8; 2] = [1, 2];
 
 /// Longest header, over IPv6, bytes.
 pub const MAX_LEN: usize = 52;
+
+/// Length of a header, bytes.
+pub const fn len(is_ipv6: bool) -> u16 {
+    if is_ipv6 { MAX_LEN as u16 } else { 28 }
+}
 
 /// A header as it stands before the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -97,6 +97,30 @@ fn an_end_is_free_again_when_its_connection_has_ended() {
 }
 
 #[test]
+fn both_ends_of_a_removed_server_s_connection_are_reset() {
+    let policy = "[services.policy]\non_server_down = \"reset\"\n";
+    let text = format!("{TWO_ARMS}{}{policy}", service("tcp", ""));
+    let mut lab = resolved(&text, 1);
+    let out = from_client(&mut lab, &segment((CIP, 1000), (VIP, 80), SYN));
+    let end = local_end(&out[0].1);
+    from_server(&mut lab, &segment((RIP, 8080), end, SYN | ACK));
+    let servers = "servers = [{ address = \"10.1.0.12\", port = 8080 }]";
+    lab.apply_text(&text.replace(servers, "servers = []"));
+    lab.settle();
+    lab.clear();
+    lab.put(&ethernet(DIRECTOR, CLIENT, 0x0800, &segment((CIP, 1000), (VIP, 80), ACK)));
+    let (server, client) = (sent(&mut lab, 1), sent(&mut lab, 0));
+    assert_eq!((server.len(), client.len()), (1, 1), "{:?}", lab.drops());
+    assert_eq!((local_end(&server[0].1), server[0].1[33] & RST), (end, RST));
+    assert_eq!(
+        (&client[0].1[12..20], client[0].1[33] & RST),
+        (&[VIP.octets(), CIP.octets()].concat()[..], RST)
+    );
+    assert_eq!(lab.connections(), []);
+    conserved(&lab);
+}
+
+#[test]
 fn when_no_port_is_free_the_packet_is_dropped_for_that() {
     let head = "[appliance]\nworkers = [0]\n[limits]\nmax_connections = 200000\n";
     let text = format!("{TWO_ARMS}{}", service("udp", "")).replace("\"10.1.0.1\", ", "");
@@ -323,7 +347,7 @@ servers = [{ address = "fd00:150::12", port = 8080 }]
 }
 
 /// A neighbour advertisement.
-fn advert(of: Ipv6Addr, to: Ipv6Addr, mac: [u8; 6]) -> Vec<u8> {
+pub fn advert(of: Ipv6Addr, to: Ipv6Addr, mac: [u8; 6]) -> Vec<u8> {
     let message = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], &of.octets(), &[2, 1], &mac].concat();
     crate::frames::icmp6(of, to, message)
 }
@@ -399,9 +423,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 64 }, ..ProptestConfig::default() })]
 
     #[test]
-    fn packets_and_connections_are_conserved(frames in prop::collection::vec(frame(), 1..200), workers in 1u16..4) {
+    fn packets_and_connections_are_conserved(frames in prop::collection::vec(frame(), 1..200), workers in 1u16..4, proxy: bool) {
         let snat = "[[snat]]\nname = \"out\"\nsources = \"10.1.0.0/24\"\naddress = \"192.168.150.11\"\n";
-        let services = service("tcp", "client_address = \"toa\"") + &service("udp", "");
+        let told = if proxy { "client_address = \"proxy-v2\"" } else { "client_address = \"toa\"" };
+        let services = service("tcp", told) + &service("udp", "");
         let mut lab = resolved(&format!("{TWO_ARMS}{services}{snat}"), workers);
         for (device, frame) in &frames {
             lab.put_on(*device, frame);

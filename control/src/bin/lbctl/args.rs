@@ -245,8 +245,9 @@ pub struct ServiceOptions {
     /// Address of the director that packets to servers by fullnat come from; may be repeated. Of an edit: all of them.
     #[arg(long, value_name = "ADDRESS")]
     pub local_address: Vec<IpAddr>,
-    /// How servers by fullnat are told who their client is: not at all, or by a TCP option.
-    #[arg(long, value_parser = ["none", "toa"])]
+    /// How servers by fullnat are told who their client is: not at all, by a TCP option, or by a PROXY
+    /// header.
+    #[arg(long, value_parser = ["none", "toa", "proxy-v2"])]
     pub client_address: Option<String>,
     /// How long clients come back to their server after their last connection, as in 300 or 5m, and how many bits of
     /// their addresses count, as in 300/24; `none`: they need not come back.

@@ -208,6 +208,12 @@ mod tests {
             ),
             Request::ServiceAdd(want)
         );
+        let Request::ServiceAdd(proxied) = typed(
+            "lbctl service add api --vip 192.168.150.100:443 --forwarding fullnat --client-address proxy-v2",
+        ) else {
+            panic!("a service to add")
+        };
+        assert_eq!(proxied.client_address.as_deref(), Some("proxy-v2"));
         assert_eq!(typed("lbctl snat"), Request::Snat);
     }
 

@@ -1,0 +1,87 @@
+//! What happens when a connection ends: counts go down, the way of its replies goes, its template is told.
+
+use std::sync::Arc;
+
+use crate::conn::{Meta, Pair, Table};
+use crate::counters::WorkerCounters;
+use crate::flow::{Family, reply_tuple};
+use crate::local_port;
+use crate::parse::L4;
+use crate::persist::{Child, Rule, Templates};
+use crate::snapshot::{Snapshot, Way};
+use crate::state::State;
+
+/// What happens when a connection ends, by its timeout or before.
+pub(crate) struct Ending<'a> {
+    pub snapshot: &'a Snapshot,
+    pub counters: &'a WorkerCounters,
+    pub workers: &'a [Arc<WorkerCounters>],
+    pub templates: &'a Templates,
+    pub now_ns: u64,
+}
+
+impl Ending<'_> {
+    /// `key` and `meta` have just left their table. `forced`: see [`Ending::of_child`].
+    pub fn of<K: Family>(&self, key: &K, meta: Meta, pairs: &mut Table<Pair<K>>, forced: bool) {
+        let dest = &self.counters.dests[meta.dest().0 as usize];
+        dest.total.down();
+        if meta.active() {
+            dest.active.down();
+        }
+        self.counters.own.expired.add(1);
+        self.snapshot.unbound(meta.dest(), self.workers);
+        self.of_child(key, meta, forced);
+        let Some(entry) = self.snapshot.dest(meta.dest()) else { return };
+        if entry.way.local_ends().is_some() {
+            return local_port::leave(pairs, *key, meta.protocol());
+        }
+        let tuple = if entry.way == Way::Nat { reply_tuple(key, entry) } else { None };
+        let Some(wanted) = tuple.map(Pair::wanted) else { return };
+        if let Some(found) = pairs.find(&wanted, meta.protocol(), pairs.probe(&wanted, meta.protocol()))
+            && pairs.key(found).other == *key
+        {
+            pairs.remove(found);
+        }
+    }
+
+    /// The entry of a connection that has `left` ticks, when it counts as active and no longer should: one of UDP
+    /// that no packet came for, see `udp_activity`. Moves the destination's active count along.
+    #[inline]
+    pub fn rest(&self, meta: Meta, left: u32) -> Option<Meta> {
+        if !meta.active() || meta.state() != State::Udp {
+            return None;
+        }
+        let entry = self.snapshot.dest(meta.dest())?;
+        if !self.snapshot.timeouts[usize::from(entry.timeouts)].is_idle(left) {
+            return None;
+        }
+        self.counters.dests[meta.dest().0 as usize].active.down();
+        Some(meta.after_packet(State::Udp, false, meta.deadline()))
+    }
+
+    /// Tells the template, if the connection has one.
+    ///
+    /// `forced`: the connection was thrown out rather than timed out or replaced.
+    pub fn of_child<K: Family>(&self, key: &K, meta: Meta, forced: bool) {
+        if let Some((rule, child)) = self.template(key, meta) {
+            self.templates.child_ended(rule, &child, meta.dest(), self.now_ns, forced);
+        }
+    }
+
+    /// The connection is established: its template may rely on it.
+    pub(crate) fn assure<K: Family>(&self, key: &K, meta: Meta) {
+        if let Some((rule, child)) = self.template(key, meta) {
+            self.templates.assure(rule, &child, meta.dest());
+        }
+    }
+
+    fn template<K: Family>(&self, key: &K, meta: Meta) -> Option<(&Rule, Child)> {
+        let entry = self.snapshot.dest(meta.dest()).filter(|_| meta.controlled())?;
+        let rule = self.snapshot.rules.get(usize::from(entry.rule))?;
+        let protocol = L4::of(meta.protocol())?;
+        Some((
+            rule,
+            Child { client: key.client().into(), vip: key.vip().into(), vport: key.vip_port(), protocol },
+        ))
+    }
+}
