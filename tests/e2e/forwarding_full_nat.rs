@@ -96,8 +96,11 @@ fn proxied(lab: &mut Lab) -> Result<()> {
     let web = full_nat(Service::tcp("web", 80, "rr", BESIDE), &more, 8088);
     let web6 = full_nat(Service::tcp("web6", 80, "rr", BESIDE6).v6(), more6, 8088);
     lab.start_director(&Config { workers: 2, ..Config::with(vec![web, web6]) })?;
-    for (host, client) in [(VIP.to_owned(), CLIENT), (format!("[{VIP6}]"), "fd00:150::1")] {
-        for port in 41001..41011 {
+    // each port once: who closed first has the socket in TIME_WAIT, in both families
+    for (host, client, first) in
+        [(VIP.to_owned(), CLIENT, 41001), (format!("[{VIP6}]"), "fd00:150::1", 42001)]
+    {
+        for port in first..first + 10 {
             let (url, local) = (format!("http://{host}/proxied"), port.to_string());
             let argv = ["curl", "-sS", "--max-time", "5", "--local-port", &local, &url];
             let told = lab.client.run(&argv)?;

@@ -45,7 +45,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let given = std::env::var_os("GOLDEN_DIR").map(PathBuf::from);
+    // cargo runs this in the package's folder; what was typed counts from where it was typed
+    let typed_in = std::env::var_os("PWD").map(PathBuf::from).unwrap_or_default();
+    let given = std::env::var_os("GOLDEN_DIR").map(|dir| typed_in.join(dir));
     let dir = given.as_deref().unwrap_or(&own);
     // options of the ordinary test harness (cargo passes some through) mean nothing here
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();

@@ -11,6 +11,7 @@ use crate::frames::{
     server_mac, tcp, udp,
 };
 use crate::lab::{BASE, Lab, web};
+use crate::nat::TWO_ARMS;
 
 pub const CIP: Ipv4Addr = Ipv4Addr::new(192, 168, 150, 1);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 150, 100);
@@ -298,19 +299,6 @@ fn persistence_lets_go_of_a_draining_server_if_told_so() {
 }
 
 // ---- NAT and tunnels: mss, pmtu_disc, nat_icmp_send, reset ----------------------------------------------------------
-
-const TWO_ARMS: &str = r#"
-[[ports]]
-name = "wan"
-device = "null"
-addresses = ["192.168.150.11/24"]
-gateway = ["192.168.150.254"]
-
-[[ports]]
-name = "lan"
-device = "ring:lan"
-addresses = ["10.1.0.1/24"]
-"#;
 
 pub fn far(director: &str, protocol: &str, forwarding: &str, own: &str, servers: &str) -> String {
     format!(

@@ -8,23 +8,10 @@ use serde_json::Value;
 
 use crate::frames::{CLIENT, DIRECTOR, arp, ethernet, server_mac};
 use crate::lab::Lab;
+use crate::nat::TWO_ARMS;
 
 /// Packets in and out, see the recordings' own text.
 const WIRE: &str = include_str!("../../../tests/golden/wire.json");
-
-/// The recording's network: the client behind a router, servers 10.1.0.11 and .12.
-const PORTS: &str = r#"
-[[ports]]
-name = "wan"
-device = "null"
-addresses = ["192.168.150.11/24"]
-gateway = ["192.168.150.254"]
-
-[[ports]]
-name = "lan"
-device = "ring:lan"
-addresses = ["10.1.0.1/24"]
-"#;
 
 /// The service, with IPVS's list order: who was added last comes first.
 struct Service {
@@ -40,7 +27,7 @@ impl Service {
         let servers: Vec<_> = self.servers.iter().map(server).collect();
         let persistence = if self.persistent { "persistence = { timeout = \"300s\" }\n" } else { "" };
         format!(
-            "{PORTS}[policy]\ncompat = \"ipvs\"\n{}\n[[services]]\nname = \"web\"\nvip = \"10.0.0.100\"\nport = 80\n\
+            "{TWO_ARMS}[policy]\ncompat = \"ipvs\"\n{}\n[[services]]\nname = \"web\"\nvip = \"10.0.0.100\"\nport = 80\n\
              scheduler = \"rr\"\n{persistence}servers = [{}]\n",
             self.sysctl,
             servers.join(", ")
