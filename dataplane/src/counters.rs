@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crossbeam::utils::CachePadded;
 
 use crate::drop_reason::DropReason;
+use crate::ids::DestId;
 
 /// A monotonic count. Worker: wo, control: ro.
 #[derive(Debug, Default)]
@@ -150,6 +151,22 @@ impl WorkerCounters {
             drops: Box::new(std::array::from_fn(|_| Counter::default())),
             own: CachePadded::default(),
         }
+    }
+
+    /// Counts a client's packet of so many bytes to a destination.
+    #[inline]
+    pub fn inbound(&self, dest: DestId, bytes: u16) {
+        let dest = &self.dests[dest.0 as usize];
+        dest.in_packets.add(1);
+        dest.in_bytes.add(u64::from(bytes));
+    }
+
+    /// Counts a packet of so many bytes from a destination's server to a client.
+    #[inline]
+    pub fn outbound(&self, dest: DestId, bytes: u16) {
+        let dest = &self.dests[dest.0 as usize];
+        dest.out_packets.add(1);
+        dest.out_bytes.add(u64::from(bytes));
     }
 
     /// Counts one packet as dropped.

@@ -14,7 +14,7 @@ use lb_config::OnServerDown;
 use crate::classify::Lookup;
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
-use crate::flow::{Family, Hit};
+use crate::flow::{Family, Hit, server_of};
 use crate::fragments::{self, Datagrams, Limits, MAX_PARTS, Ready, Release, Resolved};
 use crate::io::{Packet, PacketIo};
 use crate::parse::{Flow, Fragment, Parsed, parse};
@@ -194,9 +194,7 @@ impl<I: PacketIo> Worker<I> {
                 }
             }
         };
-        let counters = &self.counters.dests[dest.0 as usize];
-        counters.in_packets.add(1);
-        counters.in_bytes.add(u64::from(flow.ip_len));
+        self.counters.inbound(dest, flow.ip_len);
         self.datagram_to_server::<K>(frames, resolved, &flow, &entry);
     }
 
@@ -244,8 +242,7 @@ impl<I: PacketIo> Worker<I> {
                 }
             }
             Way::Nat => {
-                let port = if entry.port == 0 { flow.dst_port } else { entry.port };
-                let dst = K::address(entry.address).map(|address| (address, port));
+                let dst = server_of::<K>(entry, flow.dst_port);
                 let to = Translation { src: None, dst };
                 if !rewrite::translate_datagram(&mut frames, resolved, &to) {
                     // all of it is here
@@ -301,9 +298,7 @@ impl<I: PacketIo> Worker<I> {
         };
         let Some(parts) = self.all_pass(&mut frames, pass) else { return };
         self.advance(hit, flow, true);
-        let counters = &self.counters.dests[hit.found.meta.dest().0 as usize];
-        counters.out_packets.add(1);
-        counters.out_bytes.add(u64::from(flow.ip_len));
+        self.counters.outbound(hit.found.meta.dest(), flow.ip_len);
         if let Some(first) = frames.first_mut() {
             self.clamp(first, flow, &hit.entry);
             if hit.found.meta.is_proxied() {

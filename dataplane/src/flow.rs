@@ -76,19 +76,24 @@ impl Family for Key6 {
     }
 }
 
+/// A server's end of a connection that was made to this port of the VIP.
+pub(crate) fn server_of<K: Family>(entry: &DestEntry, vip_port: u16) -> Option<(K::Address, u16)> {
+    let port = if entry.port == 0 { vip_port } else { entry.port };
+    Some((K::address(entry.address)?, port))
+}
+
 /// The end that a connection's packets go to: the server, or with source NAT whom the private host asked for.
 pub(crate) fn peer_of<K: Family>(key: &K, entry: &DestEntry) -> Option<(K::Address, u16)> {
     if let Way::Snat(_) = entry.way {
         return Some((key.vip(), key.vip_port()));
     }
-    let port = if entry.port == 0 { key.vip_port() } else { entry.port };
-    Some((K::address(entry.address)?, port))
+    server_of::<K>(entry, key.vip_port())
 }
 
 /// The tuple that replies of a connection to a NATed destination carry.
 pub(crate) fn reply_tuple<K: Family>(key: &K, entry: &DestEntry) -> Option<K> {
-    let port = if entry.port == 0 { key.vip_port() } else { entry.port };
-    Some(K::new(K::address(entry.address)?, port, key.client(), key.client_port()))
+    let (address, port) = server_of::<K>(entry, key.vip_port())?;
+    Some(K::new(address, port, key.client(), key.client_port()))
 }
 
 /// A connection as a packet found it.
@@ -160,9 +165,7 @@ impl<I: PacketIo> Worker<I> {
                 }
             }
         };
-        let counters = &self.counters.dests[dest.0 as usize];
-        counters.in_packets.add(1);
-        counters.in_bytes.add(u64::from(flow.ip_len));
+        self.counters.inbound(dest, flow.ip_len);
         self.forward::<K>(frame, parsed, flow, &entry);
     }
 
@@ -202,9 +205,7 @@ impl<I: PacketIo> Worker<I> {
         // as in Linux, where routing comes first: what does not go on says nothing about the connection
         let Some(back) = self.way_back(&mut frame, parsed, hit.key.client().into()) else { return };
         self.advance(hit, flow, true);
-        let counters = &self.counters.dests[hit.found.meta.dest().0 as usize];
-        counters.out_packets.add(1);
-        counters.out_bytes.add(u64::from(flow.ip_len));
+        self.counters.outbound(hit.found.meta.dest(), flow.ip_len);
         self.forward_reply::<K>(frame, parsed, flow, hit, back);
     }
 

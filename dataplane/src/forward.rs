@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::answer::Speaker;
 use crate::conn::Found;
 use crate::drop_reason::DropReason;
-use crate::flow::{Family, Hit, peer_of};
+use crate::flow::{Family, Hit, peer_of, server_of};
 use crate::io::{Packet, PacketIo};
 use crate::local_port;
 use crate::parse::{Flow, L4, Net, Parsed, TcpFlags};
@@ -43,8 +43,7 @@ impl<I: PacketIo> Worker<I> {
         let limit = match entry.way {
             Way::Dr => entry.mtu,
             Way::Nat => {
-                let port = if entry.port == 0 { flow.dst_port } else { entry.port };
-                let dst = K::address(entry.address).map(|address| (address, port));
+                let dst = server_of::<K>(entry, flow.dst_port);
                 if !rewrite::translate(frame.bytes_mut(), parsed.l3, flow, &Translation { src: None, dst }) {
                     // parsing has seen the whole header
                     return self.counters.drop_packet(DropReason::TcpTruncated);

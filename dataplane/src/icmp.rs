@@ -3,15 +3,13 @@
 //! An error about a packet to a client is the server's (IPVS: `ip_vs_in_icmp`), one about a packet to a NATed server
 //! is the client's (`ip_vs_out_icmp`); both may carry the path's MTU.
 
-use std::net::IpAddr;
-
 use crate::classify::Lookup;
 use crate::drop_reason::DropReason;
 use crate::flow::{Family, Hit, peer_of};
 use crate::ids::DestId;
 use crate::io::{Packet, PacketIo};
 use crate::parse::{Icmp, Inner, Parsed};
-use crate::rewrite::{self, ErrorTranslation, Towards, Translation};
+use crate::rewrite::{self, ErrorTranslation, Translation};
 use crate::snapshot::{DestEntry, Way};
 use crate::steer;
 use crate::worker::Worker;
@@ -117,17 +115,14 @@ impl<I: PacketIo> Worker<I> {
             return self.error_out(frame, parsed, icmp, key, dest);
         }
         let Some(cut) = self.may_reach(&mut frame, parsed, entry) else { return };
-        let counters = &self.counters.dests[dest.0 as usize];
-        counters.in_packets.add(1);
-        counters.in_bytes.add(u64::from(icmp.ip_len));
+        self.counters.inbound(dest, icmp.ip_len);
         let mut limit = entry.mtu;
         match entry.way {
             Way::Dr => {}
             Way::Nat => {
-                let port = if entry.port == 0 { key.vip_port() } else { entry.port };
-                let server = K::address(entry.address);
-                let quoted = Translation { src: server.map(|server| (server, port)), dst: None };
-                let to = ErrorTranslation { src: None, dst: server, quoted };
+                let server = peer_of(key, entry);
+                let quoted = Translation { src: server, dst: None };
+                let to = ErrorTranslation { src: None, dst: server.map(|(address, _)| address), quoted };
                 if !rewrite::translate_error(frame.bytes_mut(), parsed.l3, icmp, &to) {
                     return self.counters.drop_packet(DropReason::IcmpTruncated);
                 }
@@ -166,9 +161,7 @@ impl<I: PacketIo> Worker<I> {
         dest: DestId,
     ) {
         let Some((hop, cut)) = self.way_back(&mut frame, parsed, key.vip().into()) else { return };
-        let counters = &self.counters.dests[dest.0 as usize];
-        counters.in_packets.add(1);
-        counters.in_bytes.add(u64::from(icmp.ip_len));
+        self.counters.inbound(dest, icmp.ip_len);
         let protocol = icmp.inner.map_or(0, |inner| inner.protocol as u8);
         let Some((_, reply)) = self.local_of(*key, protocol) else {
             return self.counters.drop_packet(DropReason::IcmpErrorUnmatched);
@@ -190,14 +183,9 @@ impl<I: PacketIo> Worker<I> {
         icmp: &Icmp<K::Address>,
         hit: &Hit<K>,
     ) {
-        let client: IpAddr = hit.key.client().into();
-        let Some((hop, mtu)) = self.hop_towards(client) else {
-            return self.counters.drop_packet(DropReason::NoRoute);
-        };
-        let Some(cut) = self.may_pass(&mut frame, parsed, mtu, Towards::Client) else { return };
-        let counters = &self.counters.dests[hit.found.meta.dest().0 as usize];
-        counters.out_packets.add(1);
-        counters.out_bytes.add(u64::from(icmp.ip_len));
+        let client = hit.key.client().into();
+        let Some((hop, cut)) = self.way_back(&mut frame, parsed, client) else { return };
+        self.counters.outbound(hit.found.meta.dest(), icmp.ip_len);
         let back = hit.back();
         let quoted = Translation { src: back.dst, dst: back.src };
         // of the world's routers a private host may know: traceroute shows them
@@ -210,6 +198,6 @@ impl<I: PacketIo> Worker<I> {
         if let Some(number) = self.quoted_number(hit) {
             rewrite::renumber_error(frame.bytes_mut(), parsed.l3, icmp, number);
         }
-        self.leave(frame, parsed, hop, cut.then_some(mtu));
+        self.leave(frame, parsed, hop, cut);
     }
 }

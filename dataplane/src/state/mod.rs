@@ -77,6 +77,17 @@ pub enum State {
 /// Connection states that a packet's direction and kind lead to, by the present state's lower half.
 type Row = [State; State::SLOTS];
 
+/// A row of a table; bits that are no state lead to `none`.
+const fn row<const N: usize>(none: State, states: [State; N]) -> Row {
+    let mut row = [none; State::SLOTS];
+    let mut at = 0;
+    while at < N {
+        row[at] = states[at];
+        at += 1;
+    }
+    row
+}
+
 impl State {
     /// Number of values that the four bits in an entry hold.
     pub const SLOTS: usize = 16;

@@ -66,15 +66,9 @@ pub fn event(chunk: u8) -> Event {
     EVENT[usize::from(chunk.min(15))]
 }
 
-/// A row of the table; bits that are no state lead to NONE.
+/// As [`super::row`], of this protocol's states.
 const fn row(states: [State; 14]) -> Row {
-    let mut row = [NO; State::SLOTS];
-    let mut at = 0;
-    while at < states.len() {
-        row[at] = states[at];
-        at += 1;
-    }
-    row
+    super::row(NO, states)
 }
 
 // From the states   NO  I1  IN  CS  CR  CW  CO  CE  ES  SS  SR  SA  RJ  CL

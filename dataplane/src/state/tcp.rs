@@ -65,15 +65,9 @@ pub fn event(flags: u8) -> Event {
     EVENT[usize::from(flags & 31)]
 }
 
-/// A row of a table; bits that are no state lead to NONE.
+/// As [`super::row`], of this protocol's states.
 const fn row(states: [State; 11]) -> Row {
-    let mut row = [NO; State::SLOTS];
-    let mut at = 0;
-    while at < states.len() {
-        row[at] = states[at];
-        at += 1;
-    }
-    row
+    super::row(NO, states)
 }
 
 // From the states                NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
