@@ -1,14 +1,17 @@
 //! The connection table of one worker.
 //!
 //! Files in the order in which a lookup meets them: [`key`] (what is hashed and compared), [`table`] (lines,
-//! lookup, insertion, the sweep), [`entry`] (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`]
+//! lookup, insertion, the sweep), `room` (what gives way to a new connection), [`entry`] (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`]
 //! (where a PROXY header stands in it).
 
 pub mod entry;
 pub mod key;
 pub mod pair;
+mod room;
 pub mod stream;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use entry::{Meta, Tick};
 pub use key::{ConnKey, HashKey, Key4, Key6};

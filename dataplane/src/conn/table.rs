@@ -8,7 +8,6 @@
 //! Invariant: a key is in at most one slot, that slot is in one of its two lines, and `spilled` of a line is the
 //! number of entries whose first line it is and that live elsewhere.
 
-use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
 
 use super::entry::{Meta, Tick};
@@ -16,10 +15,6 @@ use super::key::{ConnKey, HashKey};
 
 /// Connections of a line. Three IPv4 keys fill 64 bytes, three IPv6 keys 192.
 pub const SLOTS: usize = 3;
-
-/// Lines looked at to make room. At 90 % load three quarters of the lines are full, so a search that fails this
-/// often meets as many full lines in a row: 0.75^512.
-const MAX_STEPS: usize = 512;
 
 /// Slots filled to hold `max_connections`: above about 96 % a chain of moves may not end.
 const LOAD_PERCENT: u64 = 90;
@@ -35,10 +30,10 @@ const SLACK_LINES: u64 = 512;
 
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
-struct Line<K> {
-    keys: [K; SLOTS],
-    spilled: u32,
-    metas: [Meta; SLOTS],
+pub(super) struct Line<K> {
+    pub(super) keys: [K; SLOTS],
+    pub(super) spilled: u32,
+    pub(super) metas: [Meta; SLOTS],
 }
 
 const _: () = assert!(size_of::<Line<super::Key4>>() == 64);
@@ -51,41 +46,23 @@ impl<K: ConnKey> Line<K> {
     }
 
     #[inline]
-    fn free(&self) -> Option<usize> {
+    pub(super) fn free(&self) -> Option<usize> {
         (0..SLOTS).find(|&slot| self.metas[slot].is_empty())
     }
-}
-
-/// A line that an entry of another line could move to, in the search for room.
-#[derive(Clone, Copy)]
-struct Step {
-    line: u32,
-    /// Index of the step whose entry would move here, or [`NOWHERE`].
-    from: u16,
-    /// Slot of that entry.
-    slot: u8,
-}
-
-/// Marks the two lines of the new key itself.
-const NOWHERE: u16 = u16::MAX;
-
-/// Whether `line` is a step already: a second way to it is never shorter, and would crowd out other lines.
-fn is_known(steps: &[Step], line: u32) -> bool {
-    steps.iter().any(|step| step.line == line)
 }
 
 /// The two candidate lines of a key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Probe {
-    first: u32,
-    second: u32,
+    pub(super) first: u32,
+    pub(super) second: u32,
 }
 
 /// Where a connection was found; valid until the table's next change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    line: u32,
-    slot: u8,
+    pub(super) line: u32,
+    pub(super) slot: u8,
     /// Its entry.
     pub meta: Meta,
 }
@@ -105,12 +82,14 @@ pub struct NoMemory {
 /// Connections of one address family of one worker.
 #[derive(Debug)]
 pub struct Table<K> {
-    lines: Box<[Line<K>]>,
+    pub(super) lines: Box<[Line<K>]>,
     secret: HashKey,
-    len: u32,
-    max: u32,
+    pub(super) len: u32,
+    pub(super) max: u32,
     hand: u32,
-    moved: u64,
+    /// Where the next search for a victim begins.
+    pub(super) victims: u32,
+    pub(super) moved: u64,
 }
 
 impl<K: ConnKey> Table<K> {
@@ -127,10 +106,10 @@ impl<K: ConnKey> Table<K> {
     }
 
     /// A table of so many lines, at least 2.
-    fn with_lines(lines: usize, max: u32, secret: HashKey) -> Result<Self, NoMemory> {
+    pub(super) fn with_lines(lines: usize, max: u32, secret: HashKey) -> Result<Self, NoMemory> {
         let bytes = lines * size_of::<Line<K>>();
         let lines = <[Line<K>]>::new_box_zeroed_with_elems(lines).map_err(|_| NoMemory { bytes })?;
-        Ok(Self { lines, secret, len: 0, max, hand: 0, moved: 0 })
+        Ok(Self { lines, secret, len: 0, max, hand: 0, victims: 0, moved: 0 })
     }
 
     /// Number of connections.
@@ -217,12 +196,9 @@ impl<K: ConnKey> Table<K> {
         if self.len >= self.max {
             return Err(Full);
         }
-        let slot = if let Some(slot) = self.lines[probe.first as usize].free() {
-            (probe.first, slot)
-        } else if let Some(slot) = self.lines[probe.second as usize].free() {
-            (probe.second, slot)
-        } else {
-            self.make_room(probe).ok_or(Full)?
+        let slot = match self.free_slot(probe) {
+            Some(slot) => slot,
+            None => self.make_room(probe).ok_or(Full)?,
         };
         self.put(slot, key, meta, probe);
         self.len += 1;
@@ -235,7 +211,14 @@ impl<K: ConnKey> Table<K> {
         self.len -= 1;
     }
 
-    fn put(&mut self, (line, slot): (u32, usize), key: K, meta: Meta, probe: Probe) {
+    /// A free slot of one of the two lines, the first if there is one.
+    #[inline]
+    pub(super) fn free_slot(&self, probe: Probe) -> Option<(u32, usize)> {
+        let free = |line: u32| Some((line, self.lines[line as usize].free()?));
+        free(probe.first).or_else(|| free(probe.second))
+    }
+
+    pub(super) fn put(&mut self, (line, slot): (u32, usize), key: K, meta: Meta, probe: Probe) {
         let target = &mut self.lines[line as usize];
         target.keys[slot] = key;
         target.metas[slot] = meta;
@@ -244,7 +227,7 @@ impl<K: ConnKey> Table<K> {
         }
     }
 
-    fn clear(&mut self, line: u32, slot: usize) {
+    pub(super) fn clear(&mut self, line: u32, slot: usize) {
         let key = self.lines[line as usize].keys[slot];
         let protocol = self.lines[line as usize].metas[slot].protocol();
         let probe = self.probe(&key, protocol);
@@ -253,61 +236,6 @@ impl<K: ConnKey> Table<K> {
         target.metas[slot] = Meta::default();
         if line != probe.first {
             self.lines[probe.first as usize].spilled -= 1;
-        }
-    }
-
-    /// Frees a slot in one of two full lines by moving others to their other lines.
-    ///
-    /// The shortest chain of moves is searched first, without a change, then walked backwards, so that a failure
-    /// leaves no trace and a key is never in no line.
-    fn make_room(&mut self, probe: Probe) -> Option<(u32, usize)> {
-        let mut steps = ArrayVec::<Step, MAX_STEPS>::new();
-        steps.push(Step { line: probe.first, from: NOWHERE, slot: 0 });
-        steps.push(Step { line: probe.second, from: NOWHERE, slot: 0 });
-        let mut at = 0;
-        while at < steps.len() {
-            let line = steps[at].line;
-            for slot in 0..SLOTS {
-                let next = self.other_line(line, slot);
-                if let Some(free) = self.lines[next as usize].free() {
-                    return Some(self.walk_back(&steps, (at, slot), (next, free)));
-                }
-                if !steps.is_full() && !is_known(&steps, next) {
-                    steps.push(Step { line: next, from: at as u16, slot: slot as u8 });
-                }
-            }
-            at += 1;
-        }
-        None
-    }
-
-    fn other_line(&self, line: u32, slot: usize) -> u32 {
-        let held = &self.lines[line as usize];
-        let probe = self.probe(&held.keys[slot], held.metas[slot].protocol());
-        if probe.first == line { probe.second } else { probe.first }
-    }
-
-    /// Moves the entry in `slot` of the step `at` to `free`, then the one that leads to that step into its place,
-    /// and so on; returns the slot that became free in one of the first two lines.
-    fn walk_back(
-        &mut self,
-        steps: &[Step],
-        (mut at, mut slot): (usize, usize),
-        mut free: (u32, usize),
-    ) -> (u32, usize) {
-        loop {
-            let step = steps[at];
-            let line = step.line as usize;
-            let (key, meta) = (self.lines[line].keys[slot], self.lines[line].metas[slot]);
-            let probe = self.probe(&key, meta.protocol());
-            self.clear(step.line, slot);
-            self.put(free, key, meta, probe);
-            self.moved += 1;
-            free = (step.line, slot);
-            if step.from == NOWHERE {
-                return free;
-            }
-            (at, slot) = (usize::from(step.from), usize::from(step.slot));
         }
     }
 
@@ -382,253 +310,6 @@ impl<K: ConnKey> Table<K> {
                     see(&line.keys[slot], line.metas[slot]);
                 }
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::key::{Key4, Key6};
-    use super::*;
-    use crate::ids::DestId;
-    use crate::state::State;
-    use proptest::prelude::*;
-    use std::collections::HashMap;
-
-    type V4 = Table<Key4>;
-    type V6 = Table<Key6>;
-
-    const SECRET: HashKey = HashKey([1, 0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x8cb9_2ba7_2f3d_8dd7]);
-
-    fn key(n: u32) -> Key4 {
-        Key4::new((0x0a00_0000 + n / 60000).into(), (1024 + n % 60000) as u16, 0xc0a8_9664.into(), 80)
-    }
-
-    fn meta(n: u32, deadline: Tick) -> Meta {
-        Meta::new(1, DestId(n & 0xffff), State::Established, deadline)
-    }
-
-    #[test]
-    fn a_table_holds_all_that_it_promises() {
-        for max in [1, 2, 3, 10, 1000, 100_000] {
-            let mut table = V4::new(max, SECRET).expect("memory");
-            let deadline = Tick::from_ns(0).after(100);
-            for n in 0..max {
-                let probe = table.probe(&key(n), 1);
-                assert_eq!(table.insert(key(n), probe, meta(n, deadline)), Ok(()), "{n} of {max}");
-            }
-            let probe = table.probe(&key(max), 1);
-            assert_eq!(table.insert(key(max), probe, meta(max, deadline)), Err(Full));
-            for n in 0..max {
-                let found = table.find(&key(n), 1, table.probe(&key(n), 1)).expect("inserted");
-                assert_eq!(found.meta.dest(), DestId(n & 0xffff));
-                assert!(
-                    table.find(&key(n), 2, table.probe(&key(n), 2)).is_none(),
-                    "the protocol is part of the key"
-                );
-            }
-            assert_eq!(table.len(), max);
-        }
-    }
-
-    #[test]
-    fn a_v6_table_holds_all_that_it_promises() {
-        let mut table = V6::new(50_000, SECRET).expect("memory");
-        let key =
-            |n: u32| Key6::new(u128::from(n / 7).into(), (n % 7) as u16, std::net::Ipv6Addr::LOCALHOST, 443);
-        for n in 0..50_000 {
-            let probe = table.probe(&key(n), 1);
-            assert_eq!(table.insert(key(n), probe, meta(n, Tick::from_ns(0))), Ok(()), "{n}");
-        }
-        for n in 0..50_000 {
-            assert!(table.find(&key(n), 1, table.probe(&key(n), 1)).is_some());
-        }
-    }
-
-    #[test]
-    fn the_sweep_removes_the_dead_and_only_them() {
-        let mut table = V4::new(1000, SECRET).expect("memory");
-        let now = Tick::from_ns(0);
-        for n in 0..1000 {
-            let probe = table.probe(&key(n), 1);
-            let deadline = now.after(if n % 2 == 0 { 16 } else { 160 });
-            table.insert(key(n), probe, meta(n, deadline)).expect("room");
-        }
-        let mut gone = 0;
-        let lines = table.lines();
-        table.sweep(lines, Tick::from_ns(2_000_000_000), |_, _| None, |_, _| gone += 1);
-        assert_eq!((gone, table.len()), (500, 500));
-        table.sweep(lines, Tick::from_ns(11_000_000_000), |_, _| None, |_, _| gone += 1);
-        assert_eq!((gone, table.len()), (1000, 0));
-        assert!(table.lines.iter().all(|line| line.spilled == 0));
-    }
-
-    #[test]
-    fn the_sweep_changes_the_living_and_only_them() {
-        let mut table = V4::new(10, SECRET).expect("memory");
-        let now = Tick::from_ns(0);
-        for (n, timeout) in [(0, 16), (1, 48), (2, 160)] {
-            let active = meta(n, now).after_packet(State::Established, true, now.after(timeout));
-            table.insert(key(n), table.probe(&key(n), 1), active).expect("room");
-        }
-        let rest =
-            |meta: Meta, left| (left < 100).then(|| meta.after_packet(meta.state(), false, meta.deadline()));
-        let lines = table.lines();
-        table.sweep(lines, Tick::from_ns(2_000_000_000), rest, |key, _| assert_eq!(*key, self::key(0)));
-        let active = |n| table.find(&key(n), 1, table.probe(&key(n), 1)).map(|found| found.meta.active());
-        assert_eq!([0, 1, 2].map(active), [None, Some(false), Some(true)]);
-        assert_eq!(
-            table.find(&key(1), 1, table.probe(&key(1), 1)).expect("kept").meta.deadline(),
-            now.after(48)
-        );
-    }
-
-    /// SplitMix64: the same numbers in every run.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ mixed >> 31
-        }
-
-        fn secret(&mut self) -> HashKey {
-            HashKey(std::array::from_fn(|_| self.next()))
-        }
-
-        fn key(&mut self) -> Key4 {
-            let (addresses, ports) = (self.next(), self.next());
-            Key4::new((addresses as u32).into(), ports as u16, 0xc0a8_9664.into(), (ports >> 16) as u16)
-        }
-    }
-
-    /// In CI a table for 13 connections once refused the thirteenth: ten had both their lines among the same three.
-    #[test]
-    fn a_small_table_never_fills_early() {
-        let mut random = Random(7);
-        let rounds: u32 = if cfg!(miri) { 3 } else { 3000 };
-        for round in 0..rounds {
-            let max = 1 + round % 60;
-            let mut table = V4::new(max, random.secret()).expect("memory");
-            let mut held = Vec::new();
-            // filled to the brim, then each newcomer takes the place of one at random
-            for _ in 0..max * 6 {
-                if held.len() as u32 == max {
-                    let gone: Key4 = held.swap_remove(random.next() as usize % held.len());
-                    let found = table.find(&gone, 1, table.probe(&gone, 1)).expect("held");
-                    table.remove(found);
-                }
-                let new = random.key();
-                let inserted = table.insert(new, table.probe(&new, 1), meta(1, Tick::from_ns(0)));
-                assert_eq!(inserted, Ok(()), "{} of {max} connections", held.len());
-                held.push(new);
-            }
-        }
-    }
-
-    /// Whether every key fits in one of its two lines: bipartite matching, the slow way.
-    fn fit(table: &V4, keys: &[Key4]) -> bool {
-        fn place(at: usize, lines: &[[u32; 2]], holds: &mut [Vec<usize>], seen: &mut [bool]) -> bool {
-            for &line in &lines[at] {
-                let line = line as usize;
-                if std::mem::replace(&mut seen[line], true) {
-                    continue;
-                }
-                if holds[line].len() < SLOTS {
-                    holds[line].push(at);
-                    return true;
-                }
-                for slot in 0..SLOTS {
-                    if place(holds[line][slot], lines, holds, seen) {
-                        holds[line][slot] = at;
-                        return true;
-                    }
-                }
-            }
-            false
-        }
-        let lines: Vec<_> = keys.iter().map(|key| table.probe(key, 1)).map(|p| [p.first, p.second]).collect();
-        let mut holds = vec![Vec::new(); table.lines.len()];
-        (0..keys.len()).all(|at| place(at, &lines, &mut holds, &mut vec![false; table.lines.len()]))
-    }
-
-    #[test]
-    fn a_table_of_few_lines_refuses_only_what_cannot_fit() {
-        let mut random = Random(11);
-        let rounds: usize = if cfg!(miri) { 2 } else { 400 };
-        let mut refused = 0;
-        for round in 0..rounds {
-            let lines = 2 + round % 40;
-            let mut table = V4::with_lines(lines, u32::MAX, random.secret()).expect("memory");
-            let mut held = Vec::new();
-            for _ in 0..lines * SLOTS * 2 {
-                let new = random.key();
-                let inserted = table.insert(new, table.probe(&new, 1), meta(1, Tick::from_ns(0)));
-                held.push(new);
-                assert_eq!(inserted.is_ok(), fit(&table, &held), "{} keys in {lines} lines", held.len());
-                if inserted.is_err() {
-                    held.pop();
-                    refused += 1;
-                }
-            }
-            for key in &held {
-                assert!(table.find(key, 1, table.probe(key, 1)).is_some());
-            }
-            assert_eq!(table.len() as usize, held.len());
-        }
-        assert!(refused > rounds, "{refused} keys refused");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 128 }, ..ProptestConfig::default() })]
-
-        /// The table against a HashMap: inserts, lookups, removals, sweeps in any order.
-        #[test]
-        fn a_table_is_a_map(steps in prop::collection::vec((0u8..4, 0u32..300, 1u32..50), 1..1500), max in 1u32..280, dense: bool) {
-            // the slack leaves small tables nearly empty: moves need a table without it
-            let lines = max as usize / SLOTS + 2;
-            let table = if dense { V4::with_lines(lines, max, SECRET) } else { V4::new(max, SECRET) };
-            let mut table = table.expect("memory");
-            let mut model: HashMap<u32, Meta> = HashMap::new();
-            let mut now_ns = 0u64;
-            for (what, n, timeout) in steps {
-                let now = Tick::from_ns(now_ns);
-                let probe = table.probe(&key(n), 1);
-                let found = table.find(&key(n), 1, probe);
-                prop_assert_eq!(found.map(|f| f.meta), model.get(&n).copied());
-                match (what, found) {
-                    (0 | 1, None) => {
-                        let new = meta(n, now.after(timeout));
-                        if table.insert(key(n), probe, new).is_ok() {
-                            model.insert(n, new);
-                        } else if !dense {
-                            prop_assert_eq!(model.len() as u32, max);
-                        }
-                    }
-                    (0 | 1, Some(found)) => {
-                        let new = found.meta.after_packet(State::FinWait, true, now.after(timeout));
-                        table.update(found, new);
-                        model.insert(n, new);
-                    }
-                    (2, Some(found)) => {
-                        table.remove(found);
-                        model.remove(&n);
-                    }
-                    _ => {
-                        now_ns += 100_000_000;
-                        let now = Tick::from_ns(now_ns);
-                        let lines = table.lines();
-                        table.sweep(lines, now, |_, _| None, |_, _| ());
-                        model.retain(|_, m| m.deadline().left(now).is_some());
-                    }
-                }
-                prop_assert_eq!(table.len() as usize, model.len());
-            }
-            let mut seen = 0;
-            table.walk(0, table.lines(), |_, _| seen += 1);
-            prop_assert_eq!(seen, model.len());
         }
     }
 }
