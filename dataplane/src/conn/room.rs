@@ -3,8 +3,9 @@
 use arrayvec::ArrayVec;
 
 use super::entry::Meta;
-use super::key::ConnKey;
-use super::table::{Full, Probe, SLOTS, Table};
+use super::key::TableKey;
+use super::line::Line;
+use super::table::{Full, Probe, Table};
 
 /// Lines looked at to make room. At 90 % load three quarters of the lines are full, so a search that fails this
 /// often meets as many full lines in a row: 0.75^512.
@@ -43,7 +44,7 @@ fn is_known(steps: &[Step], line: u32) -> bool {
 /// The most dispensable entry seen so far: its rank and where it is.
 type Victim = Option<(u8, (u32, usize))>;
 
-impl<K: ConnKey> Table<K> {
+impl<K: TableKey> Table<K> {
     /// Adds a connection whose key is not in the table, in the place of another one when there is no room.
     ///
     /// `rank` says how dispensable an entry is, the more the higher; `None`: it stays, whatever happens. At
@@ -87,7 +88,7 @@ impl<K: ConnKey> Table<K> {
         if at_limit {
             let mut victim = None;
             self.look(probe.first, &rank, &mut victim);
-            self.look(probe.second, &rank, &mut victim);
+            self.look(self.second(probe), &rank, &mut victim);
             if let Some((_, slot)) = victim {
                 self.evict(slot, &mut gone);
                 self.put(slot, key, meta, probe);
@@ -135,14 +136,9 @@ impl<K: ConnKey> Table<K> {
         gone(&key, meta);
     }
 
-    fn entry(&self, line: u32, slot: usize) -> (K, Meta) {
-        let held = &self.lines[line as usize];
-        (held.keys[slot], held.metas[slot])
-    }
-
     /// Takes the highest of a line for `victim`, if it is above that.
     fn look(&self, line: u32, rank: impl Fn(&K, Meta) -> Option<u8>, victim: &mut Victim) {
-        for slot in 0..SLOTS {
+        for slot in 0..K::Line::SLOTS {
             let (key, meta) = self.entry(line, slot);
             if !meta.is_empty()
                 && let Some(rank) = rank(&key, meta)
@@ -175,11 +171,11 @@ impl<K: ConnKey> Table<K> {
     /// leaves no trace and a key is never in no line.
     fn search(&mut self, probe: Probe, steps: &mut Steps) -> Option<(u32, usize)> {
         steps.push(Step { line: probe.first, from: NOWHERE, slot: 0 });
-        steps.push(Step { line: probe.second, from: NOWHERE, slot: 0 });
+        steps.push(Step { line: self.second(probe), from: NOWHERE, slot: 0 });
         let mut at = 0;
         while at < steps.len() {
             let line = steps[at].line;
-            for slot in 0..SLOTS {
+            for slot in 0..K::Line::SLOTS {
                 let next = self.other_line(line, slot);
                 if let Some(free) = self.lines[next as usize].free() {
                     return Some(self.walk_back(steps, (at, slot), (next, free)));
@@ -196,7 +192,7 @@ impl<K: ConnKey> Table<K> {
     fn other_line(&self, line: u32, slot: usize) -> u32 {
         let (key, meta) = self.entry(line, slot);
         let probe = self.probe(&key, meta.protocol());
-        if probe.first == line { probe.second } else { probe.first }
+        if probe.first == line { self.second(probe) } else { probe.first }
     }
 
     /// Moves the entry in `slot` of the step `at` to `free`, then the one that leads to that step into its place,

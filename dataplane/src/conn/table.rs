@@ -1,61 +1,55 @@
 //! A bounded hash table of connections, one cache line per IPv4 hit.
 //!
-//! A line holds [`SLOTS`] keys and their [`Meta`] words. Every key has two candidate lines; it lives in the first when
-//! there was room at insertion, else in the second, else somebody is moved to their other line to make room
+//! A line ([`Line`]) holds a few keys and their [`Meta`] words. Every key has two candidate lines; it lives in the
+//! first when there was room at insertion, else in the second, else somebody is moved to their other line to make room
 //! (cuckoo hashing; Pagh and Rodler 2004, with buckets). The first line counts the keys that live in their second
 //! line, so a miss reads one line unless such keys exist.
 //!
-//! Invariant: a key is in at most one slot, that slot is in one of its two lines, and `spilled` of a line is the
-//! number of entries whose first line it is and that live elsewhere.
+//! Invariant: a key is in at most one slot, that slot is in one of its two lines, and the spilled of a line are the
+//! entries whose first line it is and that live elsewhere.
 
-use zerocopy::FromZeros;
+use std::sync::Arc;
 
-use super::entry::{Meta, Tick};
-use super::key::{ConnKey, HashKey};
+use super::entry::Meta;
+use super::key::{HashKey, TableKey};
+use super::line::Line;
+use super::memory::{Lender, Pages, Region};
+use crate::prefetch;
 
-/// Connections of a line. Three IPv4 keys fill 64 bytes, three IPv6 keys 192.
-pub const SLOTS: usize = 3;
-
-/// Slots filled to hold `max_connections`: above about 96 % a chain of moves may not end.
-const LOAD_PERCENT: u64 = 90;
+/// Slots filled to hold `max_connections`, by the number of slots of a line: a chain of moves may not end above 96 %
+/// of lines of three, above 98 % of lines of four. The rest is what keeps searches short and most keys in their first
+/// line.
+const fn load_percent(slots: usize) -> u64 {
+    if slots < 4 { 90 } else { 93 }
+}
 
 /// Lines beyond the load, so that chance does not fill a small table early.
 ///
-/// No chain of moves ends exactly when more than 3k keys have both their lines among the same k lines (Hall). With n
-/// keys in L lines that has a probability of at most the sum over k >= 2 of `C(L,k) * P(Bin(n, (k/L)^2) > 3k)`,
-/// nearly all of it from k = 2. For n = 13 and the six lines that 90 % asks for, that is 6e-3 (seen in a test); with
-/// these 512 lines more it is below 2e-14 for every n, greatest at n = 2000, and falls as L^-5 from there. Price: 32
-/// KiB a table of IPv4, 96 KiB of IPv6.
+/// No chain of moves ends exactly when more than `s*k` keys have both their lines among the same k lines of s slots
+/// (Hall). With n keys in L lines that has a probability of at most the sum over k >= 2 of
+/// `C(L,k) * P(Bin(n, (k/L)^2) > s*k)`, nearly all of it from k = 2. For n = 13, s = 3 and the six lines that 90 % asks
+/// for, that is 6e-3 (seen in a test); with these 512 lines more it is below 2e-14 for every n, greatest at n = 2000,
+/// and falls as L^-5 from there. With s = 4 and 93 % it is below 1e-19. Price: 32 KiB a table of IPv4, 96 KiB of IPv6.
 const SLACK_LINES: u64 = 512;
 
-#[derive(Clone, Copy, Debug, FromZeros)]
-#[repr(C, align(64))]
-pub(super) struct Line<K> {
-    pub(super) keys: [K; SLOTS],
-    pub(super) spilled: u32,
-    pub(super) metas: [Meta; SLOTS],
-}
+/// Keys that [`Table::find_burst`] looks for at a time.
+const CHUNK: usize = 64;
 
-const _: () = assert!(size_of::<Line<super::Key4>>() == 64);
-const _: () = assert!(size_of::<Line<super::Key6>>() == 192);
-
-impl<K: ConnKey> Line<K> {
-    #[inline]
-    fn find(&self, key: &K, protocol: u8) -> Option<usize> {
-        (0..SLOTS).find(|&slot| self.keys[slot] == *key && self.metas[slot].protocol() == protocol)
-    }
-
-    #[inline]
-    pub(super) fn free(&self) -> Option<usize> {
-        (0..SLOTS).find(|&slot| self.metas[slot].is_empty())
-    }
-}
-
-/// The two candidate lines of a key.
+/// Where a key may be: one candidate line, and what the other and its tag follow from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Probe {
     pub(super) first: u32,
-    pub(super) second: u32,
+    /// Lower half of the hash.
+    low: u32,
+}
+
+impl Probe {
+    /// 16 bits of the hash. For who shares the first line they tell apart; the second line is picked by the upper
+    /// bits of the same half, which leaves at least the lower 8 in a table of 16 million lines.
+    #[inline(always)]
+    pub(super) fn tag(self) -> u16 {
+        self.low as u16
+    }
 }
 
 /// Where a connection was found; valid until the table's next change.
@@ -65,6 +59,17 @@ pub struct Found {
     pub(super) slot: u8,
     /// Its entry.
     pub meta: Meta,
+}
+
+impl Found {
+    /// Of a key that is not in the table; see [`Table::find_burst`].
+    pub const NOTHING: Self = Self { line: 0, slot: 0, meta: Meta::EMPTY };
+
+    /// Whether it is a connection.
+    #[inline]
+    pub fn is_some(self) -> bool {
+        !self.meta.is_empty()
+    }
 }
 
 /// The table has no room for one more connection.
@@ -81,35 +86,63 @@ pub struct NoMemory {
 
 /// Connections of one address family of one worker.
 #[derive(Debug)]
-pub struct Table<K> {
-    pub(super) lines: Box<[Line<K>]>,
+pub struct Table<K: TableKey> {
+    pub(super) lines: Region<K::Line>,
     secret: HashKey,
     pub(super) len: u32,
     pub(super) max: u32,
-    hand: u32,
+    /// Where the sweep is.
+    pub(super) hand: u32,
     /// Where the next search for a victim begins.
     pub(super) victims: u32,
     pub(super) moved: u64,
 }
 
-impl<K: ConnKey> Table<K> {
-    /// A table for at most `max_connections` (at least 1) connections.
-    ///
-    /// Cost: 64/0.9/3 = 24 bytes per IPv4 connection, 71 bytes per IPv6 connection, beside 512 lines; the
-    /// system gives the memory page by page as connections first use it.
+impl<K: TableKey> Table<K> {
+    /// A table for at most `max_connections` (at least 1) connections, on the heap.
     ///
     /// Errors: [`NoMemory`] when the system refuses the address space.
     pub fn new(max_connections: u32, secret: HashKey) -> Result<Self, NoMemory> {
-        let slots = u64::from(max_connections.max(1)) * 100 / LOAD_PERCENT;
-        let lines = (slots / SLOTS as u64 + 2 + SLACK_LINES).min(u64::from(u32::MAX)) as usize;
-        Self::with_lines(lines, max_connections.max(1), secret)
+        Self::with_lines(Self::lines_for(max_connections), max_connections.max(1), secret)
     }
 
-    /// A table of so many lines, at least 2.
-    pub(super) fn with_lines(lines: usize, max: u32, secret: HashKey) -> Result<Self, NoMemory> {
-        let bytes = lines * size_of::<Line<K>>();
-        let lines = <[Line<K>]>::new_box_zeroed_with_elems(lines).map_err(|_| NoMemory { bytes })?;
-        Ok(Self { lines, secret, len: 0, max, hand: 0, victims: 0, moved: 0 })
+    /// [`Table::new`] in memory that `lender` has, else on the heap. `name`, `used`: see
+    /// [`Request`](super::memory::Request).
+    ///
+    /// Cost, beside 512 lines: 64/3/0.9 = 24 bytes per IPv4 connection, 192/4/0.93 = 52 per IPv6 connection, 34 per
+    /// IPv4 pair, 95 per IPv6 pair.
+    ///
+    /// Errors: [`NoMemory`] when the heap has none either.
+    pub fn in_memory(
+        max_connections: u32,
+        secret: HashKey,
+        name: String,
+        used: bool,
+        lender: &Arc<dyn Lender>,
+    ) -> Result<Self, NoMemory> {
+        let lines = Self::lines_for(max_connections);
+        let bytes = lines * size_of::<K::Line>();
+        let region = Region::lent(lines, name, used, lender).ok_or(NoMemory { bytes })?;
+        Ok(Self::of(region, max_connections.max(1), secret))
+    }
+
+    fn lines_for(max_connections: u32) -> usize {
+        let slots = u64::from(max_connections.max(1)) * 100 / load_percent(K::Line::SLOTS);
+        (slots / K::Line::SLOTS as u64 + 2 + SLACK_LINES).min(u64::from(u32::MAX)) as usize
+    }
+
+    /// A table of so many lines, at least 2, that holds at most `max` connections: a fuller one than
+    /// [`Table::new`] makes, whose insertions may fail before. For measurements and tests.
+    ///
+    /// Errors: [`NoMemory`].
+    pub fn with_lines(lines: usize, max: u32, secret: HashKey) -> Result<Self, NoMemory> {
+        let lines = lines.max(2);
+        let bytes = lines.saturating_mul(size_of::<K::Line>());
+        Ok(Self::of(Region::own(lines).ok_or(NoMemory { bytes })?, max, secret))
+    }
+
+    fn of(lines: Region<K::Line>, max: u32, secret: HashKey) -> Self {
+        Self { lines, secret, len: 0, max, hand: 0, victims: 0, moved: 0 }
     }
 
     /// Number of connections.
@@ -132,52 +165,136 @@ impl<K: ConnKey> Table<K> {
         size_of_val(&*self.lines)
     }
 
+    /// What that memory consists of.
+    pub fn pages(&self) -> Pages {
+        self.lines.pages()
+    }
+
+    /// Number of connections that the lines would hold if every slot were filled.
+    pub fn slots(&self) -> u64 {
+        self.lines.len() as u64 * K::Line::SLOTS as u64
+    }
+
+    #[inline(always)]
+    fn pick(&self, half: u32) -> u32 {
+        ((u64::from(half) * self.lines.len() as u64) >> 32) as u32
+    }
+
     /// The lines in which `key` may be.
     #[inline]
     pub fn probe(&self, key: &K, protocol: u8) -> Probe {
         let hash = key.hash(protocol, &self.secret);
-        let pick = |half: u32| ((u64::from(half) * self.lines.len() as u64) >> 32) as u32;
-        let first = pick((hash >> 32) as u32);
-        let second = pick(hash as u32);
+        Probe { first: self.pick((hash >> 32) as u32), low: hash as u32 }
+    }
+
+    /// The second candidate line.
+    #[inline(always)]
+    pub(super) fn second(&self, probe: Probe) -> u32 {
+        let second = self.pick(probe.low);
         // both the same would halve the room of some keys
-        let second = if second == first { (first + 1) % self.lines.len() as u32 } else { second };
-        Probe { first, second }
+        let next = if second as usize + 1 == self.lines.len() { 0 } else { second + 1 };
+        if second == probe.first { next } else { second }
     }
 
     /// Starts to fetch the first line of `probe`.
     #[inline]
     pub fn prefetch(&self, probe: Probe) {
-        crate::prefetch::line(&self.lines[probe.first as usize]);
+        self.lines[probe.first as usize].prefetch();
     }
 
-    /// Starts to fetch the second line, when the key may be there. Call it once the first line has had time to come.
+    /// Starts to fetch what else a hit will read: the slot that looks like the key's, else the second line when the
+    /// key may be there. Call it once the first line has had time to come.
     #[inline]
     pub fn prefetch_spilled(&self, key: &K, protocol: u8, probe: Probe) {
-        let first = &self.lines[probe.first as usize];
-        if first.spilled != 0 && first.find(key, protocol).is_none() {
-            crate::prefetch::line(&self.lines[probe.second as usize]);
+        let lines = &*self.lines;
+        let first = &lines[probe.first as usize];
+        let suspects = first.suspects(key, protocol, probe.tag());
+        self.fetch_on(first, suspects, probe);
+    }
+
+    /// The lines that come after the first one of `probe`, whose slots `suspects` look like the key's.
+    #[inline(always)]
+    fn fetch_on(&self, first: &K::Line, suspects: u32, probe: Probe) {
+        // nothing to fetch is the same as to fetch again what is here: no branch that chance decides
+        let elsewhere = suspects == 0 && first.is_spilled();
+        let next = if elsewhere { self.second(probe) } else { probe.first };
+        self.lines[next as usize].prefetch();
+        if !K::Line::EXACT {
+            first.prefetch_slot(suspects.trailing_zeros() as usize);
         }
     }
 
     /// The connection with this key, also when its deadline has passed.
     #[inline]
     pub fn find(&self, key: &K, protocol: u8, probe: Probe) -> Option<Found> {
-        let first = &self.lines[probe.first as usize];
-        if let Some(slot) = first.find(key, protocol) {
-            return Some(Found { line: probe.first, slot: slot as u8, meta: first.metas[slot] });
+        let lines = &*self.lines;
+        let first = &lines[probe.first as usize];
+        if let Some(slot) = first.find(key, protocol, probe.tag()) {
+            return Some(Found { line: probe.first, slot: slot as u8, meta: first.meta(slot) });
         }
-        if first.spilled == 0 {
+        if !first.is_spilled() {
             return None;
         }
-        let second = &self.lines[probe.second as usize];
-        let slot = second.find(key, protocol)?;
-        Some(Found { line: probe.second, slot: slot as u8, meta: second.metas[slot] })
+        self.find_second(key, protocol, probe)
+    }
+
+    #[inline]
+    fn find_second(&self, key: &K, protocol: u8, probe: Probe) -> Option<Found> {
+        let line = self.second(probe);
+        let second = &self.lines[line as usize];
+        let slot = second.find(key, protocol, probe.tag())?;
+        Some(Found { line, slot: slot as u8, meta: second.meta(slot) })
+    }
+
+    /// [`Table::find`] for many keys, whose first lines [`Table::prefetch`] has asked for; it asks for the rest itself.
+    ///
+    /// `found` says for each key what it is, [`Found::NOTHING`] where there is nothing. As many as the shortest of the
+    /// four hold.
+    pub fn find_burst(&self, keys: &[K], protocols: &[u8], probes: &[Probe], found: &mut [Found]) {
+        let wanted = keys.chunks(CHUNK).zip(protocols.chunks(CHUNK)).zip(probes.chunks(CHUNK));
+        for (((keys, protocols), probes), found) in wanted.zip(found.chunks_mut(CHUNK)) {
+            self.find_chunk(keys, protocols, probes, found);
+        }
+    }
+
+    #[inline]
+    fn find_chunk(&self, keys: &[K], protocols: &[u8], probes: &[Probe], found: &mut [Found]) {
+        let lines = &*self.lines;
+        // those that the first pass has not settled
+        let mut left = [0_u8; CHUNK];
+        let mut count = 0;
+        let wanted = keys.iter().zip(protocols).zip(probes).zip(found.iter_mut());
+        for (at, (((key, &protocol), &probe), found)) in wanted.enumerate().take(CHUNK) {
+            let first = &lines[probe.first as usize];
+            let suspects = first.suspects(key, protocol, probe.tag());
+            let slot = suspects.trailing_zeros() as usize;
+            self.fetch_on(first, suspects, probe);
+            let meta = first.meta(slot);
+            let hit = K::Line::EXACT && suspects != 0;
+            *found =
+                Found { line: probe.first, slot: slot as u8, meta: if hit { meta } else { Meta::EMPTY } };
+            left[count % CHUNK] = at as u8;
+            count += usize::from(!hit && (suspects != 0 || first.is_spilled()));
+        }
+        for &at in &left[..count.min(CHUNK)] {
+            let at = usize::from(at);
+            if let (Some(key), Some(&protocol), Some(&probe), Some(found)) =
+                (keys.get(at), protocols.get(at), probes.get(at), found.get_mut(at))
+            {
+                let late = if K::Line::EXACT {
+                    self.find_second(key, protocol, probe)
+                } else {
+                    self.find(key, protocol, probe)
+                };
+                *found = late.unwrap_or(Found::NOTHING);
+            }
+        }
     }
 
     /// The key of a connection that was found, with what it holds beside the part that is compared.
     #[inline]
     pub fn key(&self, found: Found) -> K {
-        self.lines[found.line as usize].keys[usize::from(found.slot)]
+        self.lines[found.line as usize].key(usize::from(found.slot))
     }
 
     /// Replaces the entry of a connection.
@@ -185,7 +302,7 @@ impl<K: ConnKey> Table<K> {
     pub fn update(&mut self, found: Found, meta: Meta) {
         // a store only when something changed keeps lines of steady flows clean
         if meta != found.meta {
-            self.lines[found.line as usize].metas[usize::from(found.slot)] = meta;
+            self.lines[found.line as usize].set_meta(usize::from(found.slot), meta);
         }
     }
 
@@ -211,105 +328,41 @@ impl<K: ConnKey> Table<K> {
         self.len -= 1;
     }
 
-    /// A free slot of one of the two lines, the first if there is one.
+    /// Starts to fetch the line that an insertion needs when the first one is full. Call it as
+    /// [`Table::prefetch_spilled`], for keys that are not in the table.
+    #[inline]
+    pub fn prefetch_room(&self, probe: Probe) {
+        prefetch::line(&self.lines[self.second(probe) as usize]);
+    }
+
+    /// A free slot of one of the two lines, of the first if there is one.
     #[inline]
     pub(super) fn free_slot(&self, probe: Probe) -> Option<(u32, usize)> {
         let free = |line: u32| Some((line, self.lines[line as usize].free()?));
-        free(probe.first).or_else(|| free(probe.second))
+        free(probe.first).or_else(|| free(self.second(probe)))
     }
 
+    #[inline]
     pub(super) fn put(&mut self, (line, slot): (u32, usize), key: K, meta: Meta, probe: Probe) {
-        let target = &mut self.lines[line as usize];
-        target.keys[slot] = key;
-        target.metas[slot] = meta;
+        self.lines[line as usize].set(slot, &key, meta, probe.tag());
         if line != probe.first {
-            self.lines[probe.first as usize].spilled += 1;
+            self.lines[probe.first as usize].spill();
         }
     }
 
+    #[inline]
     pub(super) fn clear(&mut self, line: u32, slot: usize) {
-        let key = self.lines[line as usize].keys[slot];
-        let protocol = self.lines[line as usize].metas[slot].protocol();
-        let probe = self.probe(&key, protocol);
-        let target = &mut self.lines[line as usize];
-        target.keys[slot] = K::default();
-        target.metas[slot] = Meta::default();
+        let (key, meta) = self.entry(line, slot);
+        let probe = self.probe(&key, meta.protocol());
+        self.lines[line as usize].set(slot, &K::default(), Meta::EMPTY, 0);
         if line != probe.first {
-            self.lines[probe.first as usize].spilled -= 1;
+            self.lines[probe.first as usize].unspill();
         }
     }
 
-    /// Visits the next `lines` lines and removes every connection whose deadline has passed, telling `gone`. Of the
-    /// others `rest` is shown the entry and the ticks that it has left, and may replace the entry.
-    ///
-    /// Cost: about one sequential line read each; bounded by `lines`.
-    pub fn sweep(
-        &mut self,
-        lines: u32,
-        now: Tick,
-        rest: impl Fn(Meta, u32) -> Option<Meta>,
-        mut gone: impl FnMut(&K, Meta),
-    ) {
-        for _ in 0..lines.min(self.lines()) {
-            let line = self.hand;
-            self.hand = if line + 1 == self.lines() { 0 } else { line + 1 };
-            for slot in 0..SLOTS {
-                let meta = self.lines[line as usize].metas[slot];
-                if meta.is_empty() {
-                    continue;
-                }
-                match meta.deadline().left(now) {
-                    Some(left) => {
-                        if let Some(changed) = rest(meta, left) {
-                            self.lines[line as usize].metas[slot] = changed;
-                        }
-                    }
-                    None => {
-                        gone(&self.lines[line as usize].keys[slot], meta);
-                        self.clear(line, slot);
-                        self.len -= 1;
-                    }
-                }
-            }
-        }
-    }
-
-    /// How often an entry was moved to its other line: who walks the lines in steps may have missed it.
-    pub fn moved(&self) -> u64 {
-        self.moved
-    }
-
-    /// Removes those of `count` lines from line `from` on that `which` names, telling `gone`.
-    pub fn remove_where(
-        &mut self,
-        from: u32,
-        count: u32,
-        which: impl Fn(&K, Meta) -> bool,
-        mut gone: impl FnMut(&K, Meta),
-    ) {
-        for line in from.min(self.lines())..from.saturating_add(count).min(self.lines()) {
-            for slot in 0..SLOTS {
-                let held = &self.lines[line as usize];
-                let (key, meta) = (held.keys[slot], held.metas[slot]);
-                if !meta.is_empty() && which(&key, meta) {
-                    self.clear(line, slot);
-                    self.len -= 1;
-                    gone(&key, meta);
-                }
-            }
-        }
-    }
-
-    /// Shows the connections of `count` lines from line `from` on.
-    pub fn walk(&self, from: u32, count: u32, mut see: impl FnMut(&K, Meta)) {
-        let from = (from as usize).min(self.lines.len());
-        let to = (from + count as usize).min(self.lines.len());
-        for line in &self.lines[from..to] {
-            for slot in 0..SLOTS {
-                if !line.metas[slot].is_empty() {
-                    see(&line.keys[slot], line.metas[slot]);
-                }
-            }
-        }
+    #[inline]
+    pub(super) fn entry(&self, line: u32, slot: usize) -> (K, Meta) {
+        let held = &self.lines[line as usize];
+        (held.key(slot), held.meta(slot))
     }
 }

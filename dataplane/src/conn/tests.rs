@@ -2,6 +2,7 @@
 
 use super::entry::{Meta, Tick};
 use super::key::{ConnKey, HashKey, Key4, Key6};
+use super::line::{Line, Line4};
 use super::table::*;
 use crate::ids::DestId;
 use crate::state::State;
@@ -10,6 +11,8 @@ use std::collections::HashMap;
 
 type V4 = Table<Key4>;
 type V6 = Table<Key6>;
+
+const SLOTS: usize = <Line4 as Line<Key4>>::SLOTS;
 
 const SECRET: HashKey = HashKey([1, 0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x8cb9_2ba7_2f3d_8dd7]);
 
@@ -73,7 +76,7 @@ fn the_sweep_removes_the_dead_and_only_them() {
     assert_eq!((gone, table.len()), (500, 500));
     table.sweep(lines, Tick::from_ns(11_000_000_000), |_, _| None, |_, _| gone += 1);
     assert_eq!((gone, table.len()), (1000, 0));
-    assert!(table.lines.iter().all(|line| line.spilled == 0));
+    assert!(table.lines.iter().all(|line| !line.is_spilled()));
 }
 
 #[test]
@@ -159,7 +162,8 @@ fn fit(table: &V4, keys: &[Key4]) -> bool {
         }
         false
     }
-    let lines: Vec<_> = keys.iter().map(|key| table.probe(key, 1)).map(|p| [p.first, p.second]).collect();
+    let lines: Vec<_> =
+        keys.iter().map(|key| table.probe(key, 1)).map(|p| [p.first, table.second(p)]).collect();
     let mut holds = vec![Vec::new(); table.lines.len()];
     (0..keys.len()).all(|at| place(at, &lines, &mut holds, &mut vec![false; table.lines.len()]))
 }
