@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use crate::context::Context;
 
 mod path;
+mod table;
 
 /// One suite.
 pub struct Suite {
@@ -17,11 +18,18 @@ pub struct Suite {
 }
 
 /// Every suite, in the order in which `all` runs them and the report shows them.
-pub const SUITES: &[Suite] = &[Suite {
-    name: "path",
-    doc: "ns per packet of the packet path in memory, by forwarding and connections",
-    run: path::run,
-}];
+pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "table",
+        doc: "the connection table beside DPDK's rte_hash; memory, expiry",
+        run: table::run,
+    },
+    Suite {
+        name: "path",
+        doc: "ns per packet of the packet path in memory, by forwarding and connections",
+        run: path::run,
+    },
+];
 
 /// What a process that a suite starts does, given the words after its name; not shown to users.
 type Child = fn(&[String]) -> anyhow::Result<()>;

@@ -19,7 +19,7 @@ impl Tags {
         const LOW: u64 = 0x7fff_7fff_7fff_7fff;
         let differ = self.0 ^ u64::from(tag).wrapping_mul(0x0001_0001_0001_0001);
         // the top bit of a lane is set where any other bit of it is
-        let zero = !((differ & LOW) + LOW | differ | LOW);
+        let zero = !(((differ & LOW) + LOW) | differ | LOW);
         // bits 15, 31, 47, 63 to bits 0 to 3
         ((zero >> 15).wrapping_mul(0x0001_0002_0004_0008) >> 48) as u32 & 15
     }
