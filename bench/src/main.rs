@@ -13,16 +13,20 @@ mod calibrate;
 mod check;
 mod context;
 mod facts;
+mod frames;
 mod generator;
 mod goals;
+mod packet;
 mod peer;
 mod plot;
 mod progress;
 mod record;
 mod report;
 mod run;
+mod site;
 mod stats;
 mod suite;
+mod zipf;
 
 use std::path::PathBuf;
 
