@@ -219,9 +219,9 @@ impl Site {
     /// Errors: some do not.
     pub fn idle_until_empty(&mut self) -> anyhow::Result<()> {
         self.clock = Clock::Simulated;
-        self.now_ns += 2_000_000_000_000;
+        // up to 50000 s in small steps: a worker that sleeps through 12 minutes takes what ended for what has just begun
         for _ in 0..1_000_000 {
-            self.now_ns += 1_000_000;
+            self.now_ns += 50_000_000;
             self.worker.turn(self.now_ns);
             if self.director.workers()[0].connections == 0 {
                 return Ok(());
