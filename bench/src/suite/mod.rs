@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use crate::context::Context;
 
+mod instructions;
 mod path;
 mod table;
 
@@ -29,13 +30,18 @@ pub const SUITES: &[Suite] = &[
         doc: "ns per packet of the packet path in memory, by forwarding and connections",
         run: path::run,
     },
+    Suite {
+        name: "instructions",
+        doc: "instructions per packet, counted by callgrind",
+        run: instructions::run,
+    },
 ];
 
 /// What a process that a suite starts does, given the words after its name; not shown to users.
 type Child = fn(&[String]) -> anyhow::Result<()>;
 
 /// Work that suites have done in a process of its own (`lb-bench NAME WORD...`), as under callgrind.
-const CHILDREN: &[(&str, Child)] = &[];
+const CHILDREN: &[(&str, Child)] = &[(instructions::CHILD, instructions::child)];
 
 /// The suite of that name.
 ///
