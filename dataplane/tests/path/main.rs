@@ -15,6 +15,7 @@ mod lab;
 mod local;
 mod nat;
 mod operate;
+mod pieces;
 mod policy;
 mod proxy;
 mod recorded;
