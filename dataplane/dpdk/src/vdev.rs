@@ -77,8 +77,8 @@ pub(crate) fn whole(mtu: u16) -> usize {
 }
 
 /// Whether the driver puts a frame longer than a buffer in several, and sends such. Of a PCI device its driver says so
-/// (`nic_scatters`). Source: DPDK, `eth_pcap_rx_jumbo`, `pmd_rx_burst` (tap), `eth_memif_rx`; a ring passes what it
-/// is given.
+/// (`nic_scatters`). Source: DPDK, `eth_pcap_rx_jumbo`, `eth_memif_rx`, `pmd_rx_burst` of tap; a ring passes what it is
+/// given.
 pub(crate) fn scatters(device: &Device, nic_scatters: bool) -> bool {
     match device {
         Device::Pci(_) => nic_scatters,
@@ -128,6 +128,8 @@ pub(crate) fn plan(
     };
     let limit = match device {
         Device::AfXdp(_) => AF_XDP_MAX_ROOM - XDP_HEADROOM - FRAME_OVERHEAD,
+        // Source: DPDK, `tap_dev_info`: max_rx_pktlen is RTE_ETHER_MAX_VLAN_FRAME_LEN.
+        Device::Tap(_) => 1500,
         _ => MAX_ROOM - AF_PACKET_SLOT_HEADER - AF_PACKET_SLOT_STEP - FRAME_OVERHEAD,
     };
     if usize::from(mtu) > limit {
@@ -215,6 +217,25 @@ mod tests {
         assert_eq!(args(device.clone(), 1500), "iface=eth0,start_queue=0,queue_count=2,busy_budget=0");
         assert!(matches!(plan(&device, 0, 9000, 1), Err(PlanError::Mtu { mtu: 9000, .. })));
         assert!(room(&device, 1500, false) <= AF_XDP_MAX_ROOM);
+    }
+
+    #[test]
+    fn only_devices_that_scatter_have_buffers_below_their_mtu() {
+        for (device, wanted) in [
+            (Device::Ring("a".into()), MIN_ROOM),
+            (Device::Pcap("/tmp/a".into()), MIN_ROOM),
+            (Device::Memif("/tmp/a".into()), MIN_ROOM),
+            (Device::AfPacket("eth0".into()), 10240),
+            (Device::AfXdp("eth0".into()), 9026 + XDP_HEADROOM),
+        ] {
+            assert_eq!(room(&device, 9000, false), wanted, "{device}");
+        }
+        let nic = Device::Pci("0000:3b:00.0".into());
+        assert_eq!((room(&nic, 9000, false), room(&nic, 9000, true)), (9026, MIN_ROOM));
+        assert!(matches!(
+            plan(&Device::Tap("lb0".into()), 0, 9000, 1),
+            Err(PlanError::Mtu { limit: 1500, .. })
+        ));
     }
 
     #[test]

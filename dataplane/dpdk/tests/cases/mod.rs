@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
     case("jumbo_frames_pass_in_several_buffers", segments::pcap),
     case("segments_are_cut_gathered_and_freed", segments::shapes),
     root("drivers_of_one_segment_get_one", segments::linearized),
-    root("a_tap_carries_jumbo_frames_and_says_which_checksums_are_right", segments::tap),
+    root("a_tap_takes_segments_and_says_which_checksums_are_right", segments::tap),
     case("a_packet_grows_and_shrinks_within_its_buffer", memory::bounds),
     case("an_empty_pool_gives_nothing", memory::exhausted),
     case("a_packet_may_outlive_its_pool", memory::outlives),
