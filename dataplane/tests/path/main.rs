@@ -24,4 +24,5 @@ mod sctp;
 mod snat;
 mod stream;
 mod tunnel_errors;
+mod turns;
 mod udp;
