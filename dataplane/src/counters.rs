@@ -105,7 +105,7 @@ pub struct WorkerCounters {
     /// Per destination, indexed by `DestId`.
     pub dests: Box<[DestCounters]>,
     /// Per [`DropReason`].
-    pub drops: Box<[Counter; DropReason::COUNT]>,
+    pub drops: Box<CachePadded<[Counter; DropReason::COUNT]>>,
     /// The rest.
     pub own: CachePadded<OwnCounters>,
 }
@@ -148,7 +148,7 @@ impl WorkerCounters {
         Self {
             devices: (0..devices).map(|_| DeviceCounters::default()).collect(),
             dests: (0..max_dests).map(|_| DestCounters::default()).collect(),
-            drops: Box::new(std::array::from_fn(|_| Counter::default())),
+            drops: Box::new(CachePadded::new(std::array::from_fn(|_| Counter::default()))),
             own: CachePadded::default(),
         }
     }
@@ -179,6 +179,26 @@ impl WorkerCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The cache lines of what a worker writes while packets pass.
+    fn lines(counters: &WorkerCounters) -> Vec<usize> {
+        fn of<T: ?Sized>(part: &T) -> std::ops::RangeInclusive<usize> {
+            let first = std::ptr::from_ref(part).cast::<u8>() as usize;
+            first / 64..=(first + size_of_val(part) - 1) / 64
+        }
+        let WorkerCounters { devices, dests, drops, own } = counters;
+        of(&devices[..]).chain(of(&dests[..])).chain(of(&**drops)).chain(of(own)).collect()
+    }
+
+    #[test]
+    fn no_cache_line_is_written_by_two_workers() {
+        let all: Vec<_> = (0..16).map(|_| WorkerCounters::new(3, 5)).collect();
+        let mut lines: Vec<usize> = all.iter().flat_map(lines).collect();
+        let count = lines.len();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), count);
+    }
 
     #[test]
     fn a_counter_adds_and_a_gauge_goes_up_and_down() {

@@ -298,6 +298,10 @@ impl<I: PacketIo> Worker<I> {
     /// Puts a packet into a tunnel; gives the MTU of the link behind it. `None`: no room, dropped.
     pub(crate) fn wrap(&mut self, frame: &mut I::Packet, parsed: &Parsed, tunnel: u16) -> Option<u16> {
         self.error_id = self.error_id.wrapping_add(1);
+        if !frame.is_whole() && self.snapshot.tunnels[usize::from(tunnel)].sums() && !self.io.gather(frame) {
+            self.counters.drop_packet(DropReason::NoBuffer);
+            return None;
+        }
         let encap = &self.snapshot.tunnels[usize::from(tunnel)];
         if !rewrite::encapsulate(frame, parsed, encap, self.flow_hash(parsed), self.error_id) {
             self.counters.drop_packet(DropReason::NoBuffer);

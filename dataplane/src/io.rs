@@ -2,6 +2,8 @@
 //!
 //! Invariant: a packet is owned by exactly one of a driver, a burst, a ring between workers, or the queue of
 //! frames that wait for a neighbour; dropping it frees it.
+//!
+//! A frame longer than a buffer comes in several ([`Packet::is_whole`]); [`crate::pieces`] says what becomes of it.
 
 use arrayvec::ArrayVec;
 
@@ -21,17 +23,33 @@ pub type Burst<P> = ArrayVec<P, BURST>;
 
 /// A frame in memory that the packet path may read and rewrite.
 pub trait Packet: Sized {
-    /// The frame from its Ethernet header on, without FCS.
+    /// The frame from its Ethernet header on, without FCS; where it is not whole, what its first buffer holds.
     fn bytes(&self) -> &[u8];
-    /// The frame, to be rewritten in place.
+    /// The same, to be rewritten in place.
     fn bytes_mut(&mut self) -> &mut [u8];
     /// Makes the frame `n` bytes longer at its front; the new bytes are unspecified. `false`: no room, unchanged.
     fn grow_front(&mut self, n: usize) -> bool;
     /// Cuts `n` bytes off the front. `false`: shorter than that, unchanged.
     fn shrink_front(&mut self, n: usize) -> bool;
-    /// Makes the frame `len` bytes long, cutting or extending its end; new bytes are unspecified.
-    /// `false`: no room, unchanged.
+    /// Makes the whole frame `len` bytes long, cutting or extending its end; new bytes are unspecified.
+    /// `false`: no room, unchanged. A frame that is not whole can only be cut.
     fn set_len(&mut self, len: usize) -> bool;
+    /// Length of the whole frame, bytes.
+    #[inline]
+    fn frame_len(&self) -> usize {
+        self.bytes().len()
+    }
+    /// Whether [`Packet::bytes`] is all of the frame. Where it is not, the rest is in further buffers, which are sent
+    /// with the first.
+    #[inline]
+    fn is_whole(&self) -> bool {
+        true
+    }
+    /// Whether the device has found the checksum of the IPv4 header right; `false` where it does not look.
+    #[inline]
+    fn l3_checksum_verified(&self) -> bool {
+        false
+    }
     /// Device that received it (after [`PacketIo::rx`] and across [`PacketIo::hand_over`]).
     fn device(&self) -> DeviceId;
 }
@@ -50,6 +68,11 @@ pub trait PacketIo {
 
     /// A new frame of length 0 with the usual headroom, or `None` when the pool is empty.
     fn alloc(&mut self) -> Option<Self::Packet>;
+
+    /// Brings a frame into one buffer that is large enough. `false`: none is free, unchanged.
+    fn gather(&mut self, frame: &mut Self::Packet) -> bool {
+        frame.is_whole()
+    }
 
     /// Gives packets to another worker, removing from `from` what its ring took.
     fn hand_over(&mut self, to: WorkerId, from: &mut Burst<Self::Packet>);

@@ -3,6 +3,7 @@
 //! The path, one step after the other; the files follow this order:
 //! - [`io`]: a burst comes from a queue ([`receive`]);
 //! - [`parse`]: what the frames are; headers in [`wire`];
+//! - [`pieces`]: frames that came in several buffers;
 //! - [`steer`]: which worker owns a flow; [`fragments`]: the flow that a fragment is of;
 //! - [`conn`]: the connection, [`state`]: what its packets make of it ([`flow`]);
 //! - [`classify`]: the service of a new one, [`persist`]: whether its client has a server already
@@ -44,6 +45,7 @@ pub mod memory;
 pub mod neighbor;
 pub mod parse;
 pub mod persist;
+pub mod pieces;
 pub mod policy;
 pub mod post;
 pub mod prefetch;

@@ -18,6 +18,8 @@ pub struct Frame(Box<Buffer>);
 struct Buffer {
     start: u16,
     end: u16,
+    /// Bytes behind `end` that are the frame's as well, as if in further buffers.
+    rest: u16,
     device: DeviceId,
     bytes: [u8; SIZE],
 }
@@ -28,7 +30,7 @@ const SIZE: usize = HEADROOM + 9216;
 impl Frame {
     /// A frame of these bytes, cut at 9216.
     pub fn new(device: DeviceId, bytes: &[u8]) -> Self {
-        let mut frame = Self(Box::new(Buffer { start: 0, end: 0, device, bytes: [0; SIZE] }));
+        let mut frame = Self(Box::new(Buffer { start: 0, end: 0, rest: 0, device, bytes: [0; SIZE] }));
         frame.refill(device, bytes);
         frame
     }
@@ -38,6 +40,38 @@ impl Frame {
         let len = bytes.len().min(SIZE - HEADROOM);
         self.0.bytes[HEADROOM..HEADROOM + len].copy_from_slice(&bytes[..len]);
         (self.0.start, self.0.end, self.0.device) = (HEADROOM as u16, (HEADROOM + len) as u16, device);
+        self.0.rest = 0;
+    }
+
+    /// The same frame as a device delivers it that has buffers of `first` bytes: what is behind that is in others.
+    pub fn split(mut self, first: usize) -> Self {
+        let len = self.frame_len();
+        let first = first.min(len);
+        (self.0.end, self.0.rest) = (self.0.start + first as u16, (len - first) as u16);
+        self
+    }
+
+    /// All bytes of the frame, those in further buffers too.
+    pub fn whole(&self) -> &[u8] {
+        &self.0.bytes[usize::from(self.0.start)..usize::from(self.0.end + self.0.rest)]
+    }
+
+    fn join(&mut self) {
+        (self.0.end, self.0.rest) = (self.0.end + self.0.rest, 0);
+    }
+}
+
+impl Frame {
+    /// [`Packet::set_len`] where further buffers hold a part.
+    #[cold]
+    fn cut(&mut self, len: usize) -> bool {
+        let first = self.bytes().len();
+        if len > self.frame_len() {
+            return false;
+        }
+        self.0.rest = len.saturating_sub(first) as u16;
+        self.0.end = self.0.start + len.min(first) as u16;
+        true
     }
 }
 
@@ -65,10 +99,23 @@ impl Packet for Frame {
     }
 
     fn set_len(&mut self, len: usize) -> bool {
+        if !self.is_whole() {
+            return self.cut(len);
+        }
         let end = usize::from(self.0.start) + len;
         let room = end <= SIZE;
         self.0.end = if room { end as u16 } else { self.0.end };
         room
+    }
+
+    #[inline]
+    fn frame_len(&self) -> usize {
+        usize::from(self.0.end - self.0.start + self.0.rest)
+    }
+
+    #[inline]
+    fn is_whole(&self) -> bool {
+        self.0.rest == 0
     }
 
     #[inline]
@@ -129,6 +176,16 @@ impl PacketIo for MemoryIo {
     fn alloc(&mut self) -> Option<Frame> {
         self.pool = self.pool.checked_sub(1)?;
         Some(Frame::new(DeviceId(0), &[]))
+    }
+
+    fn gather(&mut self, frame: &mut Frame) -> bool {
+        if frame.is_whole() {
+            return true;
+        }
+        let Some(left) = self.pool.checked_sub(1) else { return false };
+        self.pool = left;
+        frame.join();
+        true
     }
 
     fn hand_over(&mut self, to: WorkerId, from: &mut Burst<Frame>) {

@@ -101,7 +101,7 @@ pub struct Flow<A> {
 impl<A: Copy> Flow<A> {
     /// Reads the TCP, UDP or SCTP header in `payload`; `l3` is the offset of the IP header in the frame.
     #[inline(always)]
-    fn parse(ip: &Ip<A>, l3: u16, protocol: L4, payload: &[u8]) -> Result<Self, DropReason> {
+    pub(crate) fn parse(ip: &Ip<A>, l3: u16, protocol: L4, payload: &[u8]) -> Result<Self, DropReason> {
         let none = TcpFlags::default();
         let (ports, tcp_flags, event) = match protocol {
             L4::Tcp => {

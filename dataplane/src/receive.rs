@@ -11,7 +11,7 @@ use crate::worker::Worker;
 
 /// Where a burst comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+pub(crate) enum Origin {
     /// A device's queue; flows in it may be other workers'.
     Device,
     /// A device's queue that holds this worker's own flows.
@@ -36,7 +36,7 @@ impl<I: PacketIo> Worker<I> {
         }
         let received = &self.counters.devices[usize::from(device.0)];
         received.rx_packets.add(burst.len() as u64);
-        received.rx_bytes.add(burst.iter().map(|frame| frame.bytes().len()).sum::<usize>() as u64);
+        received.rx_bytes.add(burst.iter().map(|frame| frame.frame_len()).sum::<usize>() as u64);
         let rss = self.setup.devices[usize::from(device.0)].rss;
         let steered = self.setup.workers == 1 || rss && !self.snapshot.has_replies();
         self.process(burst, if steered { Origin::Steered } else { Origin::Device })
@@ -68,6 +68,8 @@ impl<I: PacketIo> Worker<I> {
         for ((frame, parsed), probe) in burst.drain(..).zip(&parsed).zip(&probes) {
             match parsed {
                 Ok(parsed) => self.dispatch(frame, parsed, *probe, origin),
+                // with the rest of it in view it may be right
+                Err(_) if !frame.is_whole() => self.in_pieces(frame, origin),
                 Err(reason) => self.counters.drop_packet(*reason),
             }
         }
@@ -75,7 +77,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     #[inline]
-    fn fetch_ahead(&self, parsed: &Result<Parsed, DropReason>) -> Probe {
+    pub(crate) fn fetch_ahead(&self, parsed: &Result<Parsed, DropReason>) -> Probe {
         match parsed {
             Ok(Parsed { net: Net::Flow4(flow), .. }) => {
                 let probe = self.tables.v4.probe(&key::<Key4>(flow), flow.protocol as u8);
@@ -105,7 +107,7 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, origin: Origin) {
+    pub(crate) fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, origin: Origin) {
         let device = frame.device();
         let to_us = frame.bytes().starts_with(&self.setup.devices[usize::from(device.0)].mac);
         let to_group = frame.bytes().first().is_some_and(|first| first & 1 != 0);

@@ -153,6 +153,9 @@ impl<I: PacketIo> Worker<I> {
     /// Cuts a packet for a link that takes `mtu` bytes and sends the pieces in order.
     #[cold]
     pub(crate) fn send_fragments(&mut self, mut frame: I::Packet, parsed: &Parsed, hop: NextHop, mtu: u16) {
+        if !self.io.gather(&mut frame) {
+            return self.counters.drop_packet(DropReason::NoBuffer);
+        }
         self.error_id = self.error_id.wrapping_add(1);
         let Some(plan) = Fragments::plan(frame.bytes(), parsed.l3, mtu, self.error_id.into()) else {
             return self.counters.drop_packet(DropReason::MtuExceeded);
@@ -269,7 +272,7 @@ impl<I: PacketIo> Worker<I> {
 }
 
 fn bytes<P: Packet>(burst: &Burst<P>) -> usize {
-    burst.iter().map(|frame| frame.bytes().len()).sum()
+    burst.iter().map(|frame| frame.frame_len()).sum()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include <stdio.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include "shim.h"
@@ -37,6 +38,51 @@ struct rte_mbuf *sluice_mbuf_alloc(struct rte_mempool *pool)
 void sluice_mbuf_free(struct rte_mbuf *mbuf)
 {
 	rte_pktmbuf_free(mbuf);
+}
+
+int sluice_mbuf_cut(struct rte_mbuf *mbuf, uint32_t len)
+{
+	struct rte_mbuf *last = mbuf, *rest;
+	uint32_t left = len;
+	uint16_t segments = 1;
+
+	if (len > mbuf->pkt_len)
+		return -1;
+	for (; left > last->data_len && last->next != NULL; last = last->next, segments++)
+		left -= last->data_len;
+	rest = last->next;
+	last->next = NULL;
+	last->data_len = (uint16_t)left;
+	mbuf->nb_segs = segments;
+	mbuf->pkt_len = len;
+	while (rest != NULL) {
+		struct rte_mbuf *next = rest->next;
+
+		rte_pktmbuf_free_seg(rest);
+		rest = next;
+	}
+	return 0;
+}
+
+int sluice_mbuf_linearize(struct rte_mbuf *mbuf)
+{
+	return rte_pktmbuf_linearize(mbuf);
+}
+
+int sluice_mbuf_copy(const struct rte_mbuf *from, struct rte_mbuf *into)
+{
+	char *data = rte_pktmbuf_append(into, (uint16_t)from->pkt_len);
+
+	if (data == NULL || from->pkt_len > UINT16_MAX)
+		return -1;
+	for (; from != NULL; data += from->data_len, from = from->next)
+		memcpy(data, rte_pktmbuf_mtod(from, const char *), from->data_len);
+	return 0;
+}
+
+struct rte_mbuf *sluice_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail)
+{
+	return rte_pktmbuf_chain(head, tail) == 0 ? NULL : tail;
 }
 
 unsigned int sluice_ring_enqueue(struct rte_ring *ring, void *const *from, unsigned int n)

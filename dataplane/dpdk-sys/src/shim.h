@@ -47,6 +47,12 @@ enum {
 static const uint64_t SLUICE_MBUF_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
 /* Every hash over IP addresses and ports that RSS can be asked for. */
 static const uint64_t SLUICE_RSS_IP_PORTS = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
+static const uint64_t SLUICE_RX_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
+static const uint64_t SLUICE_RX_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
+/* mbuf.ol_flags: what a device says of the checksum of the IPv4 header; two bits, of which one alone means right. */
+static const uint64_t SLUICE_MBUF_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
+static const uint64_t SLUICE_MBUF_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
+static const uint64_t SLUICE_TX_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t SLUICE_TX_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 
 int sluice_errno(void);
@@ -58,6 +64,15 @@ uint16_t sluice_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **from, 
 
 struct rte_mbuf *sluice_mbuf_alloc(struct rte_mempool *pool);
 void sluice_mbuf_free(struct rte_mbuf *mbuf);
+
+/* Makes a packet of any number of segments `len` bytes long and frees what it loses. -1: shorter than that, unchanged. */
+int sluice_mbuf_cut(struct rte_mbuf *mbuf, uint32_t len);
+/* Brings a packet's bytes into its first segment. Negative: it has not the room, unchanged. */
+int sluice_mbuf_linearize(struct rte_mbuf *mbuf);
+/* Copies a packet's bytes behind those of `into`, one segment. -1: it has not the room, unchanged. */
+int sluice_mbuf_copy(const struct rte_mbuf *from, struct rte_mbuf *into);
+/* Adds the segments of `tail` to `head`. Returns NULL, or `tail` when there would be too many. */
+struct rte_mbuf *sluice_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 
 unsigned int sluice_ring_enqueue(struct rte_ring *ring, void *const *from, unsigned int n);
 unsigned int sluice_ring_dequeue(struct rte_ring *ring, void **into, unsigned int n);

@@ -12,7 +12,7 @@ use crate::netdev::Interface;
 use crate::port::{self, DeviceStats, Port, PortError, Started, Wanted};
 use crate::queue::RxQueue;
 use crate::ring::{RingError, Sender, ring};
-use crate::vdev::{self, AF_XDP_MAX_ROOM, Plan};
+use crate::vdev::{self, AF_XDP_MAX_ROOM, FRAME_OVERHEAD, Plan};
 
 /// A device to open.
 #[derive(Clone, Debug)]
@@ -86,12 +86,27 @@ pub enum OpenError {
 /// Most devices: `RTE_MAX_ETHPORTS` is 32 in Debian's DPDK.
 const MAX_DEVICES: usize = 32;
 
+/// Of this many buffers one large one is made where frames may be in several: 1024 at the default of 16384. They are
+/// held while a datagram is reassembled, else for one turn and what a transmit queue holds.
+const LARGE_SHARE: u32 = 16;
+
+/// Fewest large buffers: more than a thread keeps at hand, and two bursts.
+const LARGE_FEWEST: u32 = 128;
+
 /// The control core's view of the devices. They close when this and every [`WorkerIo`] are gone.
 #[derive(Debug)]
 pub struct Devices {
     infos: Vec<DeviceInfo>,
     ports: Vec<Arc<Port>>,
     pool: Arc<Pool>,
+    large: Option<Arc<Pool>>,
+}
+
+/// What drivers are asked for beyond what each does best by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Verify checksums where that is done in software as well (tap); NICs always do.
+    pub verify_checksums: bool,
 }
 
 impl Devices {
@@ -114,6 +129,12 @@ impl Devices {
     pub fn mbufs(&self) -> (u32, u32) {
         (self.pool.free(), self.pool.size())
     }
+
+    /// Large buffers, in which frames of several buffers are gathered where that must be: free now, and all there are.
+    /// None where every buffer holds a whole frame.
+    pub fn large_mbufs(&self) -> (u32, u32) {
+        self.large.as_ref().map_or((0, 0), |large| (large.free(), large.size()))
+    }
 }
 
 /// Opens `devices` with a common pool of `mbufs` buffers. Returns the control core's view and each worker's queues.
@@ -121,23 +142,49 @@ impl Devices {
 /// Queue `q` of a device belongs to worker `q` modulo the workers; a worker without a transmit queue has a ring to
 /// the one that owns it.
 ///
+/// Buffers are as long as the devices need that do not scatter frames (AF_PACKET and AF_XDP at their MTU), at least
+/// 2048 bytes; on others a longer frame is in several buffers, and some large ones are there to gather such in.
+///
 /// Errors: see [`OpenError`].
 pub fn open(eal: &Eal, devices: &[DeviceSpec], mbufs: u32) -> Result<(Devices, Vec<WorkerIo>), OpenError> {
+    open_with(eal, devices, mbufs, Options::default())
+}
+
+/// [`open`] with options.
+///
+/// Errors: see [`OpenError`].
+pub fn open_with(
+    eal: &Eal,
+    devices: &[DeviceSpec],
+    mbufs: u32,
+    options: Options,
+) -> Result<(Devices, Vec<WorkerIo>), OpenError> {
     if devices.len() > MAX_DEVICES {
         return Err(OpenError::TooMany(devices.len()));
     }
     let workers = eal.workers();
     let planned = devices.iter().enumerate().map(plan).collect::<Result<Vec<_>, _>>()?;
     let room = room(devices)?;
-    check_mbufs(mbufs, workers, &planned)?;
+    check_mbufs(mbufs, workers, room, devices, &planned)?;
     let pool = Pool::new(eal.handle(), mbufs, room)?;
+    let longest = devices.iter().map(|spec| vdev::whole(spec.mtu)).max().unwrap_or(0).min(MAX_ROOM);
+    let large = (longest > room)
+        .then(|| Pool::new(eal.handle(), (mbufs / LARGE_SHARE).max(LARGE_FEWEST), longest))
+        .transpose()?;
 
     let mut infos = Vec::new();
     let mut ports = Vec::new();
     let mut queues: Vec<Vec<Queues>> = (0..workers).map(|_| Vec::new()).collect();
     for (index, (spec, (plan, interface))) in devices.iter().zip(planned).enumerate() {
         let id = DeviceId(index as u16);
-        let wanted = Wanted { id, device: &spec.device, mtu: spec.mtu, workers };
+        let wanted = Wanted {
+            id,
+            device: &spec.device,
+            mtu: spec.mtu,
+            workers,
+            chains: large.is_some(),
+            verify: options.verify_checksums,
+        };
         let (port, rx, tx) = port::start(&pool, &wanted, plan, interface)?;
         let info = DeviceInfo {
             id,
@@ -154,8 +201,8 @@ pub fn open(eal: &Eal, devices: &[DeviceSpec], mbufs: u32) -> Result<(Devices, V
         infos.push(info);
         ports.push(port);
     }
-    let ios = connect(queues, &pool)?;
-    Ok((Devices { infos, ports, pool }, ios))
+    let ios = connect(queues, &pool, large.as_ref())?;
+    Ok((Devices { infos, ports, pool, large }, ios))
 }
 
 /// Plans a device and readies its kernel interface, if it has one.
@@ -181,7 +228,11 @@ fn plan((index, spec): (usize, &DeviceSpec)) -> Result<(Plan, Option<Interface>)
 
 /// Room for a frame that suits all devices, bytes.
 fn room(devices: &[DeviceSpec]) -> Result<usize, OpenError> {
-    let room = devices.iter().map(|spec| vdev::room(&spec.device, spec.mtu)).max().unwrap_or(0).min(MAX_ROOM);
+    let room_of = |spec: &DeviceSpec| {
+        let nic_scatters = matches!(&spec.device, Device::Pci(address) if port::scatters(address));
+        vdev::room(&spec.device, spec.mtu, nic_scatters)
+    };
+    let room = devices.iter().map(room_of).max().unwrap_or(0).min(MAX_ROOM);
     match devices.iter().find(|spec| matches!(spec.device, Device::AfXdp(_))) {
         Some(spec) if room > AF_XDP_MAX_ROOM => {
             Err(OpenError::RoomForAfXdp { device: spec.device.to_string(), limit: AF_XDP_MAX_ROOM, room })
@@ -192,13 +243,28 @@ fn room(devices: &[DeviceSpec]) -> Result<usize, OpenError> {
 
 /// Checks that buffers remain when every queue holds all it can. Rings between workers may take the rest: then
 /// packets are dropped and counted, but the devices go on.
-fn check_mbufs(mbufs: u32, workers: u16, planned: &[(Plan, Option<Interface>)]) -> Result<(), OpenError> {
+fn check_mbufs(
+    mbufs: u32,
+    workers: u16,
+    room: usize,
+    devices: &[DeviceSpec],
+    planned: &[(Plan, Option<Interface>)],
+) -> Result<(), OpenError> {
     let pairs = |plan: &Plan| match plan.queues {
         vdev::Queues::One => 1,
         vdev::Queues::PerWorker => u64::from(workers),
         vdev::Queues::Exactly(n) => u64::from(n),
     };
-    let held: u64 = planned.iter().map(|(plan, _)| pairs(plan) * u64::from(plan.held)).sum();
+    // A NIC's slots are buffers, those of a software driver are frames.
+    let segments = |spec: &DeviceSpec| match spec.device {
+        Device::Pci(_) => 1,
+        _ => (usize::from(spec.mtu) + FRAME_OVERHEAD).div_ceil(room.max(1)) as u64,
+    };
+    let held = devices
+        .iter()
+        .zip(planned)
+        .map(|(spec, (plan, _))| pairs(plan) * u64::from(plan.held) * segments(spec));
+    let held: u64 = held.sum();
     // A burst in hand, a burst of their own frames, and a thread's cache, of which DPDK lets 1.5 times fill.
     let kept = 2 * BURST as u64 + u64::from(cache_size(mbufs, workers)) * 3 / 2;
     let needed = held + kept * (u64::from(workers) + 1);
@@ -245,7 +311,11 @@ fn guests(
 }
 
 /// Adds to every worker's queues its rings to and from each other worker.
-fn connect(queues: Vec<Vec<Queues>>, pool: &Arc<Pool>) -> Result<Vec<WorkerIo>, RingError> {
+fn connect(
+    queues: Vec<Vec<Queues>>,
+    pool: &Arc<Pool>,
+    large: Option<&Arc<Pool>>,
+) -> Result<Vec<WorkerIo>, RingError> {
     let workers = queues.len();
     let mut to: Vec<Vec<Option<Sender>>> = (0..workers).map(|_| Vec::new()).collect();
     let mut from: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
@@ -261,5 +331,9 @@ fn connect(queues: Vec<Vec<Queues>>, pool: &Arc<Pool>) -> Result<Vec<WorkerIo>, 
         }
     }
     let ends = to.into_iter().zip(from);
-    Ok(queues.into_iter().zip(ends).map(|(q, (to, from))| WorkerIo::new(q, to, from, pool.clone())).collect())
+    Ok(queues
+        .into_iter()
+        .zip(ends)
+        .map(|(q, (to, from))| WorkerIo::new(q, (to, from), pool.clone(), large.cloned()))
+        .collect())
 }

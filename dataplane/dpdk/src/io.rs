@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use lb_dataplane::io::{Burst, DeviceId, PacketIo, WorkerId};
+use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo, WorkerId};
 
 use crate::mbuf::Mbuf;
 use crate::mempool::Pool;
@@ -17,7 +17,7 @@ use crate::ring::{Receiver, Sender};
 ///
 /// A device or worker that does not exist gives nothing and takes nothing.
 ///
-/// Received frames longer than a buffer are dropped and counted in [`crate::DeviceStats::rx_too_long`]; 802.1Q tags
+/// Received frames in several buffers and longer than the MTU allows are dropped and counted in [`crate::DeviceStats::rx_too_long`]; 802.1Q tags
 /// that a driver took out of a frame are back in it.
 pub struct WorkerIo {
     devices: Box<[Queues]>,
@@ -27,6 +27,8 @@ pub struct WorkerIo {
     /// Which of `from_workers` is asked first, so that a busy one does not starve the others.
     next_from: usize,
     pool: Arc<Pool>,
+    /// Buffers for whole frames, where those of `pool` are not.
+    large: Option<Arc<Pool>>,
 }
 
 /// A worker's queues of one device.
@@ -62,9 +64,9 @@ impl Guests {
 impl WorkerIo {
     pub(crate) fn new(
         devices: Vec<Queues>,
-        to_workers: Vec<Option<Sender>>,
-        from_workers: Vec<Receiver>,
+        (to_workers, from_workers): (Vec<Option<Sender>>, Vec<Receiver>),
         pool: Arc<Pool>,
+        large: Option<Arc<Pool>>,
     ) -> Self {
         Self {
             devices: devices.into(),
@@ -72,6 +74,7 @@ impl WorkerIo {
             from_workers: from_workers.into(),
             next_from: 0,
             pool,
+            large,
         }
     }
 
@@ -132,6 +135,20 @@ impl PacketIo for WorkerIo {
     #[inline]
     fn alloc(&mut self) -> Option<Mbuf> {
         self.pool.alloc()
+    }
+
+    #[cold]
+    fn gather(&mut self, frame: &mut Mbuf) -> bool {
+        if frame.is_whole() || frame.linearize() {
+            return true;
+        }
+        let Some(mut large) = self.large.as_ref().and_then(|pool| pool.alloc()) else { return false };
+        if !large.append(frame) {
+            return false;
+        }
+        large.set_device(frame.device());
+        *frame = large;
+        true
     }
 
     #[inline]

@@ -9,7 +9,9 @@
 //! The one invariant: whatever points into DPDK's memory keeps the EAL alive, except [`Mbuf`], which is one pointer
 //! wide; a pool that misses packets when it goes is therefore left mapped (see `mempool`).
 //!
-//! Limits: one pool for all devices; single-segment packets; DPDK's default NUMA placement.
+//! Limits: one pool for all devices, and one of large buffers where frames may be in several; DPDK's default NUMA
+//! placement. No checksum is left to a device to compute: those of the packets that the director originates are over
+//! headers or short, and to ask for one writes a second line of the buffer's header.
 
 mod args;
 mod clock;
@@ -31,7 +33,7 @@ mod table_memory;
 mod vdev;
 
 pub use clock::{Clock, idle_sleep};
-pub use devices::{DeviceInfo, DeviceSpec, Devices, OpenError, open};
+pub use devices::{DeviceInfo, DeviceSpec, Devices, OpenError, Options, open, open_with};
 pub use eal::{Eal, EalConfig, EalError};
 pub use errno::Errno;
 pub use hugepages::HugePageError;

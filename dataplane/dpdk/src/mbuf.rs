@@ -1,7 +1,7 @@
 //! A packet buffer that is owned: dropping it frees it.
 //!
-//! Invariant: an [`Mbuf`] is one segment with one owner, and `buf_addr + data_off .. + data_len` lies within the
-//! buffer. The fields of `struct rte_mbuf` are read and written at the offsets that the C compiler gave for the
+//! Invariant: an [`Mbuf`] is a chain of one or more segments with one owner; in each of them the `data_len`
+//! bytes at `buf_addr + data_off` lie within the buffer, and `pkt_len` of the first is the sum of all `data_len`. The fields of `struct rte_mbuf` are read and written at the offsets that the C compiler gave for the
 //! installed DPDK, since the way to name them differs between 22.11 and 24.11.
 
 use std::fmt;
@@ -23,11 +23,11 @@ const MACS: usize = 12;
 /// Bytes of an 802.1Q tag.
 const TAG: usize = 4;
 
-/// One packet in one buffer of the pool.
+/// One packet in a buffer of the pool, or in several where it is longer than one.
 ///
 /// [`Packet::device`] of one that was allocated, not received, is `DeviceId(u16::MAX)`.
 ///
-/// Limits: 65535 bytes. Frames that a driver splits over segments never become an `Mbuf` (see [`crate::WorkerIo`]).
+/// Limits: 65535 bytes. Only the first buffer can be read and written; [`crate::WorkerIo`] gathers the others.
 #[repr(transparent)]
 pub struct Mbuf(NonNull<sys::rte_mbuf>);
 
@@ -98,13 +98,53 @@ impl Mbuf {
         if data_off.checked_add(len)? > self.buf_len() {
             return None;
         }
+        let before = self.data_len();
         // SAFETY: uint16_t data_off, checked against the buffer. No safe form: see `field`.
         unsafe { self.set_field(sys::SLUICE_MBUF_DATA_OFF, data_off) };
         // SAFETY: uint16_t data_len, checked against the buffer. No safe form: see `field`.
         unsafe { self.set_field(sys::SLUICE_MBUF_DATA_LEN, len) };
-        // SAFETY: uint32_t pkt_len, equal to data_len in a single segment. No safe form: see `field`.
-        unsafe { self.set_field(sys::SLUICE_MBUF_PKT_LEN, u32::from(len)) };
+        // In a single segment this is `len`.
+        let whole = self.pkt_len() + u32::from(len) - u32::from(before);
+        // SAFETY: uint32_t pkt_len, which grows as data_len does. No safe form: see `field`.
+        unsafe { self.set_field(sys::SLUICE_MBUF_PKT_LEN, whole) };
         Some(())
+    }
+
+    /// Length of all segments, bytes.
+    #[inline]
+    fn pkt_len(&self) -> u32 {
+        // SAFETY: uint32_t pkt_len. No safe form: see `field`.
+        unsafe { self.field(sys::SLUICE_MBUF_PKT_LEN) }
+    }
+
+    /// [`Packet::set_len`] of a chain: it is only ever cut.
+    #[cold]
+    fn cut(&mut self, len: usize) -> bool {
+        let Ok(len) = u32::try_from(len) else { return false };
+        // SAFETY: the chain is ours alone; what is cut off goes back to its pool. No safe form: an FFI call.
+        unsafe { sys::sluice_mbuf_cut(self.0.as_ptr(), len) == 0 }
+    }
+
+    /// Brings all bytes into the first segment. `false`: no room there, unchanged.
+    #[cold]
+    pub(crate) fn linearize(&mut self) -> bool {
+        // SAFETY: the chain is ours alone; emptied segments go back to their pool. No safe form: an FFI call.
+        unsafe { sys::sluice_mbuf_linearize(self.0.as_ptr()) == 0 }
+    }
+
+    /// Takes the bytes of all segments of `from` behind its own. `false`: no room, unchanged.
+    pub(crate) fn append(&mut self, from: &Self) -> bool {
+        // SAFETY: two packets, each its own; the copy is bounded by our tail room. No safe form: an FFI call.
+        unsafe { sys::sluice_mbuf_copy(from.0.as_ptr(), self.0.as_ptr()) == 0 }
+    }
+
+    /// Adds `tail` to the segments: for tests and tools that make what a driver would. Errors: `tail`, when there
+    /// would be too many.
+    pub fn chain(&mut self, tail: Self) -> Result<(), Self> {
+        let tail = std::mem::ManuallyDrop::new(tail);
+        // SAFETY: both are ours alone, and `tail` is given up unless it comes back. No safe form: an FFI call.
+        let refused = unsafe { sys::sluice_mbuf_chain(self.0.as_ptr(), tail.0.as_ptr()) };
+        NonNull::new(refused).map_or(Ok(()), |raw| Err(Self(raw)))
     }
 
     /// Marks a received buffer with its device.
@@ -114,20 +154,17 @@ impl Mbuf {
         unsafe { self.set_field(sys::SLUICE_MBUF_PORT, device.0) };
     }
 
-    /// Whether the packet is one segment. Only what a driver has just returned may be more.
+    /// What the driver says of a frame that it received.
     #[inline]
-    pub(crate) fn is_single_segment(&self) -> bool {
-        // SAFETY: uint16_t nb_segs. No safe form: see `field`.
-        let segments: u16 = unsafe { self.field(sys::SLUICE_MBUF_NB_SEGS) };
-        segments == 1
+    fn flags(&self) -> u64 {
+        // SAFETY: uint64_t ol_flags. No safe form: see `field`.
+        unsafe { self.field(sys::SLUICE_MBUF_OL_FLAGS) }
     }
 
     /// Whether the driver took an 802.1Q tag out of the frame.
     #[inline]
     pub(crate) fn is_tag_stripped(&self) -> bool {
-        // SAFETY: uint64_t ol_flags. No safe form: see `field`.
-        let flags: u64 = unsafe { self.field(sys::SLUICE_MBUF_OL_FLAGS) };
-        flags & sys::SLUICE_MBUF_VLAN_STRIPPED != 0
+        self.flags() & sys::SLUICE_MBUF_VLAN_STRIPPED != 0
     }
 
     /// Puts a tag that the driver took out back into the frame. `false`: no room, unchanged.
@@ -137,9 +174,9 @@ impl Mbuf {
         if !insert_tag(self, tag) {
             return false;
         }
-        // SAFETY: uint64_t ol_flags; no flag of reception means anything to us or to a driver that sends. No safe
+        // SAFETY: uint64_t ol_flags; what is left of those of reception means nothing to a driver that sends. No safe
         // form: see `field`.
-        unsafe { self.set_field(sys::SLUICE_MBUF_OL_FLAGS, 0_u64) };
+        unsafe { self.set_field(sys::SLUICE_MBUF_OL_FLAGS, self.flags() & !sys::SLUICE_MBUF_VLAN_STRIPPED) };
         true
     }
 }
@@ -184,7 +221,27 @@ impl Packet for Mbuf {
 
     #[inline]
     fn set_len(&mut self, len: usize) -> bool {
+        if !self.is_whole() {
+            return self.cut(len);
+        }
         self.place(usize::from(self.data_off()), len).is_some()
+    }
+
+    #[inline]
+    fn frame_len(&self) -> usize {
+        self.pkt_len() as usize
+    }
+
+    #[inline]
+    fn is_whole(&self) -> bool {
+        // SAFETY: uint16_t nb_segs. No safe form: see `field`.
+        let segments: u16 = unsafe { self.field(sys::SLUICE_MBUF_NB_SEGS) };
+        segments == 1
+    }
+
+    #[inline]
+    fn l3_checksum_verified(&self) -> bool {
+        self.flags() & sys::SLUICE_MBUF_IP_CKSUM_MASK == sys::SLUICE_MBUF_IP_CKSUM_GOOD
     }
 
     #[inline]
@@ -205,6 +262,6 @@ impl Drop for Mbuf {
 impl fmt::Debug for Mbuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let device = (self.device().0 != NO_DEVICE).then(|| self.device());
-        f.debug_struct("Mbuf").field("len", &self.data_len()).field("device", &device).finish()
+        f.debug_struct("Mbuf").field("len", &self.pkt_len()).field("device", &device).finish()
     }
 }

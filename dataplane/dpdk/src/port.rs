@@ -20,7 +20,7 @@ use crate::queue::{spare, take_spare};
 use crate::vdev::PlanError;
 
 use start::Vdev;
-pub(crate) use start::{Started, Wanted, start};
+pub(crate) use start::{Started, Wanted, scatters, start};
 
 /// Why a device did not start. It was left as it was found.
 #[derive(Debug, thiserror::Error)]
@@ -92,9 +92,9 @@ pub struct DeviceStats {
     pub rx_errors: u64,
     /// Frames lost because the pool was empty.
     pub rx_no_mbuf: u64,
-    /// Frames dropped because they were longer than a buffer.
+    /// Frames in several buffers dropped because they were longer than the MTU allows.
     pub rx_too_long: u64,
-    /// Frames that the driver took and could not send.
+    /// Frames that the driver took and could not send, or that it could not be given.
     pub tx_errors: u64,
 }
 
@@ -108,6 +108,10 @@ pub(crate) struct Port {
     started: bool,
     /// Frames dropped for their length. worker: adds (a rare path), control: ro.
     too_long: AtomicU64,
+    /// Frames that could not be made fit for the driver. worker: adds (a rare path), control: ro.
+    not_sent: AtomicU64,
+    /// Longest frame at this MTU, bytes, without FCS.
+    longest_frame: usize,
     /// Receive queues whose frames the driver would not free when it is closed: those of a device that loops back.
     to_drain: u16,
     // The order of these is that of their end: driver, interface, pool.
@@ -143,6 +147,14 @@ impl Port {
         self.too_long.fetch_add(frames as u64, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_not_sent(&self, frames: usize) {
+        self.not_sent.fetch_add(frames as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn longest_frame(&self) -> usize {
+        self.longest_frame
+    }
+
     /// Whether the link is up; `false` when the driver cannot tell.
     pub(crate) fn link_up(&self) -> bool {
         // SAFETY: the port exists. No safe form: an FFI call.
@@ -165,7 +177,7 @@ impl Port {
             rx_errors: raw.ierrors,
             rx_no_mbuf: raw.rx_nombuf,
             rx_too_long: self.too_long.load(Ordering::Relaxed),
-            tx_errors: raw.oerrors,
+            tx_errors: raw.oerrors + self.not_sent.load(Ordering::Relaxed),
         }
     }
 

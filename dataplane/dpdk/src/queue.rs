@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use dpdk_sys::rte_mbuf;
-use lb_dataplane::io::Burst;
+use lb_dataplane::io::{Burst, Packet};
 
 use crate::mbuf::Mbuf;
 use crate::port::Port;
@@ -23,6 +23,8 @@ pub(crate) struct RxQueue {
 pub(crate) struct TxQueue {
     port: Arc<Port>,
     queue: u16,
+    /// Whether the driver sends packets of several segments; else their bytes are brought into the first.
+    takes_chains: bool,
     _owned: PhantomData<Cell<()>>,
 }
 
@@ -35,8 +37,8 @@ impl RxQueue {
 
     /// Fills the free tail of `into`.
     ///
-    /// A tag that the driver took out of a frame is put back. Frames in several segments, and such that the tag has
-    /// no room in, are dropped and counted with the port: buffers suit the MTU, so they are longer than may come.
+    /// A tag that the driver took out of a frame is put back. Frames longer than the MTU allows, and such that the tag
+    /// has no room in, are dropped and counted with the port.
     #[inline]
     pub(crate) fn receive(&mut self, into: &mut Burst<Mbuf>) {
         let first = into.len();
@@ -49,19 +51,22 @@ impl RxQueue {
         let mut odd = 0;
         for packet in &mut into[first..] {
             packet.set_device(self.port.device());
-            odd += usize::from(!packet.is_single_segment() || packet.is_tag_stripped());
+            odd += usize::from(!packet.is_whole() || packet.is_tag_stripped());
         }
         if odd != 0 {
             self.mend(into);
         }
     }
 
-    /// What few drivers make necessary. Looks at all of `into`: frames from earlier calls are as they should be.
+    /// What few drivers make necessary. Looks at all of `into`: frames from earlier calls are as they should be. A frame
+    /// in one segment is not measured: buffers suit the MTU, and the driver may take what fits them.
     #[cold]
     fn mend(&self, into: &mut Burst<Mbuf>) {
         let before = into.len();
+        let limit = self.port.longest_frame();
         into.retain(|packet| {
-            packet.is_single_segment() && (!packet.is_tag_stripped() || packet.restore_tag())
+            (packet.is_whole() || packet.frame_len() <= limit)
+                && (!packet.is_tag_stripped() || packet.restore_tag())
         });
         self.port.count_too_long(before - into.len());
     }
@@ -70,8 +75,8 @@ impl RxQueue {
 impl TxQueue {
     /// # Safety
     /// `queue` is a transmit queue of the started `port`, and no other `TxQueue` was made for it.
-    pub(crate) unsafe fn new(port: Arc<Port>, queue: u16) -> Self {
-        Self { port, queue, _owned: PhantomData }
+    pub(crate) unsafe fn new(port: Arc<Port>, queue: u16, takes_chains: bool) -> Self {
+        Self { port, queue, takes_chains, _owned: PhantomData }
     }
 
     /// Sends from the front of `from` and removes what the driver took.
@@ -80,12 +85,24 @@ impl TxQueue {
         if from.is_empty() {
             return;
         }
+        if !self.takes_chains && from.iter().any(|packet| !packet.is_whole()) {
+            self.linearize(from);
+        }
         let packets = from.as_mut_ptr().cast::<*mut rte_mbuf>();
         // SAFETY: an Mbuf is one pointer wide, `from` holds `len` of them; the queue is ours alone. No safe form: an
         // FFI call.
         let n = unsafe { dpdk_sys::sluice_tx_burst(self.port.id(), self.queue, packets, from.len() as u16) };
         // The driver owns them now.
         from.drain(..usize::from(n)).for_each(mem::forget);
+    }
+
+    /// For a driver that would send the first segment alone. What has no room in it, which is longer than this device's
+    /// MTU, is dropped and counted.
+    #[cold]
+    fn linearize(&self, from: &mut Burst<Mbuf>) {
+        let before = from.len();
+        from.retain(|packet| packet.is_whole() || packet.linearize());
+        self.port.count_not_sent(before - from.len());
     }
 }
 

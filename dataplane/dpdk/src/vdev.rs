@@ -8,7 +8,10 @@ use lb_config::Device;
 use crate::mempool::{MAX_ROOM, OVERHEAD};
 
 /// Ethernet header, two 802.1Q tags and FCS: what a frame has beside its IP packet, bytes.
-pub(crate) const FRAME_OVERHEAD: usize = 14 + 2 * 4 + 4;
+pub(crate) const FRAME_OVERHEAD: usize = 14 + 2 * 4 + FCS;
+
+/// Frame check sequence, which no driver hands on, bytes. Source: IEEE 802.3 section 3.2.9.
+pub(crate) const FCS: usize = 4;
 
 /// Smallest room for a frame in a buffer, bytes: what every driver and an untagged 1500-byte MTU are happy with.
 const MIN_ROOM: usize = 2048;
@@ -68,10 +71,33 @@ pub(crate) enum PlanError {
     Mtu { mtu: usize, limit: usize },
 }
 
+/// Room for a whole frame, bytes behind the headroom, at this `mtu` (bytes).
+pub(crate) fn whole(mtu: u16) -> usize {
+    (usize::from(mtu) + FRAME_OVERHEAD).max(MIN_ROOM)
+}
+
+/// Whether the driver puts a frame longer than a buffer in several, and sends such. Of a PCI device its driver says so
+/// (`nic_scatters`). Source: DPDK, `eth_pcap_rx_jumbo`, `eth_memif_rx`, `pmd_rx_burst` of tap; a ring passes what it is
+/// given.
+pub(crate) fn scatters(device: &Device, nic_scatters: bool) -> bool {
+    match device {
+        Device::Pci(_) => nic_scatters,
+        Device::Tap(_) | Device::Memif(_) | Device::Ring(_) | Device::Pcap(_) | Device::Null => true,
+        Device::AfPacket(_) | Device::AfXdp(_) => false,
+    }
+}
+
+/// Whether the driver sends packets of several segments without saying that it does. Source: DPDK,
+/// `eth_pcap_tx_dumper`, `eth_null_tx`, `eth_ring_tx`, `eth_memif_tx`.
+pub(crate) fn sends_chains(device: &Device) -> bool {
+    matches!(device, Device::Pcap(_) | Device::Null | Device::Ring(_) | Device::Memif(_))
+}
+
 /// Room for a frame, bytes behind the headroom, that `device` needs in every buffer at this `mtu` (bytes).
-pub(crate) fn room(device: &Device, mtu: u16) -> usize {
+pub(crate) fn room(device: &Device, mtu: u16, nic_scatters: bool) -> usize {
     let frame = usize::from(mtu) + FRAME_OVERHEAD;
     let room = match device {
+        device if scatters(device, nic_scatters) => MIN_ROOM,
         // The driver wants a buffer as large as the slot, whatever the frame.
         Device::AfPacket(_) => af_packet_slot(mtu),
         Device::AfXdp(_) => frame + XDP_HEADROOM,
@@ -102,6 +128,8 @@ pub(crate) fn plan(
     };
     let limit = match device {
         Device::AfXdp(_) => AF_XDP_MAX_ROOM - XDP_HEADROOM - FRAME_OVERHEAD,
+        // Source: DPDK, `tap_dev_info`: max_rx_pktlen is RTE_ETHER_MAX_VLAN_FRAME_LEN.
+        Device::Tap(_) => 1500,
         _ => MAX_ROOM - AF_PACKET_SLOT_HEADER - AF_PACKET_SLOT_STEP - FRAME_OVERHEAD,
     };
     if usize::from(mtu) > limit {
@@ -179,7 +207,7 @@ mod tests {
             let slot = af_packet_slot(mtu);
             assert!(slot >= usize::from(mtu) + FRAME_OVERHEAD + AF_PACKET_SLOT_HEADER);
             assert!((2 * slot).is_multiple_of(PAGE));
-            assert!(room(&Device::AfPacket("eth0".into()), mtu) >= slot);
+            assert!(room(&Device::AfPacket("eth0".into()), mtu, false) >= slot);
         }
     }
 
@@ -188,7 +216,26 @@ mod tests {
         let device = Device::AfXdp("eth0".into());
         assert_eq!(args(device.clone(), 1500), "iface=eth0,start_queue=0,queue_count=2,busy_budget=0");
         assert!(matches!(plan(&device, 0, 9000, 1), Err(PlanError::Mtu { mtu: 9000, .. })));
-        assert!(room(&device, 1500) <= AF_XDP_MAX_ROOM);
+        assert!(room(&device, 1500, false) <= AF_XDP_MAX_ROOM);
+    }
+
+    #[test]
+    fn only_devices_that_scatter_have_buffers_below_their_mtu() {
+        for (device, wanted) in [
+            (Device::Ring("a".into()), MIN_ROOM),
+            (Device::Pcap("/tmp/a".into()), MIN_ROOM),
+            (Device::Memif("/tmp/a".into()), MIN_ROOM),
+            (Device::AfPacket("eth0".into()), 10240),
+            (Device::AfXdp("eth0".into()), 9026 + XDP_HEADROOM),
+        ] {
+            assert_eq!(room(&device, 9000, false), wanted, "{device}");
+        }
+        let nic = Device::Pci("0000:3b:00.0".into());
+        assert_eq!((room(&nic, 9000, false), room(&nic, 9000, true)), (9026, MIN_ROOM));
+        assert!(matches!(
+            plan(&Device::Tap("lb0".into()), 0, 9000, 1),
+            Err(PlanError::Mtu { limit: 1500, .. })
+        ));
     }
 
     #[test]

@@ -164,7 +164,8 @@ fn joined(header: &[u8], transport: &[u8]) -> Option<IpPacket> {
 
 fn packet_to(bytes: &[u8], parsed: &Parsed, to: To) -> Option<IpPacket> {
     let l3 = usize::from(parsed.l3);
-    let part = |l4: u16, ip_len: u16| bytes.get(usize::from(l4)..l3 + usize::from(ip_len));
+    // of a packet in several buffers what is here: more than the headers is not looked at
+    let part = |l4: u16, ip_len: u16| bytes.get(usize::from(l4)..(l3 + usize::from(ip_len)).min(bytes.len()));
     match &parsed.net {
         Net::Flow4(flow) => reset4(bytes.get(l3..)?, flow, part(flow.l4, flow.ip_len)?, to),
         Net::Flow6(flow) => reset6(bytes.get(l3..)?, flow, part(flow.l4, flow.ip_len)?, to),

@@ -90,10 +90,12 @@ fn rewrite<A: Address>(frame: &mut [u8], l3: usize, flow: &Flow<A>, to: &Transla
     // before the first write: afterwards there is no way back
     let checksum_end = match flow.protocol {
         L4::Tcp => TCP_CHECKSUM + 2,
-        L4::Udp => UDP_CHECKSUM + 2,
-        L4::Sctp => sctp::HEADER_LEN,
+        L4::Udp if frame.get(l4 + UDP_CHECKSUM..)?.first_chunk()? != &[0, 0] => UDP_CHECKSUM + 2,
+        // over all of the packet, to be computed
+        L4::Udp | L4::Sctp => end.saturating_sub(l4).max(sctp::HEADER_LEN.min(UDP_CHECKSUM + 2)),
     };
-    if frame.len() < end || l4 + checksum_end > end || l3 + A::DST + (A::DST - A::SRC) > l4 {
+    // the end of a segment, or of a datagram with a checksum, may be in another buffer: it stays as it is
+    if frame.len() < l4 + checksum_end || l4 + checksum_end > end || l3 + A::DST + (A::DST - A::SRC) > l4 {
         return None;
     }
     let mut delta = addresses(frame, l3, to.src.map(|end| end.0), to.dst.map(|end| end.0))?;

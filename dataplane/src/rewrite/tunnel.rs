@@ -173,6 +173,16 @@ impl Encap {
         self.inner_mtu
     }
 
+    /// Whether it carries a checksum over the whole packet.
+    #[inline]
+    pub fn sums(&self) -> bool {
+        match self.kind {
+            TunnelKind::Ipip => false,
+            TunnelKind::Gue { checksum, .. } => checksum != TunnelChecksum::None,
+            TunnelKind::Gre { checksum } => checksum,
+        }
+    }
+
     /// MTU of the link under the tunnel, bytes of an IP packet.
     #[inline]
     pub fn link_mtu(&self) -> u16 {
@@ -215,11 +225,6 @@ struct Inner {
 }
 
 impl Inner {
-    #[inline]
-    fn read(packet: &[u8]) -> Option<Self> {
-        Self::fields(packet).filter(|inner| inner.len <= packet.len())
-    }
-
     /// What the header says, whether or not the packet is as long.
     #[inline]
     fn fields(packet: &[u8]) -> Option<Self> {
@@ -356,7 +361,11 @@ pub fn encapsulate<P: Packet>(
 
 #[inline]
 fn wrap<P: Packet>(packet: &mut P, l3: usize, encap: &Encap, flow_hash: u32, id: u16) -> Option<()> {
-    let read = Inner::read(packet.bytes().get(l3..)?)?;
+    let read = Inner::fields(packet.bytes().get(l3..)?)?;
+    // sums go over all of the packet, the rest only over its headers
+    if l3 + read.len > packet.frame_len() || encap.sums() && l3 + read.len > packet.bytes().len() {
+        return None;
+    }
     let inner = Inner { df: read.df && encap.df, ..read };
     let (head, head_len) = (&encap.head, usize::from(encap.head_len));
     let packet_len = u16::try_from(head_len + inner.len).ok()?;

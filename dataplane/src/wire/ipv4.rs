@@ -69,6 +69,12 @@ fn check_unusual(packet: &[u8], header_len: usize) -> Result<(), DropReason> {
 /// has `ip_len` bytes of which `header_len` are the header's.
 #[inline(always)]
 pub fn parse(packet: &[u8]) -> Result<Ip<Ipv4Addr>, DropReason> {
+    parse_within(packet, packet.len())
+}
+
+/// The same of a packet that is `len` bytes long and of which `packet` holds the beginning.
+#[inline(always)]
+pub(crate) fn parse_within(packet: &[u8], len: usize) -> Result<Ip<Ipv4Addr>, DropReason> {
     let header = packet.first_chunk::<HEADER_LEN>().ok_or(DropReason::Ipv4Truncated)?;
     let words = words(header);
     let ip = fields(words);
@@ -79,7 +85,7 @@ pub fn parse(packet: &[u8]) -> Result<Ip<Ipv4Addr>, DropReason> {
     } else {
         check_unusual(packet, usize::from(ip.header_len))?;
     }
-    if ip.ip_len < ip.header_len || usize::from(ip.ip_len) > packet.len() {
+    if ip.ip_len < ip.header_len || usize::from(ip.ip_len) > len {
         return Err(DropReason::Ipv4TotalLength);
     }
     if !is_source(ip.src) {

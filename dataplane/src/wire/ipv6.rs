@@ -94,19 +94,28 @@ pub fn is_source(src: Ipv6Addr) -> bool {
 /// Errors: the reasons `Ipv6*`. After `Ok` the packet has `ip_len` bytes of which `header_len` are headers.
 #[inline(always)]
 pub fn parse(packet: &[u8]) -> Result<Ip<Ipv6Addr>, DropReason> {
+    parse_within(packet, packet.len())
+}
+
+/// The same of a packet that is `len` bytes long and of which `packet` holds the beginning.
+#[inline(always)]
+pub(crate) fn parse_within(packet: &[u8], len: usize) -> Result<Ip<Ipv6Addr>, DropReason> {
     let header = packet.first_chunk::<HEADER_LEN>().ok_or(DropReason::Ipv6Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(DropReason::Ipv6Version);
     }
     let ip_len = HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let whole = packet.get(..ip_len).ok_or(DropReason::Ipv6PayloadLength)?;
+    if ip_len > len {
+        return Err(DropReason::Ipv6PayloadLength);
+    }
+    let here = packet.get(..ip_len).unwrap_or(packet);
     let (src, dst) = (address(header, 8), address(header, 24));
     if !is_source(src) {
         return Err(DropReason::Ipv6Source);
     }
     let (protocol, header_len) = match header[6] {
         usual @ (PROTOCOL_TCP | PROTOCOL_UDP | PROTOCOL_ICMP6) => (usual, HEADER_LEN),
-        first => walk(whole, first, false)?,
+        first => walk(here, first, false)?,
     };
     // payloads of more than 65,495 bytes are refused: no link carries them, and lengths stay in 16 bits
     let ip_len = u16::try_from(ip_len).map_err(|_| DropReason::Ipv6PayloadLength)?;

@@ -14,7 +14,7 @@ use crate::log;
 use crate::mempool::Pool;
 use crate::netdev::Interface;
 use crate::queue::{RxQueue, TxQueue};
-use crate::vdev::{Plan, Queues};
+use crate::vdev::{self, FCS, FRAME_OVERHEAD, Plan, Queues};
 
 /// Name of DPDK's bus of virtual devices.
 const VDEV: &CStr = c"vdev";
@@ -25,6 +25,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) device: &'a Device,
     pub(crate) mtu: u16,
     pub(crate) workers: u16,
+    /// Whether a packet may be in several buffers: see [`crate::devices`].
+    pub(crate) chains: bool,
+    /// Whether a driver that verifies checksums in software is to do so, as NICs do for nothing.
+    pub(crate) verify: bool,
 }
 
 /// A started port and its queues, in the order of their numbers.
@@ -71,11 +75,11 @@ fn try_start(
     let is_nic = matches!(wanted.device, Device::Pci(_));
     let hashes = info.flow_type_rss_offloads & sys::SLUICE_RSS_IP_PORTS;
     let rss = is_nic && rx > 1 && hashes != 0;
+    let offloads = Offloads::of(wanted, &info);
     configure(
         id,
         (rx, tx),
-        &info,
-        &Mode { mtu: is_nic.then_some(wanted.mtu), hashes: rss.then_some(hashes) },
+        &Mode { mtu: is_nic.then_some(wanted.mtu), hashes: rss.then_some(hashes), offloads },
     )?;
     let mut port = Port {
         id,
@@ -85,12 +89,14 @@ fn try_start(
         rss,
         started: false,
         too_long: AtomicU64::new(0),
+        not_sent: AtomicU64::new(0),
+        longest_frame: usize::from(wanted.mtu) + FRAME_OVERHEAD - FCS,
         to_drain: if matches!(wanted.device, Device::Ring(_)) { rx } else { 0 },
         _vdev: vdev,
         _interface: interface,
         _pool: pool.clone(),
     };
-    set_up_queues(id, (rx, tx), plan.slots, pool, &info)?;
+    set_up_queues(id, (rx, tx), plan.slots, pool, &info, offloads)?;
     if matches!(wanted.device, Device::Tap(_)) {
         // SAFETY: the port exists. No safe form: an FFI call.
         step("setting the MTU", unsafe { sys::rte_eth_dev_set_mtu(id, wanted.mtu) })?;
@@ -103,10 +109,11 @@ fn try_start(
         accept_multicast(id)?;
     }
     let port = Arc::new(port);
+    let takes_chains = offloads.tx & sys::SLUICE_TX_MULTI_SEGS != 0 || vdev::sends_chains(wanted.device);
     // SAFETY: the port is started with these queues, which are made here once. No safe form: see `RxQueue::new`.
     let rx = (0..rx).map(|queue| unsafe { RxQueue::new(port.clone(), queue) }).collect();
     // SAFETY: as above.
-    let tx = (0..tx).map(|queue| unsafe { TxQueue::new(port.clone(), queue) }).collect();
+    let tx = (0..tx).map(|queue| unsafe { TxQueue::new(port.clone(), queue, takes_chains) }).collect();
     Ok((port, rx, tx))
 }
 
@@ -181,22 +188,48 @@ struct Mode {
     mtu: Option<u16>,
     /// Fields that RSS hashes.
     hashes: Option<u64>,
+    offloads: Offloads,
 }
 
-fn configure(
-    id: u16,
-    (rx, tx): (u16, u16),
-    info: &sys::rte_eth_dev_info,
-    mode: &Mode,
-) -> Result<(), Failure> {
+/// What the driver is asked to do, of what it can.
+#[derive(Clone, Copy)]
+struct Offloads {
+    rx: u64,
+    tx: u64,
+}
+
+impl Offloads {
+    fn of(wanted: &Wanted<'_>, info: &sys::rte_eth_dev_info) -> Self {
+        let mut rx = 0;
+        if matches!(wanted.device, Device::Pci(_)) || wanted.verify {
+            rx |= sys::SLUICE_RX_IPV4_CKSUM;
+        }
+        // Buffers of one pool in packets of one segment with one owner are what FAST_FREE asks for.
+        let tx = if wanted.chains { sys::SLUICE_TX_MULTI_SEGS } else { sys::SLUICE_TX_FAST_FREE };
+        if wanted.chains {
+            rx |= sys::SLUICE_RX_SCATTER;
+        }
+        Self { rx: rx & info.rx_offload_capa, tx: tx & info.tx_offload_capa }
+    }
+}
+
+/// Whether the driver of a PCI device can receive into several buffers and send from them; `false` where none has it.
+pub(crate) fn scatters(address: &str) -> bool {
+    port_id(address).and_then(device_info).is_ok_and(|info| {
+        info.rx_offload_capa & sys::SLUICE_RX_SCATTER != 0
+            && info.tx_offload_capa & sys::SLUICE_TX_MULTI_SEGS != 0
+    })
+}
+
+fn configure(id: u16, (rx, tx): (u16, u16), mode: &Mode) -> Result<(), Failure> {
     let mut conf = sys::rte_eth_conf::default();
     conf.rxmode.mtu = mode.mtu.map_or(0, u32::from);
     if let Some(hashes) = mode.hashes {
         conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
         conf.rx_adv_conf.rss_conf.rss_hf = hashes;
     }
-    // All buffers are of one pool and have one owner, which is what this asks for.
-    conf.txmode.offloads = info.tx_offload_capa & sys::SLUICE_TX_FAST_FREE;
+    conf.rxmode.offloads = mode.offloads.rx;
+    conf.txmode.offloads = mode.offloads.tx;
     // SAFETY: the port exists and is stopped; DPDK copies `conf`. No safe form: an FFI call.
     step("configuring its queues", unsafe { sys::rte_eth_dev_configure(id, rx, tx, &conf) })
 }
@@ -207,13 +240,14 @@ fn set_up_queues(
     slots: u16,
     pool: &Pool,
     info: &sys::rte_eth_dev_info,
+    offloads: Offloads,
 ) -> Result<(), Failure> {
     let (mut rx_slots, mut tx_slots) = (slots, slots);
     // SAFETY: the port is configured, the integers are ours. No safe form: an FFI call.
     let code = unsafe { sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut rx_slots, &mut tx_slots) };
     step("sizing its queues", code)?;
-    let (rx_conf, mut tx_conf) = (info.default_rxconf, info.default_txconf);
-    tx_conf.offloads = info.tx_offload_capa & sys::SLUICE_TX_FAST_FREE;
+    let (mut rx_conf, mut tx_conf) = (info.default_rxconf, info.default_txconf);
+    (rx_conf.offloads, tx_conf.offloads) = (offloads.rx, offloads.tx);
     // SAFETY: takes an integer. No safe form: an FFI call.
     let node = unsafe { sys::rte_eth_dev_socket_id(id) }.cast_unsigned();
     for queue in 0..rx {

@@ -82,7 +82,7 @@ pub fn too_long() {
 }
 
 /// A capture file. Source: draft-ietf-opsawg-pcap, section 4: magic, version 2.4, snap length, Ethernet.
-fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
+pub fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65535, 1] {
         file.extend(word.to_ne_bytes());
@@ -97,7 +97,7 @@ fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-fn read_capture(file: &[u8]) -> Vec<Vec<u8>> {
+pub fn read_capture(file: &[u8]) -> Vec<Vec<u8>> {
     let mut rest = &file[24..];
     let mut frames = Vec::new();
     while let Some((header, body)) = rest.split_at_checked(16) {

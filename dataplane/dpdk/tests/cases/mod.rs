@@ -3,6 +3,7 @@
 mod errors;
 mod kernel;
 mod memory;
+mod segments;
 mod workers;
 
 use std::process::ExitStatus;
@@ -41,6 +42,10 @@ pub const CASES: &[Case] = &[
     case("null_swallows_frames_and_frees_them", memory::null),
     case("pcap_reads_and_writes_files", memory::pcap),
     case("frames_longer_than_a_buffer_are_counted", memory::too_long),
+    case("jumbo_frames_pass_in_several_buffers", segments::pcap),
+    case("segments_are_cut_gathered_and_freed", segments::shapes),
+    root("drivers_of_one_segment_get_one", segments::linearized),
+    root("a_tap_takes_segments_and_says_which_checksums_are_right", segments::tap),
     case("a_packet_grows_and_shrinks_within_its_buffer", memory::bounds),
     case("an_empty_pool_gives_nothing", memory::exhausted),
     case("a_packet_may_outlive_its_pool", memory::outlives),

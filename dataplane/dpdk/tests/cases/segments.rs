@@ -1,0 +1,196 @@
+//! Packets in several buffers.
+
+use std::net::UdpSocket;
+
+use lb_config::Device;
+use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo};
+use lb_dpdk::{Mbuf, Options, WorkerIo};
+
+use super::memory::{capture, read_capture};
+use crate::support::{MBUFS, eal, frame, ip, open, own_network, packet, receive, send, spec, veth, wait_for};
+
+/// An Ethernet frame of an IP packet of 9000 bytes.
+const JUMBO: usize = 9014;
+
+/// All bytes, gathered in place.
+fn gathered(io: &mut WorkerIo, packet: &mut Mbuf) -> Vec<u8> {
+    let (len, device) = (packet.frame_len(), packet.device());
+    assert!(io.gather(packet), "no large buffer");
+    assert!(packet.is_whole());
+    assert_eq!((packet.frame_len(), packet.bytes().len(), packet.device()), (len, len, device));
+    packet.bytes().to_vec()
+}
+
+/// One packet of the bytes of these buffers.
+fn chain(io: &mut WorkerIo, parts: &[&[u8]]) -> Mbuf {
+    let mut parts = parts.iter().map(|bytes| packet(io, bytes));
+    let mut first = parts.next().unwrap();
+    parts.for_each(|part| first.chain(part).unwrap());
+    first
+}
+
+pub fn pcap() {
+    let input = std::env::temp_dir().join(format!("sluice-jumbo-{}.pcap", std::process::id()));
+    let output = input.with_extension("pcap.out");
+    let frames: Vec<_> = (0..64).map(|n| frame(n, if n % 2 == 0 { JUMBO } else { 60 })).collect();
+    std::fs::write(&input, capture(&frames)).unwrap();
+
+    let eal = eal(1);
+    let (devices, mut ios) = lb_dpdk::open(&eal, &[spec(Device::Pcap(input.clone()), 9000)], MBUFS).unwrap();
+    let all_large = devices.large_mbufs();
+    assert!(all_large.0 > 0);
+    let io = &mut ios[0];
+    let mut seen = Vec::new();
+    while seen.len() < 64 {
+        let mut burst = Burst::<Mbuf>::new();
+        io.rx(DeviceId(0), &mut burst);
+        assert!(!burst.is_empty());
+        for (n, packet) in burst.iter_mut().enumerate() {
+            let number = seen.len();
+            assert_eq!(packet.is_whole(), number % 2 == 1, "buffers of 2048 bytes");
+            assert_eq!(packet.frame_len(), frames[number].len());
+            assert!(frames[number].starts_with(packet.bytes()));
+            if n % 3 == 0 {
+                assert_eq!(gathered(io, packet), frames[number]);
+            }
+            seen.push(());
+        }
+        // As they are and gathered ones: both leave whole.
+        io.tx(DeviceId(0), &mut burst);
+        assert!(burst.is_empty());
+    }
+    assert_eq!(devices.stats(DeviceId(0)).unwrap().rx_too_long, 0);
+    assert_eq!((devices.mbufs(), devices.large_mbufs()), ((MBUFS, MBUFS), all_large));
+    drop((devices, ios));
+    assert_eq!(read_capture(&std::fs::read(&output).unwrap()), frames);
+    std::fs::remove_file(input).unwrap();
+    std::fs::remove_file(output).unwrap();
+}
+
+pub fn shapes() {
+    let eal = eal(1);
+    let (devices, mut ios) = lb_dpdk::open(&eal, &[spec(Device::Ring("a".into()), 9000)], MBUFS).unwrap();
+    let io = &mut ios[0];
+    let bytes = frame(1, 5000);
+    let parts = [&bytes[..2000], &bytes[2000..4000], &bytes[4000..]];
+
+    for len in [0, 1, 1999, 2000, 2001, 4000, 4001, 4999, 5000] {
+        let mut packet = chain(io, &parts);
+        assert!(!packet.is_whole() && !packet.set_len(5001) && !packet.set_len(usize::MAX));
+        assert!(packet.set_len(len));
+        assert_eq!((packet.frame_len(), packet.bytes().len()), (len, len.min(2000)));
+        assert_eq!(packet.is_whole(), len <= 2000);
+        assert_eq!(gathered(io, &mut packet), bytes[..len]);
+    }
+    let mut packet = chain(io, &parts);
+    assert!(packet.grow_front(14) && packet.frame_len() == 5014);
+    packet.bytes_mut()[..14].fill(0xee);
+    assert!(packet.shrink_front(4) && packet.frame_len() == 5010);
+    assert!(!packet.shrink_front(2011), "more than the first buffer holds");
+    assert_eq!(gathered(io, &mut packet), [&[0xee; 10][..], &bytes].concat());
+    drop(packet);
+
+    // A short one has room in its first buffer: no large one is taken.
+    let mut packet = chain(io, &[&bytes[..100], &bytes[100..300]]);
+    let before = devices.large_mbufs();
+    assert_eq!(gathered(io, &mut packet), bytes[..300]);
+    assert_eq!(devices.large_mbufs(), before);
+    drop(packet);
+
+    // Through a device, and without a large buffer left.
+    let mut burst: Burst<Mbuf> = [chain(io, &parts)].into_iter().collect();
+    io.tx(DeviceId(0), &mut burst);
+    assert!(burst.is_empty());
+    io.rx(DeviceId(0), &mut burst);
+    let held: Vec<_> = std::iter::from_fn(|| {
+        let mut packet = chain(io, &parts);
+        io.gather(&mut packet).then_some(packet)
+    })
+    .collect();
+    assert_eq!(held.len() as u32, devices.large_mbufs().1);
+    assert!(!io.gather(&mut burst[0]));
+    assert_eq!((burst[0].frame_len(), burst[0].is_whole(), burst[0].device()), (5000, false, DeviceId(0)));
+    drop(held);
+    assert_eq!(gathered(io, &mut burst[0]), bytes);
+    drop(burst);
+    assert_eq!(devices.mbufs(), (MBUFS, MBUFS));
+    assert_eq!(devices.large_mbufs(), before);
+}
+
+pub fn linearized() {
+    own_network();
+    veth(1500);
+    let eal = eal(1);
+    let devices = [Device::AfPacket("va".into()), Device::AfXdp("vb".into())];
+    let (devices, mut ios) = open(&eal, &devices).unwrap();
+    let bytes = frame(1, 1514);
+    for (from, to) in [(0, 1), (1, 0)] {
+        let mut burst = Burst::<Mbuf>::new();
+        burst.push(chain(&mut ios[0], &[&bytes[..14], &bytes[14..600], &bytes[600..]]));
+        // Longer than any buffer here: it cannot be sent, and is counted.
+        burst.push(chain(&mut ios[0], &[&[0xff; 2000], &[0xff; 2000]]));
+        burst.push(packet(&mut ios[0], &bytes));
+        ios[0].tx(DeviceId(from), &mut burst);
+        assert!(burst.is_empty());
+        assert_eq!(receive(&mut ios[0], to, 2), [bytes.clone(), bytes.clone()]);
+        assert_eq!(devices.stats(DeviceId(from)).unwrap().tx_errors, 1);
+    }
+}
+
+/// The next UDP packet of this port from the device.
+fn datagram(io: &mut WorkerIo, port: u16) -> Mbuf {
+    let mut found = None;
+    wait_for("a datagram", || {
+        let mut burst = Burst::<Mbuf>::new();
+        io.rx(DeviceId(0), &mut burst);
+        let wanted = |packet: &Mbuf| packet.bytes().get(36..38) == Some(&port.to_be_bytes());
+        found = burst.into_iter().find(wanted);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+pub fn tap() {
+    own_network();
+    let eal = eal(1);
+    for verify_checksums in [false, true] {
+        let specs = [spec(Device::Tap("lb0".into()), 1500)];
+        let options = Options { verify_checksums };
+        let (devices, mut ios) = lb_dpdk::open_with(&eal, &specs, MBUFS, options).unwrap();
+        let io = &mut ios[0];
+        ip("link set lb0 up");
+        ip("address add 192.0.2.1/24 dev lb0");
+        ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev lb0");
+        let socket = UdpSocket::bind("192.0.2.1:4000").unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let data: Vec<u8> = (0..1400).map(|n| n as u8).collect();
+        socket.send_to(&data, "192.0.2.2:4001").unwrap();
+        let packet = datagram(io, 4001);
+        assert_eq!(packet.l3_checksum_verified(), verify_checksums);
+
+        // Back with the ends changed about, in three buffers: the kernel gets one datagram.
+        let mut bytes = packet.bytes().to_vec();
+        let mac = ip("-br link show lb0").split_whitespace().nth(2).unwrap().to_owned();
+        let mac: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        bytes[..6].copy_from_slice(&mac);
+        bytes[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
+        let (addresses, ports) = (bytes[26..34].to_vec(), bytes[34..38].to_vec());
+        bytes[26..34].copy_from_slice(&[&addresses[4..], &addresses[..4]].concat());
+        bytes[34..38].copy_from_slice(&[&ports[2..], &ports[..2]].concat());
+        let mut burst = Burst::<Mbuf>::new();
+        burst.push(chain(io, &[&bytes[..50], &bytes[50..700], &bytes[700..]]));
+        io.tx(DeviceId(0), &mut burst);
+        assert!(burst.is_empty());
+        let mut got = vec![0; 2000];
+        assert_eq!(socket.recv(&mut got).unwrap(), data.len());
+        assert_eq!(got[..data.len()], data);
+        drop((packet, ios));
+        drop(devices);
+    }
+    // What no device looks at is not called right.
+    let (_devices, mut ios) = open(&eal, &[Device::Ring("a".into())]).unwrap();
+    send(&mut ios[0], 0, &[frame(1, 60)]);
+    let mut burst = Burst::<Mbuf>::new();
+    ios[0].rx(DeviceId(0), &mut burst);
+    assert!(!burst[0].l3_checksum_verified());
+}
