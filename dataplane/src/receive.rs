@@ -1,17 +1,15 @@
-//! Taking in: a burst is parsed, every line that it will need is fetched ahead, then packet after packet goes its way.
-
-use arrayvec::ArrayVec;
+//! Taking in: bursts from devices and workers, and which way a packet goes that the express path leaves.
 
 use crate::conn::{ConnKey, Key4, Key6, Probe};
 use crate::drop_reason::DropReason;
-use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo};
-use crate::parse::{Flow, Net, Parsed, parse};
+use crate::io::{Burst, DeviceId, Packet, PacketIo};
+use crate::parse::{Flow, Net, Parsed};
 use crate::wire::ethernet;
 use crate::worker::Worker;
 
 /// Where a burst comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+pub(crate) enum Origin {
     /// A device's queue; flows in it may be other workers'.
     Device,
     /// A device's queue that holds this worker's own flows.
@@ -53,29 +51,8 @@ impl<I: PacketIo> Worker<I> {
         self.process(burst, Origin::Worker)
     }
 
-    fn process(&mut self, mut burst: Burst<I::Packet>, origin: Origin) -> usize {
-        let frames = burst.len();
-        let mut parsed = ArrayVec::<Result<Parsed, DropReason>, BURST>::new();
-        let mut probes = ArrayVec::<Probe, BURST>::new();
-        for frame in &burst {
-            let result = parse(frame.bytes());
-            probes.push(self.fetch_ahead(&result));
-            parsed.push(result);
-        }
-        for (parsed, probe) in parsed.iter().zip(&probes) {
-            self.fetch_spilled(parsed, *probe);
-        }
-        for ((frame, parsed), probe) in burst.drain(..).zip(&parsed).zip(&probes) {
-            match parsed {
-                Ok(parsed) => self.dispatch(frame, parsed, *probe, origin),
-                Err(reason) => self.counters.drop_packet(*reason),
-            }
-        }
-        frames
-    }
-
     #[inline]
-    fn fetch_ahead(&self, parsed: &Result<Parsed, DropReason>) -> Probe {
+    pub(crate) fn fetch_ahead(&self, parsed: &Result<Parsed, DropReason>) -> Probe {
         match parsed {
             Ok(Parsed { net: Net::Flow4(flow), .. }) => {
                 let probe = self.tables.v4.probe(&key::<Key4>(flow), flow.protocol as u8);
@@ -93,7 +70,7 @@ impl<I: PacketIo> Worker<I> {
 
     /// By now the first lines of the burst are here: those that point elsewhere fetch their second line.
     #[inline]
-    fn fetch_spilled(&self, parsed: &Result<Parsed, DropReason>, probe: Probe) {
+    pub(crate) fn fetch_spilled(&self, parsed: &Result<Parsed, DropReason>, probe: Probe) {
         match parsed {
             Ok(Parsed { net: Net::Flow4(flow), .. }) => {
                 self.tables.v4.prefetch_spilled(&key::<Key4>(flow), flow.protocol as u8, probe);
@@ -105,7 +82,7 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, origin: Origin) {
+    pub(crate) fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, origin: Origin) {
         let device = frame.device();
         let to_us = frame.bytes().starts_with(&self.setup.devices[usize::from(device.0)].mac);
         let to_group = frame.bytes().first().is_some_and(|first| first & 1 != 0);

@@ -167,6 +167,12 @@ impl Encap {
         self.kind
     }
 
+    /// Whether packets are spread by a hash of their flow.
+    #[inline]
+    pub fn wants_hash(&self) -> bool {
+        matches!(self.kind, TunnelKind::Gue { .. })
+    }
+
     /// What fits into the tunnel, bytes of an IP packet.
     #[inline]
     pub fn inner_mtu(&self) -> u16 {
@@ -354,8 +360,15 @@ pub fn encapsulate<P: Packet>(
     wrap(packet, usize::from(parsed.l3), encap, flow_hash, id).is_some()
 }
 
+/// [`encapsulate`] for what is at `l3`.
 #[inline]
-fn wrap<P: Packet>(packet: &mut P, l3: usize, encap: &Encap, flow_hash: u32, id: u16) -> Option<()> {
+pub(crate) fn wrap<P: Packet>(
+    packet: &mut P,
+    l3: usize,
+    encap: &Encap,
+    flow_hash: u32,
+    id: u16,
+) -> Option<()> {
     let read = Inner::read(packet.bytes().get(l3..)?)?;
     let inner = Inner { df: read.df && encap.df, ..read };
     let (head, head_len) = (&encap.head, usize::from(encap.head_len));
