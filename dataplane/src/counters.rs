@@ -169,6 +169,14 @@ impl WorkerCounters {
         dest.out_bytes.add(u64::from(bytes));
     }
 
+    /// Starts to fetch what is counted for a destination.
+    #[inline(always)]
+    pub fn prefetch_dest(&self, dest: DestId) {
+        if let Some(counters) = self.dests.get(dest.0 as usize) {
+            crate::prefetch::line(counters);
+        }
+    }
+
     /// Counts one packet as dropped.
     #[inline]
     pub fn drop_packet(&self, reason: DropReason) {

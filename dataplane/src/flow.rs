@@ -26,6 +26,8 @@ use crate::worker::{Tables, Worker};
 pub(crate) trait Family: ConnKey<Address: rewrite::Address> {
     /// Its connection table and the pairs of its connections.
     fn tables(tables: &mut Tables) -> (&mut Table<Self>, &mut Table<Pair<Self>>);
+    /// The same, to be read.
+    fn tables_ref(tables: &Tables) -> (&Table<Self>, &Table<Pair<Self>>);
     /// `address` when it is of this family.
     fn address(address: IpAddr) -> Option<Self::Address>;
     /// The flow in what a frame carries.
@@ -36,6 +38,11 @@ impl Family for Key4 {
     #[inline]
     fn tables(tables: &mut Tables) -> (&mut Table<Self>, &mut Table<Pair<Self>>) {
         (&mut tables.v4, &mut tables.pairs4)
+    }
+
+    #[inline(always)]
+    fn tables_ref(tables: &Tables) -> (&Table<Self>, &Table<Pair<Self>>) {
+        (&tables.v4, &tables.pairs4)
     }
 
     #[inline]
@@ -58,6 +65,11 @@ impl Family for Key6 {
     #[inline]
     fn tables(tables: &mut Tables) -> (&mut Table<Self>, &mut Table<Pair<Self>>) {
         (&mut tables.v6, &mut tables.pairs6)
+    }
+
+    #[inline(always)]
+    fn tables_ref(tables: &Tables) -> (&Table<Self>, &Table<Pair<Self>>) {
+        (&tables.v6, &tables.pairs6)
     }
 
     #[inline]

@@ -2,6 +2,7 @@
 //!
 //! The path, one step after the other; the files follow this order:
 //! - [`io`]: a burst comes from a queue ([`receive`]);
+//! - [`express`]: plain packets of known connections, a burst at a time; all others go on here;
 //! - [`parse`]: what the frames are; headers in [`wire`];
 //! - [`pieces`]: frames that came in several buffers;
 //! - [`steer`]: which worker owns a flow; [`fragments`]: the flow that a fragment is of;
@@ -31,6 +32,7 @@ pub mod datagram;
 pub mod director;
 pub mod drop_reason;
 pub mod ending;
+pub mod express;
 pub mod flow;
 pub mod forward;
 pub mod fragments;

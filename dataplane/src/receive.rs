@@ -1,11 +1,9 @@
-//! Taking in: a burst is parsed, every line that it will need is fetched ahead, then packet after packet goes its way.
-
-use arrayvec::ArrayVec;
+//! Taking in: bursts from devices and workers, and which way a packet goes that the express path leaves.
 
 use crate::conn::{ConnKey, Key4, Key6, Probe};
 use crate::drop_reason::DropReason;
-use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo};
-use crate::parse::{Flow, Net, Parsed, parse};
+use crate::io::{Burst, DeviceId, Packet, PacketIo};
+use crate::parse::{Flow, Net, Parsed};
 use crate::wire::ethernet;
 use crate::worker::Worker;
 
@@ -53,29 +51,6 @@ impl<I: PacketIo> Worker<I> {
         self.process(burst, Origin::Worker)
     }
 
-    fn process(&mut self, mut burst: Burst<I::Packet>, origin: Origin) -> usize {
-        let frames = burst.len();
-        let mut parsed = ArrayVec::<Result<Parsed, DropReason>, BURST>::new();
-        let mut probes = ArrayVec::<Probe, BURST>::new();
-        for frame in &burst {
-            let result = parse(frame.bytes());
-            probes.push(self.fetch_ahead(&result));
-            parsed.push(result);
-        }
-        for (parsed, probe) in parsed.iter().zip(&probes) {
-            self.fetch_spilled(parsed, *probe);
-        }
-        for ((frame, parsed), probe) in burst.drain(..).zip(&parsed).zip(&probes) {
-            match parsed {
-                Ok(parsed) => self.dispatch(frame, parsed, *probe, origin),
-                // with the rest of it in view it may be right
-                Err(_) if !frame.is_whole() => self.in_pieces(frame, origin),
-                Err(reason) => self.counters.drop_packet(*reason),
-            }
-        }
-        frames
-    }
-
     #[inline]
     pub(crate) fn fetch_ahead(&self, parsed: &Result<Parsed, DropReason>) -> Probe {
         match parsed {
@@ -95,7 +70,7 @@ impl<I: PacketIo> Worker<I> {
 
     /// By now the first lines of the burst are here: those that point elsewhere fetch their second line.
     #[inline]
-    fn fetch_spilled(&self, parsed: &Result<Parsed, DropReason>, probe: Probe) {
+    pub(crate) fn fetch_spilled(&self, parsed: &Result<Parsed, DropReason>, probe: Probe) {
         match parsed {
             Ok(Parsed { net: Net::Flow4(flow), .. }) => {
                 self.tables.v4.prefetch_spilled(&key::<Key4>(flow), flow.protocol as u8, probe);

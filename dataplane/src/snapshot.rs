@@ -11,6 +11,7 @@ use lb_config::{EffectivePolicy, IfAddr, OnServerDown, Policy};
 
 use crate::classify::Classifier;
 use crate::counters::WorkerCounters;
+use crate::express::ReplyEnds;
 use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
 use crate::local_port::LocalEnds;
@@ -179,6 +180,8 @@ pub struct Snapshot {
     pub local_ends: Vec<LocalEnds>,
     /// All addresses in `local_ends`: what comes to one of them is a reply.
     pub translated: HashSet<IpAddr>,
+    /// The same as these two, for every packet.
+    pub reply_ends: ReplyEnds,
     /// Source NAT, in the order in which rules are tried.
     pub snat: Vec<SnatEntry>,
     /// What goes around packets into tunnels.

@@ -76,6 +76,8 @@ pub struct Worker<I: PacketIo> {
     pub(crate) listing: Option<Listing>,
     rings_seen: u64,
     swept_ns: u64,
+    /// Plain packets of known connections go by [`crate::express`].
+    pub(crate) express: bool,
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -114,6 +116,7 @@ impl<I: PacketIo> Worker<I> {
             listing: None,
             rings_seen: 0,
             swept_ns: 0,
+            express: true,
             setup,
         })
     }
@@ -227,6 +230,7 @@ impl<I: PacketIo> Worker<I> {
             listing: self.listing,
             rings_seen: self.rings_seen,
             swept_ns: self.swept_ns,
+            express: self.express,
             setup: self.setup,
         }
     }

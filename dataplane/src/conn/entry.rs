@@ -219,6 +219,20 @@ impl Meta {
         Self(self.0 | 1 << Self::PROXIED)
     }
 
+    /// Whether the connection, of `state`'s protocol, is in that state and its template has been told all that there is.
+    #[inline(always)]
+    pub fn is_settled(self, state: State) -> bool {
+        const CONTROLLED: u64 = 1 << Meta::CONTROLLED;
+        const ASSURED: u64 = 1 << Meta::ASSURED;
+        self.0 >> Self::STATE & 15 == u64::from(state.bits()) && self.0 & (CONTROLLED | ASSURED) != CONTROLLED
+    }
+
+    /// The same connection with another deadline.
+    #[inline(always)]
+    pub fn with_deadline(self, deadline: Tick) -> Self {
+        Self(self.0 & !u64::from(Tick::MASK) | u64::from(deadline.0))
+    }
+
     /// The same connection after a packet.
     #[inline]
     pub fn after_packet(self, state: State, active: bool, deadline: Tick) -> Self {

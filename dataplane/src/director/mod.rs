@@ -25,6 +25,7 @@ use lb_config::{Device, EffectivePolicy, Model, OnServerDown, ServerRef};
 use crate::classify::Classifier;
 use crate::conn::HashKey;
 use crate::counters::WorkerCounters;
+use crate::express::ReplyEnds;
 use crate::ids::DestId;
 use crate::io::{DeviceId, WorkerId};
 use crate::local_port::LocalEnds;
@@ -208,6 +209,7 @@ impl Director {
             tunnels: Vec::new(),
             local_ends: Vec::new(),
             translated: HashSet::new(),
+            reply_ends: ReplyEnds::default(),
             snat: Vec::new(),
             rules: Vec::new(),
             policy: model.policy,
@@ -389,11 +391,13 @@ impl Director {
             entry.removed |= self.drains.is_over(DestId(at as u32));
             Some(entry)
         };
+        let nat_servers = registry.nat_servers();
         let snapshot = Arc::new(Snapshot {
             generation: self.running.generation + 1,
             services: registry.classifier(marks),
             dests: registry.dests.iter().enumerate().map(entry).collect(),
-            nat_servers: registry.nat_servers(),
+            reply_ends: ReplyEnds::new(&nat_servers, &translated),
+            nat_servers,
             snat: registry.snat_entries(),
             translated,
             local_ends,

@@ -167,6 +167,12 @@ impl Encap {
         self.kind
     }
 
+    /// Whether packets are spread by a hash of their flow.
+    #[inline]
+    pub fn wants_hash(&self) -> bool {
+        matches!(self.kind, TunnelKind::Gue { .. })
+    }
+
     /// What fits into the tunnel, bytes of an IP packet.
     #[inline]
     pub fn inner_mtu(&self) -> u16 {
@@ -359,8 +365,15 @@ pub fn encapsulate<P: Packet>(
     wrap(packet, usize::from(parsed.l3), encap, flow_hash, id).is_some()
 }
 
+/// [`encapsulate`] for what is at `l3`.
 #[inline]
-fn wrap<P: Packet>(packet: &mut P, l3: usize, encap: &Encap, flow_hash: u32, id: u16) -> Option<()> {
+pub(crate) fn wrap<P: Packet>(
+    packet: &mut P,
+    l3: usize,
+    encap: &Encap,
+    flow_hash: u32,
+    id: u16,
+) -> Option<()> {
     let read = Inner::fields(packet.bytes().get(l3..)?)?;
     // sums go over all of the packet, the rest only over its headers
     if l3 + read.len > packet.frame_len() || encap.sums() && l3 + read.len > packet.bytes().len() {

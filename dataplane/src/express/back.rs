@@ -1,0 +1,57 @@
+//! A server's packet of a known connection on its way back to the client.
+
+use lb_config::ClientAddress;
+
+use super::ends::Ends;
+use super::glance::{Glance, Second};
+use crate::conn::Pair;
+use crate::flow::Hit;
+use crate::io::{Packet, PacketIo};
+use crate::worker::Worker;
+
+impl<I: PacketIo> Worker<I> {
+    /// Sends a reply on, or gives it back unchanged, when anything about it is unusual.
+    #[inline(always)]
+    pub(super) fn to_client<K: Ends>(
+        &mut self,
+        mut frame: I::Packet,
+        glance: &Glance<K>,
+        fresh: bool,
+    ) -> Result<(), I::Packet> {
+        let protocol = glance.protocol as u8;
+        let (table, pairs) = K::tables_ref(&self.tables);
+        let at = match glance.second {
+            Second::Connection(key, probe) if fresh => Some((key, probe)),
+            _ if fresh => None,
+            _ => {
+                let wanted = Pair::wanted(glance.key);
+                pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol)).map(|pair| {
+                    let key = pairs.key(pair).other;
+                    (key, table.probe(&key, protocol))
+                })
+            }
+        };
+        let Some((key, probe)) = at else { return Err(frame) };
+        let Some(found) = table.find(&key, protocol, probe) else { return Err(frame) };
+        let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
+        let told = entry.way.local_ends().is_some_and(|at| {
+            found.meta.is_proxied() || self.tells(at, glance.protocol) != ClientAddress::None
+        });
+        if found.meta.deadline().left(self.now).is_none() || entry.removed || told {
+            return Err(frame);
+        }
+        let Some((exit, mtu)) = self.exit_towards(key.client().into()) else { return Err(frame) };
+        if glance.ip_len > mtu {
+            return Err(frame);
+        }
+        let to = Hit { found, key, entry: *entry }.back();
+        if !K::translate(frame.bytes_mut(), glance.protocol, &to) {
+            return Err(frame);
+        }
+        let meta = self.renewed(found.meta, entry, glance, (&key, true), &frame);
+        K::tables(&mut self.tables).0.update(found, meta);
+        self.counters.outbound(found.meta.dest(), glance.ip_len);
+        self.go(exit, frame);
+        Ok(())
+    }
+}
