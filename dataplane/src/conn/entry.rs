@@ -48,6 +48,8 @@ impl Tick {
 /// | 58 | its server was chosen by a persistence template, whose child it is |
 /// | 59 | the template knows that it was established |
 /// | 60 | its server is told of its client by a PROXY header, see [`Stream`](super::Stream) |
+/// | 61 | another packet than the first was seen |
+/// | 62 | the director did its handshake in the server's place, see [`Splice`](super::Splice) |
 /// | 57 | no packet of the server was seen yet, see [`Direction`](crate::state::Direction) |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
 pub struct Meta(u64);
@@ -61,6 +63,8 @@ impl Meta {
     const CONTROLLED: u32 = 58;
     const ASSURED: u32 = 59;
     const PROXIED: u32 = 60;
+    const HEARD: u32 = 61;
+    const SPLICED: u32 = 62;
     /// The same of a pair, whose upper half is a sequence number.
     const PAIR_PROXIED: u64 = 1 << 1;
     /// Number of destinations that an entry can tell apart.
@@ -203,6 +207,30 @@ impl Meta {
     #[inline]
     pub fn with_proxied(self) -> Self {
         Self(self.0 | 1 << Self::PROXIED)
+    }
+
+    /// Whether another packet than the first was seen.
+    #[inline]
+    pub fn heard(self) -> bool {
+        self.0 >> Self::HEARD & 1 != 0
+    }
+
+    /// The same connection with [`Meta::heard`].
+    #[inline]
+    pub fn with_heard(self) -> Self {
+        Self(self.0 | 1 << Self::HEARD)
+    }
+
+    /// Whether the director did its handshake in the server's place.
+    #[inline]
+    pub fn is_spliced(self) -> bool {
+        self.0 >> Self::SPLICED & 1 != 0
+    }
+
+    /// The same connection with [`Meta::is_spliced`].
+    #[inline]
+    pub fn with_spliced(self) -> Self {
+        Self(self.0 | 1 << Self::SPLICED)
     }
 
     /// The same connection after a packet.

@@ -2,12 +2,13 @@
 //!
 //! Files in the order in which a lookup meets them: [`key`] (what is hashed and compared), [`table`] (lines,
 //! lookup, insertion, the sweep), `room` (what gives way to a new connection), [`entry`] (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`]
-//! (where a PROXY header stands in it).
+//! (where a PROXY header stands in it), [`splice`] (how its halves fit when the director did its handshake).
 
 pub mod entry;
 pub mod key;
 pub mod pair;
 mod room;
+pub mod splice;
 pub mod stream;
 pub mod table;
 #[cfg(test)]
@@ -16,5 +17,6 @@ mod tests;
 pub use entry::{Meta, Tick};
 pub use key::{ConnKey, HashKey, Key4, Key6};
 pub use pair::Pair;
+pub use splice::Splice;
 pub use stream::{Inbound, Stream};
 pub use table::{Found, Full, NoMemory, Probe, Table};
