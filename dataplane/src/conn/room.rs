@@ -173,8 +173,9 @@ impl<K: ConnKey> Table<K> {
             }
             self.look(line, &rank, &mut victim);
             line = if line + 1 == self.lines() { 0 } else { line + 1 };
-            self.victims = if victim.is_some() { self.victims } else { line };
         }
+        // elsewhere next time, so that all of the table is drawn on
+        self.victims = line;
         let Some((_, slot)) = victim else { return false };
         self.evict(slot, &mut gone);
         true

@@ -21,7 +21,6 @@ use crate::classify::Lookup;
 use crate::counters::WorkerCounters;
 use crate::ids::DestId;
 use crate::io::PacketIo;
-use crate::parse::L4;
 use crate::sched::{Candidate, NewConnection, Scheduler};
 use crate::snapshot::{DestEntry, ServiceEntry, Way};
 use crate::worker::Worker;
@@ -42,9 +41,9 @@ pub fn pick(candidates: &[Candidate], heaviest: u32, hash: u64) -> Option<&Candi
         let mixed = hash.wrapping_add(draw.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        at = ((mixed >> 32) * candidates.len() as u64 >> 32) as usize;
+        at = (((mixed >> 32) * candidates.len() as u64) >> 32) as usize;
         let candidate = candidates.get(at)?;
-        if (mixed & u64::from(u32::MAX)) * u64::from(heaviest) >> 32 < u64::from(candidate.weight) {
+        if ((mixed & u64::from(u32::MAX)) * u64::from(heaviest)) >> 32 < u64::from(candidate.weight) {
             return Some(candidate);
         }
     }
@@ -78,11 +77,6 @@ impl<I: PacketIo> Worker<I> {
         self.flood.stateless(self.now_ns);
         self.counters.own.stateless.add(1);
         Some(chosen)
-    }
-
-    /// Whether SYNs of this protocol go on without an entry.
-    pub(crate) fn is_flooded(&self, protocol: L4) -> bool {
-        self.flood.active && protocol == L4::Tcp
     }
 }
 
