@@ -71,6 +71,8 @@ pub const SERVICE_CONNECTIONS: Bounds = Bounds::new(0, MAX_CONNECTIONS.max);
 pub const CONN_REUSE_MODE: Bounds = Bounds::new(0, 3);
 /// `secure_tcp`. Source: Documentation/networking/ipvs-sysctl.rst.
 pub const SECURE_TCP: Bounds = Bounds::new(0, 3);
+/// `syn_flood`, percent of a worker's connections; 0: never.
+pub const SYN_FLOOD: Bounds = Bounds::new(0, 100);
 /// Weight of a server. Source: ipvsadm(8), `--weight`.
 pub const WEIGHT: Bounds = Bounds::new(0, 65_535);
 /// `upper_threshold` and `lower_threshold` of a server, connections. ipvsadm 1.31 takes what an `int` holds.

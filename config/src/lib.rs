@@ -55,7 +55,7 @@ pub use forwarding::*;
 pub use load::{load, load_with_warnings, parse, parse_with_warnings};
 pub use mark::MarkRule;
 pub use model::*;
-pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reuse, ServicePolicy};
+pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reuse, ServicePolicy, SynProxy};
 pub use snat::{SnatProtocol, SnatRule};
 pub use text::ValueError;
 pub use warning::{Warning, warnings};

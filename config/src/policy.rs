@@ -36,6 +36,9 @@ pub struct Policy {
     pub pmtu_disc: bool,
     /// ICMP tells servers of replies that belong to no connection.
     pub nat_icmp_send: bool,
+    /// Share of a worker's connections, percent, that wait for the end of their handshake, from which on SYNs are a
+    /// flood; 0: they never are.
+    pub syn_flood: u8,
 }
 
 impl Default for Policy {
@@ -51,6 +54,7 @@ impl Default for Policy {
             schedule_icmp: false,
             pmtu_disc: true,
             nat_icmp_send: false,
+            syn_flood: 10,
         }
     }
 }
@@ -126,6 +130,24 @@ words!(Reuse, "a judgement of port reuse", [
     "ipvs" => Self::Ipvs => Self::Ipvs,
 ]);
 
+/// When the director makes clients prove that they are there before a server hears of them (SYN cookies).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SynProxy {
+    /// Never.
+    #[default]
+    Off,
+    /// While a worker sees a flood of SYNs, see [`Policy::syn_flood`].
+    Auto,
+    /// Always.
+    Always,
+}
+
+words!(SynProxy, "a use of the SYN proxy", [
+    "off" => Self::Off => Self::Off,
+    "auto" => Self::Auto => Self::Auto,
+    "always" => Self::Always => Self::Always,
+]);
+
 /// What a service decides for itself; `None`: the default, see [`Policy::of`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServicePolicy {
@@ -143,6 +165,8 @@ pub struct ServicePolicy {
     pub max_connections: Option<u32>,
     /// How long after a packet a UDP connection counts as active.
     pub udp_activity: Option<Duration>,
+    /// When clients are asked for a proof before a server hears of them.
+    pub syn_proxy: Option<SynProxy>,
 }
 
 /// What holds for a service, when all defaults are filled in.
@@ -163,6 +187,8 @@ pub struct EffectivePolicy {
     pub max_connections: Option<u32>,
     /// How long after a packet a UDP connection counts as active; `None`: it never does, as with IPVS.
     pub udp_activity: Option<Duration>,
+    /// When clients are asked for a proof before a server hears of them.
+    pub syn_proxy: SynProxy,
 }
 
 impl Policy {
@@ -184,6 +210,7 @@ impl Policy {
             dr_close_timeout: own.dr_close_timeout,
             max_connections: own.max_connections.filter(|limit| *limit > 0),
             udp_activity: own.udp_activity,
+            syn_proxy: own.syn_proxy.unwrap_or_default(),
         }
     }
 
@@ -198,7 +225,7 @@ impl Policy {
     }
 
     /// Key and value of each policy, for writing and comparing; a text has its quotes.
-    pub(crate) fn entries(&self) -> [(&'static str, String); 10] {
+    pub(crate) fn entries(&self) -> [(&'static str, String); 11] {
         [
             ("compat", quoted(self.compat)),
             ("sloppy_tcp", self.sloppy_tcp.to_string()),
@@ -210,17 +237,26 @@ impl Policy {
             ("schedule_icmp", self.schedule_icmp.to_string()),
             ("pmtu_disc", self.pmtu_disc.to_string()),
             ("nat_icmp_send", self.nat_icmp_send.to_string()),
+            ("syn_flood", self.syn_flood.to_string()),
         ]
     }
 }
 
 /// Keys of `[services.policy]`.
-pub(crate) const SERVICE_POLICY: [&str; 7] =
-    ["on_no_server", "on_server_down", "reuse", "mss", "dr_close_timeout", "max_connections", "udp_activity"];
+pub(crate) const SERVICE_POLICY: [&str; 8] = [
+    "on_no_server",
+    "on_server_down",
+    "reuse",
+    "mss",
+    "dr_close_timeout",
+    "max_connections",
+    "udp_activity",
+    "syn_proxy",
+];
 
 impl ServicePolicy {
     /// Key and value of each policy that is set, for writing and comparing; a text has its quotes.
-    pub(crate) fn entries(&self) -> [(&'static str, Option<String>); 7] {
+    pub(crate) fn entries(&self) -> [(&'static str, Option<String>); 8] {
         [
             ("on_no_server", self.on_no_server.map(quoted)),
             ("on_server_down", self.on_server_down.map(quoted)),
@@ -229,6 +265,7 @@ impl ServicePolicy {
             ("dr_close_timeout", self.dr_close_timeout.map(|time| quoted(duration::format(time)))),
             ("max_connections", self.max_connections.map(|limit| limit.to_string())),
             ("udp_activity", self.udp_activity.map(|time| quoted(duration::format(time)))),
+            ("syn_proxy", self.syn_proxy.map(quoted)),
         ]
     }
 
@@ -245,6 +282,7 @@ impl ServicePolicy {
             "dr_close_timeout" => self.dr_close_timeout = value.map(duration::parse).transpose()?,
             "max_connections" => self.max_connections = number(key, value, bounds::SERVICE_CONNECTIONS)?,
             "udp_activity" => self.udp_activity = value.map(duration::parse).transpose()?,
+            "syn_proxy" => self.syn_proxy = value.map(str::parse).transpose()?,
             _ => {
                 let near = nearest(key, SERVICE_POLICY);
                 let hint = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
@@ -306,6 +344,7 @@ mod tests {
             ("dr_close_timeout", "5s"),
             ("max_connections", "10"),
             ("udp_activity", "7s"),
+            ("syn_proxy", "auto"),
         ];
         for (key, value) in values {
             service.policy.set(key, Some(value)).unwrap();
@@ -319,6 +358,7 @@ mod tests {
             dr_close_timeout: Some(Duration::from_secs(5)),
             max_connections: Some(10),
             udp_activity: Some(Duration::from_secs(7)),
+            syn_proxy: SynProxy::Auto,
         };
         assert_eq!(policy.of(&service), want);
         let texts =
@@ -339,7 +379,7 @@ mod tests {
         assert_eq!(
             error("on_no_sever", "icmp"),
             "\"on_no_sever\" is not a policy (known: on_no_server, on_server_down, reuse, mss, dr_close_timeout, \
-             max_connections, udp_activity); did you mean \"on_no_server\"?"
+             max_connections, udp_activity, syn_proxy); did you mean \"on_no_server\"?"
         );
         assert_eq!(error("mss", "535"), "mss: 535 is below the limit 536");
         assert_eq!(error("mss", "big"), "mss: \"big\" is not a whole number");

@@ -335,6 +335,7 @@ secure_tcp = 0
 schedule_icmp = false
 pmtu_disc = true
 nat_icmp_send = false
+syn_flood = 10
 
 [[ports]]
 name = "lan"

@@ -1,11 +1,12 @@
 //! New connections: their service, their server, their place in the tables; and what each packet makes of an entry.
 
-use lb_config::ClientAddress;
+use lb_config::{ClientAddress, SynProxy};
 
 use crate::classify::{FTP_DATA, Lookup};
-use crate::conn::{Meta, Pair, Probe, Table, Tick};
+use crate::conn::{Meta, Pair, Probe, Splice, Table, Tick};
 use crate::drop_reason::DropReason;
 use crate::ending::Ending;
+use crate::flood::{evict, handshake, stateless};
 use crate::flow::{Family, peer_of, reply_tuple};
 use crate::ids::DestId;
 use crate::io::PacketIo;
@@ -16,7 +17,7 @@ use crate::policy::{self, Refusal};
 use crate::sched::NewConnection;
 use crate::snapshot::{DestEntry, ServiceEntry, Way};
 use crate::state::{self, Direction, State};
-use crate::worker::Worker;
+use crate::worker::{Tables, Worker};
 
 /// How long a connection that an ICMP error began waits for its first packet, ticks: 3 s (IPVS, `ip_vs_conn_new`).
 const UNHEARD: u32 = 3 * Tick::PER_SECOND as u32;
@@ -31,7 +32,22 @@ struct Chosen {
     dest: DestId,
     /// Its client's template says so.
     controlled: bool,
-    one_packet: bool,
+    keep: Keep,
+}
+
+/// What is kept of a new connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// An entry.
+    Entry,
+    /// Nothing: every packet is scheduled anew.
+    OnePacket,
+    /// Nothing until its client's ACK: SYNs are a flood.
+    Unconfirmed,
+    /// An entry, as of a handshake under way: it had none until now.
+    Confirmed,
+    /// Nothing: a packet of a connection without an entry that does not confirm it.
+    Stray,
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -75,10 +91,57 @@ impl<I: PacketIo> Worker<I> {
     ) -> Result<(DestId, DestEntry), Refusal> {
         let sloppy = policy::is_sloppy(&self.snapshot.policy, lookup.protocol);
         let opens = flow.is_none_or(|flow| state::opens(flow.protocol, flow.event, sloppy));
-        let Chosen { dest, controlled, one_packet } = self.choose(lookup, opens)?;
-        let entry = *self.snapshot.dest(dest).ok_or(Refusal::silent(DropReason::NoServer))?;
+        let chosen =
+            if opens { self.choose(lookup, flow.is_some())? } else { self.choose_stray(lookup, flow)? };
+        let entry = *self.snapshot.dest(chosen.dest).ok_or(Refusal::silent(DropReason::NoServer))?;
+        match chosen.keep {
+            Keep::Unconfirmed => {
+                self.flood.unconfirmed(self.now_ns);
+                self.counters.own.unconfirmed.add(1);
+                Ok((chosen.dest, entry))
+            }
+            Keep::Stray => {
+                self.counters.own.stateless.add(1);
+                Ok((chosen.dest, entry))
+            }
+            Keep::Confirmed => {
+                // as its first packet would have entered it
+                let first = flow.map(|flow| Flow { event: state::first(flow.protocol), ..*flow });
+                self.bind(key, lookup, first.as_ref(), probe, (chosen, entry), None)
+            }
+            Keep::Entry | Keep::OnePacket => self.bind(key, lookup, flow, probe, (chosen, entry), None),
+        }
+    }
+
+    /// [`Worker::admit`] of a client that has proved that it is there; `call`: the SYN that its server will get.
+    pub(crate) fn admit_proved<K: Family>(
+        &mut self,
+        key: K,
+        lookup: &Lookup,
+        call: &Flow<K::Address>,
+        probe: Probe,
+        splice: Splice,
+    ) -> Result<(DestId, DestEntry), Refusal> {
+        let chosen = self.choose(lookup, false)?;
+        let entry = *self.snapshot.dest(chosen.dest).ok_or(Refusal::silent(DropReason::NoServer))?;
+        if !matches!(entry.way, Way::Nat | Way::FullNat(_)) {
+            return Err(Refusal::silent(DropReason::NoServer));
+        }
+        self.bind(key, lookup, Some(call), probe, (chosen, entry), Some(splice))
+    }
+
+    /// Counts and enters a connection whose destination was chosen.
+    fn bind<K: Family>(
+        &mut self,
+        key: K,
+        lookup: &Lookup,
+        flow: Option<&Flow<K::Address>>,
+        probe: Probe,
+        (Chosen { dest, controlled, keep }, entry): (Chosen, DestEntry),
+        splice: Option<Splice>,
+    ) -> Result<(DestId, DestEntry), Refusal> {
         self.counters.dests[dest.0 as usize].conns.add(1);
-        if one_packet {
+        if keep == Keep::OnePacket {
             return Ok((dest, entry));
         }
         let (protocol, unheard) = (lookup.protocol, self.now.after(UNHEARD));
@@ -92,9 +155,12 @@ impl<I: PacketIo> Worker<I> {
         {
             born = born.with_proxied();
         }
+        if splice.is_some() {
+            born = born.with_spliced();
+        }
         self.counters.dests[dest.0 as usize].total.up();
         let meta = flow.map_or(born, |flow| self.next_meta(&key, born, &entry, flow, false));
-        if let Err(reason) = self.enter(key, probe, meta, &entry) {
+        if let Err(reason) = self.enter(key, probe, meta, &entry, splice) {
             let counters = &self.counters.dests[dest.0 as usize];
             counters.total.down();
             counters.conns.add(u64::MAX);
@@ -102,39 +168,54 @@ impl<I: PacketIo> Worker<I> {
                 counters.active.down();
             }
             self.ending().of_child(&key, meta, false);
-            return Err(Refusal::silent(reason));
+            let stateless = reason == DropReason::TableFull && flow.is_some();
+            let without = if stateless { self.without_entry(lookup) } else { None };
+            return without.ok_or(Refusal::silent(reason));
+        }
+        if evict::is_embryonic(meta) {
+            self.counters.own.embryonic.up();
         }
         self.counters.own.inserted.add(1);
         self.snapshot.bound(dest, &self.all_counters);
         Ok((dest, entry))
     }
 
-    /// The destination of a packet without a connection: its client's, if that has one already, else the scheduler's.
+    /// The destination of a new connection: its client's, if that has one already, else the scheduler's.
     ///
-    /// `opens`: the packet may begin a connection.
-    fn choose(&self, lookup: &Lookup, opens: bool) -> Result<Chosen, Refusal> {
+    /// `unproved`: it begins with a packet, whose sender may have to prove that it is there.
+    fn choose(&self, lookup: &Lookup, unproved: bool) -> Result<Chosen, Refusal> {
         let snapshot = &self.snapshot;
         // IPVS: what comes from FTP's data port is a server's own connection, not a client's
         let service = snapshot.services.find(lookup).filter(|_| lookup.src_port != FTP_DATA);
         let Some(service) = service else {
-            return self.choose_rule(lookup, opens);
+            return self.choose_rule(lookup, true);
         };
-        if !opens {
-            return Err(Refusal::of_host(DropReason::NoConnection, lookup.protocol));
-        }
-        if self.tables.len() >= self.tables.max && !service.one_packet {
-            return Err(Refusal::silent(DropReason::TableFull));
-        }
         let refused = |reason| Refusal::of_service(reason, &service.policy);
         if self.is_full(service) {
             return Err(refused(DropReason::ServiceFull));
         }
+        if unproved && lookup.protocol == L4::Tcp {
+            if self.wants_proof(service) {
+                let able = service.candidates.iter().any(|candidate| candidate.weight > 0);
+                let refusal = || Refusal::until_proved(&service.policy);
+                return Err(if able { refusal() } else { refused(DropReason::NoServer) });
+            }
+            if self.flood.active
+                && let Some((dest, _)) = self.by_hash(service, lookup)
+            {
+                return Ok(Chosen { dest, controlled: false, keep: Keep::Unconfirmed });
+            }
+        }
         let new = NewConnection { client: lookup.src, client_port: lookup.src_port, target: lookup.dst };
         let schedule = || snapshot.schedule(service, &new, &self.all_counters, &self.draws);
         let one_packet = service.one_packet && lookup.protocol == L4::Udp;
+        let keep = if one_packet { Keep::OnePacket } else { Keep::Entry };
         let Some(rule) = &service.rule else {
-            let dest = schedule().ok_or_else(|| refused(DropReason::NoServer))?;
-            return Ok(Chosen { dest, controlled: false, one_packet });
+            // its earlier packets may have gone by hash: UDP does not tell which is the first
+            let stray = lookup.protocol == L4::Udp && !one_packet && self.flood.has_strays(self.now_ns);
+            let by_hash = if stray { self.by_hash(service, lookup).map(|(dest, _)| dest) } else { None };
+            let dest = by_hash.or_else(schedule).ok_or_else(|| refused(DropReason::NoServer))?;
+            return Ok(Chosen { dest, controlled: false, keep });
         };
         let child =
             Child { client: lookup.src, vip: lookup.dst, vport: lookup.dst_port, protocol: lookup.protocol };
@@ -144,11 +225,44 @@ impl<I: PacketIo> Worker<I> {
                 if one_packet {
                     self.setup.templates.child_ended(rule, &child, chosen.dest, self.now_ns, false);
                 }
-                Ok(Chosen { dest: chosen.dest, controlled: !one_packet, one_packet })
+                Ok(Chosen { dest: chosen.dest, controlled: !one_packet, keep })
             }
             Err(Refused::NoServer) => Err(refused(DropReason::NoServer)),
             Err(Refused::Full) => Err(Refusal::silent(DropReason::TableFull)),
         }
+    }
+
+    /// Whether clients of a service have to prove that they are there.
+    fn wants_proof(&self, service: &ServiceEntry) -> bool {
+        match service.policy.syn_proxy {
+            SynProxy::Off => false,
+            SynProxy::Auto => self.flood.active,
+            SynProxy::Always => true,
+        }
+    }
+
+    /// The destination of a packet that begins no connection and has none: that of a flow without an entry, see
+    /// [`stateless`].
+    fn choose_stray<A>(&self, lookup: &Lookup, flow: Option<&Flow<A>>) -> Result<Chosen, Refusal> {
+        let service = self.snapshot.services.find(lookup).filter(|_| lookup.src_port != FTP_DATA);
+        let Some(service) = service else {
+            return self.choose_rule(lookup, false);
+        };
+        let may_prove = match service.policy.syn_proxy {
+            SynProxy::Off => false,
+            SynProxy::Auto | SynProxy::Always => self.flood.has_cookies(self.now_ns),
+        };
+        if may_prove && lookup.protocol == L4::Tcp {
+            return Err(Refusal::until_proved(&service.policy));
+        }
+        if self.flood.has_strays(self.now_ns)
+            && let Some((dest, _)) = self.by_hash(service, lookup)
+        {
+            let confirms = flow.is_some_and(|flow| state::confirms(flow.protocol, flow.event));
+            let keep = if confirms { Keep::Confirmed } else { Keep::Stray };
+            return Ok(Chosen { dest, controlled: false, keep });
+        }
+        Err(Refusal::of_host(DropReason::NoConnection, lookup.protocol))
     }
 
     /// The rule of source NAT that lets a private host's packet out.
@@ -164,10 +278,7 @@ impl<I: PacketIo> Worker<I> {
         if !opens {
             return Err(refused(DropReason::NoConnection));
         }
-        if self.tables.len() >= self.tables.max {
-            return Err(Refusal::silent(DropReason::TableFull));
-        }
-        Ok(Chosen { dest, controlled: false, one_packet: false })
+        Ok(Chosen { dest, controlled: false, keep: Keep::Entry })
     }
 
     /// Whether a service has as many connections as it may have.
@@ -188,24 +299,49 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// Puts a connection, and what its replies need, into the tables. Errors: no room, nothing changed.
+    /// Puts a connection, and what its replies need, into the tables; a dispensable one may make room for it, see
+    /// [`evict`]. Errors: no room, or no local port; the connection is not in.
     pub(crate) fn enter<K: Family>(
         &mut self,
         key: K,
         probe: Probe,
         meta: Meta,
         entry: &DestEntry,
+        splice: Option<Splice>,
     ) -> Result<(), DropReason> {
         let protocol = meta.protocol();
+        let full = self.tables.len() >= self.tables.max;
+        if full && (self.flood.full || !self.make_way::<K>()) {
+            self.flood.full = true;
+            return Err(DropReason::TableFull);
+        }
         let local = match entry.way.local_ends() {
             Some(at) => Some(self.choose_local(&key, protocol, entry, at).ok_or(DropReason::PortsExhausted)?),
             None => None,
         };
+        let ending = Ending {
+            snapshot: &self.snapshot,
+            counters: &self.counters,
+            workers: &self.all_counters,
+            templates: &self.setup.templates,
+            now_ns: self.now_ns,
+        };
         let (table, pairs) = K::tables(&mut self.tables);
-        table.insert(key, probe, meta).map_err(|_| DropReason::TableFull)?;
-        let entered = match local {
-            Some(reply) => local_port::enter(pairs, key, reply, protocol, meta.is_proxied()),
-            None => Self::enter_reply(pairs, key, meta, entry),
+        let gone = |key: &K, meta| {
+            stateless::count(ending.counters, evict::class(meta));
+            ending.of(key, meta, pairs, true);
+        };
+        let ranking = evict::ranking(self.now);
+        table.insert_evicting(key, probe, meta, ranking, gone).map_err(|_| DropReason::TableFull)?;
+        let reply = if splice.is_some() && entry.way == Way::Nat { reply_tuple(&key, entry) } else { local };
+        let entered = match (reply, splice) {
+            (Some(reply), Some(splice)) => handshake::enter(pairs, key, reply, protocol, splice),
+            (Some(reply), None) => {
+                let on = Meta::of_pair(local_port::forward(protocol));
+                let on = if meta.is_proxied() { on.with_pair_proxied() } else { on };
+                local_port::enter(pairs, key, reply, protocol, on)
+            }
+            (None, _) => Self::enter_reply(pairs, key, meta, entry),
         };
         if !entered {
             if let Some(found) = table.find(&key, protocol, probe) {
@@ -214,6 +350,27 @@ impl<I: PacketIo> Worker<I> {
             return Err(DropReason::TableFull);
         }
         Ok(())
+    }
+
+    /// At the limit, which the tables of both families share: one connection of either goes, if any may.
+    #[cold]
+    fn make_way<K: Family>(&mut self) -> bool {
+        let ending = Ending {
+            snapshot: &self.snapshot,
+            counters: &self.counters,
+            workers: &self.all_counters,
+            templates: &self.setup.templates,
+            now_ns: self.now_ns,
+        };
+        let counters = ending.counters;
+        let Tables { v4, v6, pairs4, pairs6, .. } = &mut self.tables;
+        v4.make_way(evict::ranking(self.now), |key, meta| {
+            stateless::count(counters, evict::class(meta));
+            ending.of(key, meta, pairs4, true);
+        }) || v6.make_way(evict::ranking(self.now), |key, meta| {
+            stateless::count(counters, evict::class(meta));
+            ending.of(key, meta, pairs6, true);
+        })
     }
 
     /// The tuple that replies of a new connection shall carry: to a local end that is free. `None`: none is.

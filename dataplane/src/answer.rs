@@ -33,6 +33,7 @@ impl<I: PacketIo> Worker<I> {
                 self.answer_with_error(&frame, parsed, IcmpError::PortUnreachable, Speaker::Vip);
             }
             Answer::Reset => self.reset(frame, parsed),
+            Answer::Proof(mss) => return self.prove(frame, parsed, mss),
         }
         self.counters.drop_packet(refusal.reason);
     }

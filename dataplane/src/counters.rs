@@ -140,6 +140,22 @@ pub struct OwnCounters {
     pub now_ns: Counter,
     /// Messages to the control core that found its queue full.
     pub events_lost: Counter,
+    /// Connections whose handshake is under way.
+    pub embryonic: Gauge,
+    /// 1 while SYNs are a flood, see [`crate::flood`].
+    pub flood: Counter,
+    /// Connections that made room for others, by [`Class`](crate::flood::evict::Class).
+    pub evicted: [Counter; 4],
+    /// SYNs that went on without an entry because they are a flood.
+    pub unconfirmed: Counter,
+    /// Packets that went on without an entry because the table is full, or the connection has none.
+    pub stateless: Counter,
+    /// SYNs that were answered with a cookie.
+    pub cookies_sent: Counter,
+    /// Connections begun by a cookie that came back.
+    pub cookies_accepted: Counter,
+    /// ACKs without a connection whose number is no cookie, or too old.
+    pub cookies_refused: Counter,
 }
 
 impl WorkerCounters {

@@ -145,7 +145,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// All fragments of a datagram, in order: its connection, as for a packet ([`Worker::flow`]).
-    fn datagram<K: Family>(&mut self, frames: Ready<I::Packet>, resolved: &Resolved) {
+    fn datagram<K: Family>(&mut self, mut frames: Ready<I::Packet>, resolved: &Resolved) {
         let Some((parsed, flow)) = whole::<K, _>(&frames, resolved) else {
             return self.drop_all(&frames, DropReason::FragmentMalformed);
         };
@@ -159,6 +159,12 @@ impl<I: PacketIo> Worker<I> {
         let (dest, entry) = match hit {
             Some(hit) if self.is_cut_off(&hit) => return self.datagram_cut_off(&frames, &hit),
             Some(hit) => {
+                if hit.found.meta.is_spliced()
+                    && let Some(first) = frames.first_mut()
+                    && !self.spliced_fragment(first, &flow, key, false)
+                {
+                    return self.drop_all(&frames, DropReason::NoConnection);
+                }
                 self.advance(&hit, &flow, false);
                 (hit.found.meta.dest(), hit.entry)
             }
@@ -303,6 +309,9 @@ impl<I: PacketIo> Worker<I> {
             self.clamp(first, flow, &hit.entry);
             if hit.found.meta.is_proxied() {
                 self.stream_to_client(first, flow, hit);
+            }
+            if hit.found.meta.is_spliced() && !self.spliced_fragment(first, flow, hit.key, true) {
+                return self.drop_all(&frames, DropReason::NoConnection);
             }
         }
         let to = hit.back();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::conn::{Meta, Pair, Table};
 use crate::counters::WorkerCounters;
+use crate::flood::evict::is_embryonic;
 use crate::flow::{Family, reply_tuple};
 use crate::local_port;
 use crate::parse::L4;
@@ -29,10 +30,13 @@ impl Ending<'_> {
             dest.active.down();
         }
         self.counters.own.expired.add(1);
+        if is_embryonic(meta) {
+            self.counters.own.embryonic.down();
+        }
         self.snapshot.unbound(meta.dest(), self.workers);
         self.of_child(key, meta, forced);
         let Some(entry) = self.snapshot.dest(meta.dest()) else { return };
-        if entry.way.local_ends().is_some() {
+        if entry.way.local_ends().is_some() || meta.is_spliced() {
             return local_port::leave(pairs, *key, meta.protocol());
         }
         let tuple = if entry.way == Way::Nat { reply_tuple(key, entry) } else { None };

@@ -12,6 +12,7 @@ use crate::classify::Lookup;
 use crate::conn::{ConnKey, Found, Key4, Key6, Meta, Pair, Probe, Table};
 use crate::drop_reason::DropReason;
 use crate::ending::Ending;
+use crate::flood::evict::is_embryonic;
 use crate::io::{Packet, PacketIo, WorkerId};
 use crate::parse::{Flow, L4, Net, Parsed, TcpFlags, parse};
 use crate::policy;
@@ -21,6 +22,9 @@ use crate::snapshot::{DestEntry, Way};
 use crate::state;
 use crate::steer;
 use crate::worker::{Tables, Worker};
+
+/// TCP's flags that make a SYN another thing than a client's first segment, and SYN itself.
+const SYN_ALONE: u8 = TcpFlags::SYN.0 | TcpFlags::ACK.0 | TcpFlags::RST.0;
 
 /// What the flow code needs to know of an address family.
 pub(crate) trait Family: ConnKey<Address: rewrite::Address> {
@@ -148,16 +152,24 @@ impl<I: PacketIo> Worker<I> {
         let hit = found.and_then(|found| self.still_good(found, key, flow));
         let (dest, entry) = match hit {
             Some(hit) if self.is_cut_off(&hit) => return self.cut_off(frame, parsed, flow, &hit, false),
+            Some(hit) if hit.found.meta.is_spliced() => return self.spliced_in(frame, parsed, flow, &hit),
             Some(hit) => {
                 self.advance(&hit, flow, false);
                 (hit.found.meta.dest(), hit.entry)
             }
             None => {
+                let is_syn = flow.tcp_flags.0 & SYN_ALONE == TcpFlags::SYN.0;
+                if is_syn && !self.flood.shedding.admits(true) {
+                    return self.counters.drop_packet(DropReason::Overload);
+                }
                 let from_server =
                     self.snapshot.is_nat_server(flow.src.into(), flow.src_port, flow.protocol as u8);
                 let is_reply = from_server || self.snapshot.is_translated(flow.dst.into());
                 if is_reply && let Some(hit) = self.find_reply(key, flow.protocol as u8) {
                     return self.reply_of_server(frame, parsed, flow, &hit);
+                }
+                if !is_syn && !self.flood.shedding.admits(false) {
+                    return self.counters.drop_packet(DropReason::Overload);
                 }
                 let lookup = Lookup {
                     src: flow.src.into(),
@@ -218,6 +230,9 @@ impl<I: PacketIo> Worker<I> {
         let Some(back) = self.way_back(&mut frame, parsed, hit.key.client().into()) else { return };
         self.advance(hit, flow, true);
         self.counters.outbound(hit.found.meta.dest(), flow.ip_len);
+        if hit.found.meta.is_spliced() {
+            return self.spliced_out::<K>(frame, parsed, flow, hit, back);
+        }
         self.forward_reply::<K>(frame, parsed, flow, hit, back);
     }
 
@@ -308,6 +323,9 @@ impl<I: PacketIo> Worker<I> {
                 Some(flow) if outbound => {
                     let client = hit.key.client().into();
                     let Some(back) = self.way_back(&mut frame, &parsed, client) else { return };
+                    if let Some(delta) = self.spliced_delta(hit.found.meta, hit.key) {
+                        rewrite::seq::shift(frame.bytes_mut(), flow, delta);
+                    }
                     self.forward_reply::<K>(frame, &parsed, flow, hit, back);
                 }
                 Some(flow) => self.forward::<K>(frame, &parsed, flow, &hit.entry),
@@ -345,10 +363,29 @@ impl<I: PacketIo> Worker<I> {
         ending.of(&key, found.meta, pairs, false);
     }
 
+    /// Keeps the number of handshakes under way.
+    #[cold]
+    fn state_changed(&self, before: Meta, after: Meta) {
+        match (is_embryonic(before), is_embryonic(after)) {
+            (true, false) => self.counters.own.embryonic.down(),
+            (false, true) => self.counters.own.embryonic.up(),
+            _ => {}
+        }
+    }
+
     /// State, activity and deadline after a packet of a known connection.
     #[inline]
     pub(crate) fn advance<K: Family>(&mut self, hit: &Hit<K>, flow: &Flow<K::Address>, outbound: bool) {
-        let meta = self.next_meta(&hit.key, hit.found.meta, &hit.entry, flow, outbound);
-        K::tables(&mut self.tables).0.update(hit.found, meta);
+        let meta = self.next_meta(&hit.key, hit.found.meta, &hit.entry, flow, outbound).with_heard();
+        self.keep::<K>(hit.found, meta);
+    }
+
+    /// Replaces the entry of a connection.
+    #[inline(always)]
+    pub(crate) fn keep<K: Family>(&mut self, found: Found, meta: Meta) {
+        if !meta.is_as(found.meta) {
+            self.state_changed(found.meta, meta);
+        }
+        K::tables(&mut self.tables).0.update(found, meta);
     }
 }

@@ -18,7 +18,7 @@ impl<I: PacketIo> Worker<I> {
     /// An ICMP error that was sent to this station.
     pub(crate) fn icmp_error<K: Family>(
         &mut self,
-        frame: I::Packet,
+        mut frame: I::Packet,
         parsed: &Parsed,
         icmp: &Icmp<K::Address>,
         steered: bool,
@@ -47,6 +47,10 @@ impl<I: PacketIo> Worker<I> {
         }
         match self.find(tuple, protocol as u8) {
             Some(hit) => {
+                // a server believes errors about what it has sent (RFC 5927 section 4.1)
+                if let Some(delta) = self.spliced_delta(hit.found.meta, hit.key) {
+                    rewrite::renumber_error(frame.bytes_mut(), parsed.l3, icmp, |n| n.wrapping_sub(delta));
+                }
                 self.error_to_server(frame, parsed, icmp, &hit.key, hit.found.meta.dest(), &hit.entry);
             }
             None if about_reply && self.snapshot.policy.schedule_icmp => {

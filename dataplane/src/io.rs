@@ -63,6 +63,13 @@ pub trait PacketIo {
     /// queues belong to other workers.
     fn rx(&mut self, device: DeviceId, into: &mut Burst<Self::Packet>);
 
+    /// Frames that wait in this worker's rx queue of `device`, as far as the device tells; asked only after a whole
+    /// burst. 0: none, or it does not tell.
+    fn backlog(&self, device: DeviceId) -> usize {
+        let _ = device;
+        0
+    }
+
     /// Sends from the front of `from` and removes what was taken. What is left did not fit.
     fn tx(&mut self, device: DeviceId, from: &mut Burst<Self::Packet>);
 

@@ -9,6 +9,7 @@
 //! - [`conn`]: the connection, [`state`]: what its packets make of it ([`flow`]);
 //! - [`classify`]: the service of a new one, [`persist`]: whether its client has a server already
 //!   ([`admit`], [`ending`]);
+//! - [`flood`]: what new ones may cost, and who makes room for them;
 //! - [`sched`]: who gets it; [`policy`]: what the operator decided for where there is a choice;
 //! - [`forward`]: the frame is rewritten ([`mod@rewrite`]) for its server or client; [`proxy`]: who that is, in the stream;
 //! - [`datagram`]: the same for datagrams in fragments, gathered by [`fragments`];
@@ -33,6 +34,7 @@ pub mod director;
 pub mod drop_reason;
 pub mod ending;
 pub mod express;
+pub mod flood;
 pub mod flow;
 pub mod forward;
 pub mod fragments;

@@ -93,18 +93,17 @@ impl Chooser<'_> {
 
 /// Enters both pairs of a connection whose replies carry `reply`; `false`: no room, nothing changed.
 ///
-/// `proxied`: its server is told of its client by a PROXY header.
+/// `on`: what the pair from the key to the reply's tuple knows, under [`forward`]'s number.
 pub(crate) fn enter<K: ConnKey>(
     pairs: &mut Table<Pair<K>>,
     key: K,
     reply: K,
     protocol: u8,
-    proxied: bool,
+    on: Meta,
 ) -> bool {
+    let meta = on;
     let (back, on) = (Pair { tuple: reply, other: key }, Pair { tuple: key, other: reply });
     let probe = pairs.probe(&on, forward(protocol));
-    let meta = Meta::of_pair(forward(protocol));
-    let meta = if proxied { meta.with_pair_proxied() } else { meta };
     if pairs.insert(on, probe, meta).is_err() {
         return false;
     }
@@ -202,8 +201,9 @@ mod tests {
             let mut pairs = Table::<Pair<Key4>>::new(100, KEY).expect("memory");
             let (key, reply) = (at(1, 1000, 10, 80), at(20, 8080, 30, 5000));
             // the reply's tuple of the one is the key of the other
-            assert!(enter(&mut pairs, key, reply, protocol, false));
-            assert!(enter(&mut pairs, reply, key, protocol, true));
+            let on = Meta::of_pair(forward(protocol));
+            assert!(enter(&mut pairs, key, reply, protocol, on));
+            assert!(enter(&mut pairs, reply, key, protocol, on.with_pair_proxied()));
             assert_eq!(pairs.len(), 4);
             assert_eq!(reply_of(&pairs, key, protocol).map(|(_, tuple)| tuple), Some(reply));
             assert_eq!(reply_of(&pairs, reply, protocol).map(|(_, tuple)| tuple), Some(key));
@@ -220,8 +220,9 @@ mod tests {
     fn without_room_nothing_stays() {
         let at = |a: u32| Key4::new(a.into(), 1, 10.into(), 80);
         let mut pairs = Table::<Pair<Key4>>::new(3, KEY).expect("memory");
-        assert!(enter(&mut pairs, at(1), at(2), 6, false));
-        assert!(!enter(&mut pairs, at(3), at(4), 6, true));
+        let on = Meta::of_pair(forward(6));
+        assert!(enter(&mut pairs, at(1), at(2), 6, on));
+        assert!(!enter(&mut pairs, at(3), at(4), 6, on));
         assert_eq!(pairs.len(), 2);
     }
 }

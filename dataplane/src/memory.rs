@@ -136,6 +136,8 @@ pub struct MemoryIo {
     pub room: usize,
     /// Buffers to allocate from.
     pub pool: usize,
+    /// Devices tell how many frames wait.
+    pub tells_backlog: bool,
     own: WorkerId,
     rings: Vec<Arc<ArrayQueue<Frame>>>,
 }
@@ -149,6 +151,7 @@ impl MemoryIo {
             sent: (0..devices).map(|_| Vec::new()).collect(),
             room: usize::MAX,
             pool: usize::MAX,
+            tells_backlog: false,
             own: WorkerId(own),
             rings: rings.clone(),
         };
@@ -165,6 +168,10 @@ impl PacketIo for MemoryIo {
         {
             into.push(frame);
         }
+    }
+
+    fn backlog(&self, device: DeviceId) -> usize {
+        if self.tells_backlog { self.receive[usize::from(device.0)].len() } else { 0 }
     }
 
     fn tx(&mut self, device: DeviceId, from: &mut Burst<Frame>) {

@@ -102,6 +102,9 @@ pub enum Answer {
     Unreachable,
     /// A TCP reset or an SCTP abort; UDP has none.
     Reset,
+    /// A question whether it is there: a SYN gets a cookie, which an ACK may bring back. The largest segment that the
+    /// service allows, bytes.
+    Proof(u16),
 }
 
 /// A packet that is not sent on.
@@ -132,6 +135,11 @@ impl Refusal {
             OnNoServer::Drop => Answer::Nothing,
         };
         Self { reason, answer }
+    }
+
+    /// Of a segment whose sender has to prove that it is there, see [`crate::flood::handshake`].
+    pub fn until_proved(service: &EffectivePolicy) -> Self {
+        Self { reason: DropReason::NoConnection, answer: Answer::Proof(service.mss.unwrap_or(u16::MAX)) }
     }
 
     /// Without a word.

@@ -32,6 +32,9 @@ impl<I: PacketIo> Worker<I> {
         if burst.is_empty() {
             return 0;
         }
+        if burst.is_full() {
+            self.flood.shedding.saw(self.io.backlog(device));
+        }
         let received = &self.counters.devices[usize::from(device.0)];
         received.rx_packets.add(burst.len() as u64);
         received.rx_bytes.add(burst.iter().map(|frame| frame.frame_len()).sum::<usize>() as u64);

@@ -64,6 +64,8 @@ pub struct ServiceEntry {
     pub scheduler: Scheduler,
     /// Servers in scheduling order, those with weight 0 included.
     pub candidates: Vec<Candidate>,
+    /// Greatest weight of a candidate.
+    pub heaviest: u32,
     /// Persistence.
     pub rule: Option<Rule>,
     /// Every packet is scheduled anew, no connection is kept.

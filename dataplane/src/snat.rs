@@ -239,7 +239,7 @@ impl<I: PacketIo> Worker<I> {
         let meta = Meta::new(number, dest, State::None, self.now.after(ECHO_TICKS));
         let counters = &self.counters.dests[dest.0 as usize];
         counters.total.up();
-        if let Err(reason) = self.enter(key, probe, meta, &entry) {
+        if let Err(reason) = self.enter(key, probe, meta, &entry, None) {
             self.counters.dests[dest.0 as usize].total.down();
             return Err(reason);
         }

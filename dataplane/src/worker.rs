@@ -10,6 +10,7 @@ use crate::conn::{HashKey, Key4, Key6, Pair, Table, Tick};
 use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
 use crate::ending::Ending;
+use crate::flood::Flood;
 use crate::io::{Burst, DeviceId, PacketIo, WorkerId};
 use crate::mailbox::{Listing, Mailbox};
 use crate::policy::is_guarded;
@@ -74,6 +75,7 @@ pub struct Worker<I: PacketIo> {
     pub(crate) now_ns: u64,
     pub(crate) now: Tick,
     pub(crate) listing: Option<Listing>,
+    pub(crate) flood: Flood,
     rings_seen: u64,
     swept_ns: u64,
     /// Plain packets of known connections go by [`crate::express`].
@@ -114,6 +116,7 @@ impl<I: PacketIo> Worker<I> {
             now_ns: 0,
             now: Tick::from_ns(0),
             listing: None,
+            flood: Flood::new(HashKey::random()),
             rings_seen: 0,
             swept_ns: 0,
             express: true,
@@ -128,6 +131,8 @@ impl<I: PacketIo> Worker<I> {
         (self.now_ns, self.now) = (now_ns, Tick::from_ns(now_ns));
         self.refresh();
         self.guarded = is_guarded(&self.snapshot.policy, self.tables.len(), self.tables.max);
+        let embryonic = self.counters.own.embryonic.get();
+        self.flood.turn(embryonic, self.tables.max, self.snapshot.policy.syn_flood);
         let mut packets = 0;
         for device in 0..self.setup.devices.len() {
             packets += self.receive_from(DeviceId(device as u16));
@@ -162,6 +167,7 @@ impl<I: PacketIo> Worker<I> {
         let counters = &self.counters;
         counters.own.turns.add(1);
         counters.own.now_ns.set(self.now_ns);
+        counters.own.flood.set(u64::from(self.flood.active));
         if packets > 0 {
             counters.own.busy_turns.add(1);
         }
@@ -228,6 +234,7 @@ impl<I: PacketIo> Worker<I> {
             now_ns: self.now_ns,
             now: self.now,
             listing: self.listing,
+            flood: self.flood,
             rings_seen: self.rings_seen,
             swept_ns: self.swept_ns,
             express: self.express,

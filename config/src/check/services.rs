@@ -12,9 +12,10 @@ use crate::draft::{Draft, DraftAddress, DraftService};
 use crate::duration;
 use crate::fault::Problems;
 use crate::fields::SERVICE_TIMEOUTS;
+use crate::forwarding::{ClientAddress, Forwarding};
 use crate::model::Protocol;
 use crate::path::toml_path;
-use crate::policy::{OnNoServer, OnServerDown};
+use crate::policy::{OnNoServer, OnServerDown, SynProxy};
 
 pub(super) fn check(draft: &Draft, wire: &Wire<'_>, problems: &mut Problems) {
     let services = &draft.services;
@@ -218,6 +219,27 @@ fn policy(index: usize, service: &DraftService, problems: &mut Problems) {
         add("udp_activity", format!("is of use in udp services only, not with {protocol}"));
     } else if policy.udp_activity.is_some() && service.one_packet == Some(true) {
         add("udp_activity", "is of no use with one_packet, which keeps no connections".to_owned());
+    }
+    if policy.syn_proxy.is_some_and(|when| when != SynProxy::Off) {
+        if let Some(protocol) = protocol.filter(|protocol| *protocol != Protocol::Tcp) {
+            add("syn_proxy", format!("is of use in tcp services only, not with {protocol}"));
+        }
+        let mut forwardings =
+            service.servers.iter().map(|server| server.forwarding).chain([service.forwarding]);
+        let other = forwardings.find_map(|way| match way {
+            Some(Forwarding::Nat | Forwarding::FullNat) | None => None,
+            Some(other) => Some(other.name()),
+        });
+        if let Some(other) = other {
+            let message = format!(
+                "needs the forwarding \"nat\" or \"fullnat\", where replies pass the director, not \"{other}\""
+            );
+            add("syn_proxy", message);
+        }
+        if service.client_address == Some(ClientAddress::ProxyV2) {
+            let message = "cannot be together with client_address \"proxy-v2\": both renumber the stream";
+            add("syn_proxy", message.to_owned());
+        }
     }
     for (key, time) in [("dr_close_timeout", policy.dr_close_timeout), ("udp_activity", policy.udp_activity)]
     {

@@ -394,6 +394,48 @@ fn policies_have_ranges_and_protocols() {
 }
 
 #[test]
+fn a_syn_proxy_needs_tcp_whose_replies_pass() {
+    let of = |lines: &str, server: &str| {
+        faults_after(&format!(
+            "[[services]]\nname = \"p\"\nvip = \"192.168.150.101\"\nport = 53\n{lines}\nservers = [{{ address = \"192.168.150.77\"{server} }}]\n"
+        ))
+    };
+    let at = "line 21: services[1].policy.syn_proxy";
+    let nat = "forwarding = \"nat\"\npolicy.syn_proxy";
+    assert_eq!(of(&format!("{nat} = \"auto\""), ""), "no fault");
+    assert_eq!(of(&format!("{nat} = \"always\""), ", forwarding = \"nat\""), "no fault");
+    assert_eq!(of("policy.syn_proxy = \"off\"", ""), "no fault");
+    let full = "local_addresses = [\"192.168.150.11\"]\nforwarding = \"fullnat\"\nclient_address";
+    assert_eq!(of(&format!("{full} = \"toa\"\npolicy.syn_proxy = \"always\""), ""), "no fault");
+    assert_eq!(
+        of(&format!("{nat} = \"on\""), ""),
+        format!("{at}: \"on\" is not a use of the SYN proxy (known: off, auto, always)")
+    );
+    let where_ = "needs the forwarding \"nat\" or \"fullnat\", where replies pass the director, not";
+    assert_eq!(
+        of("policy.syn_proxy = \"auto\"", ""),
+        format!("line 20: services[1].policy.syn_proxy: {where_} \"dr\"")
+    );
+    assert_eq!(
+        of(&format!("{nat} = \"auto\""), ", forwarding = \"tunnel\""),
+        format!("{at}: {where_} \"tunnel\"")
+    );
+    assert_eq!(
+        of(&format!("protocol = \"udp\"\n{nat} = \"auto\""), ""),
+        "line 22: services[1].policy.syn_proxy: is of use in tcp services only, not with udp"
+    );
+    assert_eq!(
+        of(&format!("{full} = \"proxy-v2\"\npolicy.syn_proxy = \"always\""), ""),
+        "line 23: services[1].policy.syn_proxy: cannot be together with client_address \"proxy-v2\": both renumber the \
+         stream"
+    );
+    assert_eq!(
+        faults_after("[policy]\nsyn_flood = 101\n"),
+        "line 17: policy.syn_flood: 101 is above the limit 100"
+    );
+}
+
+#[test]
 fn udp_activity_needs_connections_of_udp() {
     let udp = |lines: &str| {
         faults_after(&format!(

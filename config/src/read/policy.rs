@@ -25,6 +25,7 @@ pub(super) fn director(r: &mut Reader<'_>, t: &DeTable<'_>) -> Policy {
         compat: r.field(t, "compat", value::parsed).or_default(d.compat),
         conn_reuse_mode: r.field(t, "conn_reuse_mode", reuse).or_default(d.conn_reuse_mode),
         secure_tcp: r.field(t, "secure_tcp", secure).or_default(d.secure_tcp),
+        syn_flood: r.field(t, "syn_flood", value::integer(bounds::SYN_FLOOD)).or_default(d.syn_flood),
         ..read
     }
 }
@@ -39,5 +40,6 @@ pub(super) fn service(r: &mut Reader<'_>, t: &DeTable<'_>) -> ServicePolicy {
         dr_close_timeout: r.field(t, "dr_close_timeout", value::duration).optional().flatten(),
         max_connections: r.field(t, "max_connections", limit).optional().flatten(),
         udp_activity: r.field(t, "udp_activity", value::duration).optional().flatten(),
+        syn_proxy: r.field(t, "syn_proxy", value::parsed).optional().flatten(),
     }
 }

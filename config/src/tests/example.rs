@@ -125,6 +125,7 @@ fn the_example_states_the_real_limits_and_defaults() {
     assert!(EXAMPLE.contains(&format!("One table per rule, {} at most.", bounds::MARK_RULES)));
     has("[policy]", "conn_reuse_mode", range(bounds::CONN_REUSE_MODE));
     has("[policy]", "secure_tcp", range(bounds::SECURE_TCP));
+    has("[policy]", "syn_flood", range(bounds::SYN_FLOOD));
     for (key, value) in Policy::default().entries() {
         has("[policy]", key, format!("Default {value}."));
     }

@@ -140,22 +140,25 @@ fn persistence() -> impl Strategy<Value = Persistence> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    (any::<[bool; 8]>(), 0..=3_u8, 0..=3_u8).prop_map(|(flags, conn_reuse_mode, secure_tcp)| {
-        let [ipvs, sloppy_tcp, sloppy_sctp, nodest, quiescent, schedule_icmp, pmtu_disc, nat_icmp_send] =
-            flags;
-        Policy {
-            compat: if ipvs { Compat::Ipvs } else { Compat::None },
-            sloppy_tcp,
-            sloppy_sctp,
-            conn_reuse_mode,
-            expire_nodest_conn: nodest,
-            expire_quiescent_template: quiescent,
-            secure_tcp,
-            schedule_icmp,
-            pmtu_disc,
-            nat_icmp_send,
-        }
-    })
+    (any::<[bool; 8]>(), 0..=3_u8, 0..=3_u8, 0..=100_u8).prop_map(
+        |(flags, conn_reuse_mode, secure_tcp, syn_flood)| {
+            let [ipvs, sloppy_tcp, sloppy_sctp, nodest, quiescent, schedule_icmp, pmtu_disc, nat_icmp_send] =
+                flags;
+            Policy {
+                compat: if ipvs { Compat::Ipvs } else { Compat::None },
+                sloppy_tcp,
+                sloppy_sctp,
+                conn_reuse_mode,
+                expire_nodest_conn: nodest,
+                expire_quiescent_template: quiescent,
+                secure_tcp,
+                schedule_icmp,
+                pmtu_disc,
+                nat_icmp_send,
+                syn_flood,
+            }
+        },
+    )
 }
 
 /// What a service of every protocol may decide; one of a single protocol gets the part that is of use to it.
@@ -181,6 +184,8 @@ fn service_policy() -> impl Strategy<Value = ServicePolicy> {
                     dr_close_timeout,
                     max_connections,
                     udp_activity,
+                    // of use with some forwardings only: see its own test
+                    syn_proxy: None,
                 }
             },
         )

@@ -56,6 +56,8 @@ impl Tick {
 /// | 58 | its server was chosen by a persistence template, whose child it is |
 /// | 59 | the template knows that it was established |
 /// | 60 | its server is told of its client by a PROXY header, see [`Stream`](super::Stream) |
+/// | 61 | another packet than the first was seen |
+/// | 62 | the director did its handshake in the server's place, see [`Splice`](super::Splice) |
 /// | 57 | no packet of the server was seen yet, see [`Direction`](crate::state::Direction) |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(transparent)]
@@ -70,6 +72,8 @@ impl Meta {
     const CONTROLLED: u32 = 58;
     const ASSURED: u32 = 59;
     const PROXIED: u32 = 60;
+    const HEARD: u32 = 61;
+    const SPLICED: u32 = 62;
     /// The same of a pair, whose upper half is a sequence number.
     const PAIR_PROXIED: u64 = 1 << 1;
     /// No connection.
@@ -227,10 +231,40 @@ impl Meta {
         self.0 >> Self::STATE & 15 == u64::from(state.bits()) && self.0 & (CONTROLLED | ASSURED) != CONTROLLED
     }
 
+    /// Whether two entries of one connection are in the same state.
+    #[inline(always)]
+    pub fn is_as(self, other: Self) -> bool {
+        (self.0 ^ other.0) >> Self::STATE & 15 == 0
+    }
+
     /// The same connection with another deadline.
     #[inline(always)]
     pub fn with_deadline(self, deadline: Tick) -> Self {
         Self(self.0 & !u64::from(Tick::MASK) | u64::from(deadline.0))
+    }
+
+    /// Whether another packet than the first was seen.
+    #[inline]
+    pub fn heard(self) -> bool {
+        self.0 >> Self::HEARD & 1 != 0
+    }
+
+    /// The same connection with [`Meta::heard`].
+    #[inline]
+    pub fn with_heard(self) -> Self {
+        Self(self.0 | 1 << Self::HEARD)
+    }
+
+    /// Whether the director did its handshake in the server's place.
+    #[inline]
+    pub fn is_spliced(self) -> bool {
+        self.0 >> Self::SPLICED & 1 != 0
+    }
+
+    /// The same connection with [`Meta::is_spliced`].
+    #[inline]
+    pub fn with_spliced(self) -> Self {
+        Self(self.0 | 1 << Self::SPLICED)
     }
 
     /// The same connection after a packet.

@@ -2,8 +2,9 @@
 //!
 //! Files in the order in which a lookup meets them: [`key`] (what is hashed and compared), [`table`] (lookup,
 //! insertion), [`line`] (how connections lie in cache lines), [`simd`] (how their keys are compared), [`memory`]
-//! (where they lie), `room` (what gives way to a new connection), `walk` (the sweep, and who looks at all), [`entry`] (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`]
-//! (where a PROXY header stands in it).
+//! (where they lie), `room` (what gives way to a new connection), `walk` (the sweep, and who looks at all), [`entry`]
+//! (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`] (where a PROXY header stands in it),
+//! [`splice`] (how its halves fit when the director did its handshake).
 
 pub mod entry;
 pub mod key;
@@ -12,6 +13,7 @@ pub mod memory;
 pub mod pair;
 mod room;
 pub mod simd;
+pub mod splice;
 pub mod stream;
 pub mod table;
 #[cfg(test)]
@@ -22,5 +24,6 @@ pub use entry::{Meta, Tick};
 pub use key::{ConnKey, HashKey, Key4, Key6, TableKey};
 pub use line::Line;
 pub use pair::Pair;
+pub use splice::Splice;
 pub use stream::{Inbound, Stream};
 pub use table::{Found, Full, NoMemory, Probe, Table};

@@ -20,6 +20,9 @@ const VICTIM_STEPS: usize = 64;
 /// from there at the next try, so that every line of the table is seen in time.
 const VICTIM_LINES: u32 = 32;
 
+/// Of those, the lines that are looked at even when one has a victim, see [`Table::make_way`].
+const MIN_VICTIM_LINES: u32 = 8;
+
 /// A line that an entry of another line could move to, in the search for room.
 #[derive(Clone, Copy)]
 struct Step {
@@ -147,6 +150,31 @@ impl<K: TableKey> Table<K> {
                 *victim = Some((rank, (line, slot)));
             }
         }
+    }
+
+    /// Removes one connection that `rank` says may go, of a few lines at a hand that goes round; `gone` is told of it.
+    /// `false`: there is none in these lines.
+    ///
+    /// For a limit that several tables share. Cost: up to 32 lines in sequence.
+    pub fn make_way(
+        &mut self,
+        rank: impl Fn(&K, Meta) -> Option<u8>,
+        mut gone: impl FnMut(&K, Meta),
+    ) -> bool {
+        let (mut victim, mut line) = (None, self.victims);
+        for seen in 0..VICTIM_LINES.min(self.lines()) {
+            // the highest of a few lines at least, so that what is worth more does not go for want of a look around
+            if victim.is_some() && seen >= MIN_VICTIM_LINES {
+                break;
+            }
+            self.look(line, &rank, &mut victim);
+            line = if line + 1 == self.lines() { 0 } else { line + 1 };
+        }
+        // elsewhere next time, so that all of the table is drawn on
+        self.victims = line;
+        let Some((_, slot)) = victim else { return false };
+        self.evict(slot, &mut gone);
+        true
     }
 
     /// The highest of the first lines at the hand that have one; the hand stays there for the next search.

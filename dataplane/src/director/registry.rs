@@ -281,6 +281,7 @@ impl Registry {
             dr_close_timeout: None,
             max_connections: None,
             udp_activity: None,
+            syn_proxy: lb_config::SynProxy::Off,
         };
         let former = std::mem::take(&mut self.snat);
         for rule in &model.snat {
@@ -334,6 +335,7 @@ impl Registry {
             id,
             scheduler: Scheduler::Lc,
             candidates: Vec::new(),
+            heaviest: 0,
             rule: None,
             one_packet: false,
             policy: *policy,
@@ -529,13 +531,19 @@ impl ServiceRecord {
             Change { service, old, candidates: &candidates, servers: &servers, edited: any || !same, hash };
         let scheduler = self.memory.update(&change);
         let one_packet = service.one_packet;
-        self.entry = Arc::new(ServiceEntry { id: self.id, scheduler, candidates, rule, one_packet, policy });
+        let heaviest = heaviest(&candidates);
+        self.entry =
+            Arc::new(ServiceEntry { id: self.id, scheduler, candidates, heaviest, rule, one_packet, policy });
     }
 
     /// A server was edited to what it was.
     pub fn touch(&self) {
         self.memory.touch();
     }
+}
+
+fn heaviest(candidates: &[Candidate]) -> u32 {
+    candidates.iter().map(|candidate| candidate.weight).max().unwrap_or(0)
 }
 
 /// What an edit made of a service's servers.

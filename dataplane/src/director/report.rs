@@ -143,6 +143,22 @@ pub struct WorkerRow {
     pub generation: u64,
     /// Messages to the control core that were lost.
     pub events_lost: u64,
+    /// Connections whose handshake is under way.
+    pub embryonic: u64,
+    /// SYNs are a flood now.
+    pub flood: bool,
+    /// Connections that made room for others, by [`Class`](crate::flood::evict::Class).
+    pub evicted: [u64; 4],
+    /// SYNs that went on without an entry because they are a flood.
+    pub unconfirmed: u64,
+    /// Packets that went on without an entry because the table is full, or the connection has none.
+    pub stateless: u64,
+    /// SYNs that were answered with a cookie.
+    pub cookies_sent: u64,
+    /// Connections begun by a cookie that came back.
+    pub cookies_accepted: u64,
+    /// ACKs without a connection whose number is no cookie, or too old.
+    pub cookies_refused: u64,
 }
 
 impl Director {
@@ -310,6 +326,14 @@ impl Director {
             expired: worker.own.expired.get(),
             generation: worker.own.generation.get(),
             events_lost: worker.own.events_lost.get(),
+            embryonic: worker.own.embryonic.get().into(),
+            flood: worker.own.flood.get() != 0,
+            evicted: std::array::from_fn(|class| worker.own.evicted[class].get()),
+            unconfirmed: worker.own.unconfirmed.get(),
+            stateless: worker.own.stateless.get(),
+            cookies_sent: worker.own.cookies_sent.get(),
+            cookies_accepted: worker.own.cookies_accepted.get(),
+            cookies_refused: worker.own.cookies_refused.get(),
         };
         self.counters.iter().enumerate().map(row).collect()
     }

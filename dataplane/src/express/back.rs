@@ -37,7 +37,7 @@ impl<I: PacketIo> Worker<I> {
         let told = entry.way.local_ends().is_some_and(|at| {
             found.meta.is_proxied() || self.tells(at, glance.protocol) != ClientAddress::None
         });
-        if found.meta.deadline().left(self.now).is_none() || entry.removed || told {
+        if found.meta.deadline().left(self.now).is_none() || entry.removed || told || found.meta.is_spliced() {
             return Err(frame);
         }
         let Some((exit, mtu)) = self.exit_towards(key.client().into()) else { return Err(frame) };
@@ -49,7 +49,7 @@ impl<I: PacketIo> Worker<I> {
             return Err(frame);
         }
         let meta = self.renewed(found.meta, entry, glance, (&key, true), &frame);
-        K::tables(&mut self.tables).0.update(found, meta);
+        self.keep::<K>(found, meta);
         self.counters.outbound(found.meta.dest(), glance.ip_len);
         self.go(exit, frame);
         Ok(())

@@ -53,7 +53,7 @@ impl<I: PacketIo> Worker<I> {
             return if glance.reply { self.to_client(frame, glance, fresh) } else { Err(frame) };
         };
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
-        if found.meta.deadline().left(self.now).is_none() || entry.removed {
+        if found.meta.deadline().left(self.now).is_none() || entry.removed || found.meta.is_spliced() {
             return Err(frame);
         }
         if entry.way != Way::Dr {
@@ -65,7 +65,7 @@ impl<I: PacketIo> Worker<I> {
         }
         let Some(exit) = self.exit(entry) else { return Err(frame) };
         let meta = self.renewed(found.meta, entry, glance, (&glance.key, false), &frame);
-        K::tables(&mut self.tables).0.update(found, meta);
+        self.keep::<K>(found, meta);
         self.counters.inbound(found.meta.dest(), glance.ip_len);
         K::step(frame.bytes_mut());
         self.go(exit, frame);
@@ -98,7 +98,7 @@ impl<I: PacketIo> Worker<I> {
         let to = match entry.way {
             Way::Tunnel(at) => {
                 let meta = self.renewed(found.meta, entry, glance, (&glance.key, false), &frame);
-                K::tables(&mut self.tables).0.update(found, meta);
+                self.keep::<K>(found, meta);
                 self.counters.inbound(dest, glance.ip_len);
                 K::step(frame.bytes_mut());
                 if self.wrap_plain(&mut frame, glance, at) {
@@ -122,7 +122,7 @@ impl<I: PacketIo> Worker<I> {
             return Err(frame);
         }
         let meta = self.renewed(found.meta, entry, glance, (&glance.key, false), &frame);
-        K::tables(&mut self.tables).0.update(found, meta);
+        self.keep::<K>(found, meta);
         self.counters.inbound(dest, glance.ip_len);
         self.go(exit, frame);
         Ok(())
@@ -216,7 +216,8 @@ impl<I: PacketIo> Worker<I> {
             _ => return self.renewed_otherwise(meta, entry, glance, (key, outbound), frame),
         };
         let Some(timeouts) = self.snapshot.timeouts.get(usize::from(entry.timeouts)) else { return meta };
-        if outbound && meta.no_output() || timeouts.is_active(state) != meta.active() {
+        let told = meta.heard() && (!outbound || !meta.no_output());
+        if !told || timeouts.is_active(state) != meta.active() {
             return self.renewed_otherwise(meta, entry, glance, (key, outbound), frame);
         }
         meta.with_deadline(self.now.after(timeouts.of(state)))
@@ -231,6 +232,6 @@ impl<I: PacketIo> Worker<I> {
         (key, outbound): (&K, bool),
         frame: &I::Packet,
     ) -> Meta {
-        self.next_meta(key, meta, entry, &glance.flow(frame.bytes()), outbound)
+        self.next_meta(key, meta, entry, &glance.flow(frame.bytes()), outbound).with_heard()
     }
 }

@@ -5,6 +5,7 @@
 
 use super::address::Delta;
 use super::options::{self, NOP};
+use crate::flood::cookie::Offer;
 use crate::parse::{Flow, L4, TcpFlags};
 
 /// RFC 2018 section 3: SACK blocks of two edges each.
@@ -73,6 +74,46 @@ pub fn narrow<A>(frame: &mut [u8], flow: &Flow<A>, n: u16) -> bool {
     let Some(old) = header.get(14..).and_then(|tail| tail.first_chunk::<2>()) else { return false };
     let new = u16::from_be_bytes(*old).saturating_sub(n);
     delta.replace16(header, 14, new).is_some() && delta.apply(header, 16).is_some()
+}
+
+/// What a SYN of `flow` offers: 536 or 1220 bytes where it names no segment size (RFC 9293 section 3.7.1). `None`: not
+/// TCP, or cut short.
+pub fn offer<A: super::Address>(frame: &[u8], flow: &Flow<A>) -> Option<Offer> {
+    let segment = frame.get(usize::from(flow.l4)..).filter(|_| flow.protocol == L4::Tcp)?;
+    let header = segment.get(..usize::from(*segment.get(12)? >> 4) * 4)?;
+    let mut offer = Offer { mss: if A::CHECKSUM.is_some() { 536 } else { 1220 }, scale: None, sack: false };
+    for (at, kind, len) in options::all(header) {
+        match (kind, len) {
+            (2, 4) => offer.mss = u16::from_be_bytes(*header.get(at + 2..)?.first_chunk::<2>()?),
+            // RFC 7323 section 2.3: 14 at most
+            (3, 3) => offer.scale = Some((*header.get(at + 2)?).min(14)),
+            (4, 2) => offer.sack = true,
+            _ => {}
+        }
+    }
+    Some(offer)
+}
+
+/// The window of a segment of `flow`, as it is in its header. `None`: not TCP.
+pub fn window<A>(frame: &[u8], flow: &Flow<A>) -> Option<u16> {
+    let header = frame.get(usize::from(flow.l4)..).filter(|_| flow.protocol == L4::Tcp)?;
+    Some(u16::from_be_bytes(*header.get(14..)?.first_chunk::<2>()?))
+}
+
+/// Shifts the window of a segment of `flow` left, or right where `shift` is negative, and updates its checksum; one
+/// that is too large becomes the largest, one that is open stays so. `false`: not TCP, unchanged.
+pub fn rescale<A>(frame: &mut [u8], flow: &Flow<A>, shift: i8) -> bool {
+    if shift == 0 {
+        return true;
+    }
+    let Some(old) = window(frame, flow) else { return false };
+    let Some(header) = header_of(frame, flow) else { return false };
+    let bytes = u32::from(old);
+    let amount = u32::from(shift.unsigned_abs()).min(16);
+    let new = if shift > 0 { (bytes << amount).min(u16::MAX.into()) } else { bytes >> amount };
+    let mut delta = Delta::default();
+    delta.replace16(header, 14, new.max(u32::from(old > 0)) as u16).is_some()
+        && delta.apply(header, 16).is_some()
 }
 
 /// Sets the push flag of a segment of `flow` and updates its checksum. `false`: not TCP, unchanged.

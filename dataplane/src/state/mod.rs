@@ -309,6 +309,26 @@ pub fn opens(protocol: L4, event: Event, sloppy: bool) -> bool {
     }
 }
 
+/// What the first packet of a connection means.
+#[inline]
+pub fn first(protocol: L4) -> Event {
+    match protocol {
+        L4::Tcp => tcp::SYN,
+        L4::Udp => Event(0),
+        L4::Sctp => sctp::INIT,
+    }
+}
+
+/// Whether a packet other than the first shows that its sender takes part in a connection that is not ending.
+#[inline]
+pub fn confirms(protocol: L4, event: Event) -> bool {
+    match protocol {
+        L4::Tcp => event == tcp::ACK,
+        L4::Udp => true,
+        L4::Sctp => event != sctp::ABORT,
+    }
+}
+
 /// The state after a packet.
 ///
 /// `state` must be of `protocol` (another one counts as the state with the same bits); `dos`: IPVS's `secure_tcp` is

@@ -197,7 +197,8 @@ const ELSEWHERE: &[DropReason] = &[
     DropReason::ServiceFull,         // policy::a_service_has_no_more_connections_than_it_may_have
     DropReason::ServerGone,          // policy::connections_of_a_removed_server_are_dropped_silently
     DropReason::PortsExhausted,      // full_nat::when_no_port_is_free_the_packet_is_dropped_for_that
-    DropReason::TableFull,           // a_full_table_refuses_new_connections_and_keeps_the_old
+    DropReason::TableFull,           // flood::what_needs_an_entry_is_refused_when_there_is_no_room
+    DropReason::Overload,            // flood::while_frames_pile_up_first_packets_wait_and_others_do_not
     DropReason::NeighborUnreachable, // local::a_next_hop_that_does_not_answer_is_given_up_and_asked_again
     DropReason::NeighborQueueFull,   // local::the_queue_of_waiting_frames_is_bounded
     DropReason::NoRoute,             // nat::a_client_without_a_route_is_told_nothing
@@ -275,20 +276,6 @@ fn an_icmp_error_about_a_connection_goes_to_its_server() {
         let error = icmp([&[3, 4, 0, 0, 0, 0, 5, 0][..], &quoted].concat());
         assert_eq!(lab.server_of(&from_client("10.1.1.1", "192.168.150.100", 1, &error)), server);
     }
-}
-
-#[test]
-fn a_full_table_refuses_new_connections_and_keeps_the_old() {
-    let mut lab = Lab::warm(&web("rr", &[(12, 1)]));
-    for n in 0..4096u16 {
-        lab.put(&segment(1024 + n, SYN));
-    }
-    (0..200).for_each(|_| lab.turn());
-    assert_eq!(lab.director.workers()[0].connections, 4096);
-    lab.clear();
-    assert_eq!(lab.server_of(&segment(6000, SYN)), None);
-    assert_eq!(lab.dropped(DropReason::TableFull), 1);
-    assert_eq!(lab.server_of(&segment(1041, ACK)), Some(12));
 }
 
 #[test]

@@ -98,7 +98,8 @@ impl Segment {
         let half = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
         let header_len = usize::from(tcp[12] >> 4) * 4;
         let mut sack = vec![];
-        if header_len > 20 && tcp[22] == 5 {
+        // of options a SYN has others
+        if header_len > 20 && tcp[13] & SYN == 0 && tcp[22] == 5 {
             sack = (24..header_len).step_by(8).map(|at| (word(at), word(at + 4))).collect();
         }
         let data = tcp[header_len..].to_vec();
@@ -117,6 +118,8 @@ pub struct Peer {
     pub given: usize,
     /// Acknowledged, sent, and most that was ever sent.
     una: u32,
+    /// The other's window is closed.
+    closed: bool,
     nxt: u32,
     max: u32,
     /// What came, in order, and pieces that came too early, by position.
@@ -142,6 +145,7 @@ impl Peer {
             data,
             given: 0,
             una: 0,
+            closed: false,
             nxt: 0,
             max: 0,
             got: vec![],
@@ -211,7 +215,7 @@ impl Peer {
         if self.nxt == 0 && self.opens {
             return self.piece(0, random);
         }
-        if !self.is_established() || self.nxt >= all || self.nxt - self.una > WINDOW {
+        if self.closed || !self.is_established() || self.nxt >= all || self.nxt - self.una > WINDOW {
             return None;
         }
         self.piece(self.nxt, random)
@@ -237,6 +241,7 @@ impl Peer {
         assert_eq!(segment.flags & RST, 0, "nobody resets");
         if segment.flags & ACK != 0 {
             let acked = segment.ack.wrapping_sub(self.iss);
+            self.closed = segment.window == 0;
             assert!(acked <= self.max, "{acked} is acknowledged, {} was sent", self.max);
             if acked > self.una {
                 self.una = acked;

@@ -257,8 +257,8 @@ pub struct ServiceOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub one_packet: Option<bool>,
     /// What the service decides for itself, as in on_no_server=reset or mss=1400; a value of `default`: the director's.
-    /// Keys: on_no_server, on_server_down, reuse, mss, dr_close_timeout, max_connections, udp_activity. May be
-    /// repeated.
+    /// Keys: on_no_server, on_server_down, reuse, mss, dr_close_timeout, max_connections, udp_activity, syn_proxy. May
+    /// be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = policy)]
     pub policy: Vec<(String, String)>,
     /// Time after which an idle established TCP connection is forgotten, as in 900s, 15m; `default`: the director's.
