@@ -38,10 +38,11 @@ pub const CPU: Bounds = Bounds::new(0, 1023);
 pub const MEMORY_MIB: Bounds = Bounds::new(64, 1 << 20);
 /// `max_connections`. The upper end, at one 64-byte line each, is 12 GiB.
 pub const MAX_CONNECTIONS: Bounds = Bounds::new(1024, 200_000_000);
-/// `max_services`. The upper end is what a 16-bit service index numbers.
-pub const MAX_SERVICES: Bounds = Bounds::new(1, 1 << 16);
-/// `max_servers`, over all services: 16 for each of the most services.
-pub const MAX_SERVERS: Bounds = Bounds::new(1, 1 << 20);
+/// `max_services`.
+pub const MAX_SERVICES: Bounds = Bounds::new(1, 1 << 18);
+/// `max_servers`, over all services: 16 for each of the most services, well within the 24 bits that a
+/// connection has for its server.
+pub const MAX_SERVERS: Bounds = Bounds::new(1, 1 << 22);
 /// `neighbor_queue`, frames per worker. Linux keeps 101 frames per neighbour (`unres_qlen`).
 pub const NEIGHBOR_QUEUE: Bounds = Bounds::new(1, 4096);
 /// `mbufs`. 1024 fill the rings of one AF_PACKET queue pair (AF_XDP wants 6144 per queue, a NIC 2048 per worker; lbd

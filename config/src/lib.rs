@@ -42,6 +42,7 @@ mod persistence;
 mod policy;
 mod read;
 mod scheduler;
+mod services;
 mod snat;
 mod text;
 mod warning;
@@ -56,9 +57,10 @@ pub use load::{load, load_with_warnings, parse, parse_with_warnings};
 pub use mark::MarkRule;
 pub use model::*;
 pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reuse, ServicePolicy, SynProxy};
+pub use services::Services;
 pub use snat::{SnatProtocol, SnatRule};
 pub use text::ValueError;
-pub use warning::{Warning, warnings};
+pub use warning::{Warning, new_warnings, warnings};
 pub use write::{services_to_toml, to_toml};
 
 #[cfg(test)]

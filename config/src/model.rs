@@ -14,6 +14,7 @@ use crate::forwarding::{ClientAddress, Forwarding};
 use crate::mark::MarkRule;
 use crate::policy::{Policy, ServicePolicy};
 pub use crate::scheduler::{MaglevHash, MaglevSize, Scheduler, SchedulerFlags};
+use crate::services::Services;
 use crate::snat::SnatRule;
 
 /// A whole configuration of one director.
@@ -32,9 +33,37 @@ pub struct Model {
     /// What gives packets their marks; the first rule that matches holds.
     pub marks: Vec<MarkRule>,
     /// Services in the order of the file.
-    pub services: Vec<Service>,
+    pub services: Services,
     /// Private networks that reach the world through the director; the first rule that matches holds.
     pub snat: Vec<SnatRule>,
+}
+
+impl Model {
+    /// A copy with everything but the services.
+    pub fn without_services(&self) -> Self {
+        Self {
+            appliance: self.appliance.clone(),
+            limits: self.limits.clone(),
+            timeouts: self.timeouts,
+            policy: self.policy,
+            ports: self.ports.clone(),
+            marks: self.marks.clone(),
+            services: Services::default(),
+            snat: self.snat.clone(),
+        }
+    }
+
+    /// Whether `other` differs in its services at most.
+    pub fn differs_in_services_alone(&self, other: &Self) -> bool {
+        let Self { appliance, limits, timeouts, policy, ports, marks, services: _, snat } = self;
+        *appliance == other.appliance
+            && *limits == other.limits
+            && *timeouts == other.timeouts
+            && *policy == other.policy
+            && *ports == other.ports
+            && *marks == other.marks
+            && *snat == other.snat
+    }
 }
 
 /// Process-wide settings.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -43,6 +44,27 @@ pub fn warnings(model: &Model) -> Vec<Warning> {
         message: problem.message,
     };
     find(model).list.into_iter().map(named).collect()
+}
+
+/// What is doubtful in `new` and was not in `old`.
+///
+/// Cost: in proportion to the services that the two do not share, and to all services where there are marks.
+pub fn new_warnings(old: &Model, new: &Model) -> Vec<Warning> {
+    let (mut before, mut after) = (old, new);
+    let parts;
+    if old.ports == new.ports && old.marks.is_empty() && new.marks.is_empty() {
+        let (old_part, new_part) = old.services.apart(&new.services);
+        let part = |model: &Model, part: &[Arc<Service>]| Model {
+            services: part.iter().cloned().collect(),
+            ..model.without_services()
+        };
+        parts = (part(old, old_part), part(new, new_part));
+        (before, after) = (&parts.0, &parts.1);
+    }
+    let known: HashSet<(String, String)> =
+        warnings(before).into_iter().map(|warning| (warning.place, warning.message)).collect();
+    let is_new = |warning: &Warning| !known.contains(&(warning.place.clone(), warning.message.clone()));
+    warnings(after).into_iter().filter(is_new).collect()
 }
 
 /// What is doubtful in a Model, with the lines of the text that it was read from.

@@ -47,7 +47,7 @@ pub fn to_toml(model: &Model) -> String {
 }
 
 /// Writes services alone, as they stand in a configuration file.
-pub fn services_to_toml(services: &[Service]) -> String {
+pub fn services_to_toml<'a>(services: impl IntoIterator<Item = &'a Service>) -> String {
     let mut out = Writer(String::new());
     for service in services {
         out.service(service);

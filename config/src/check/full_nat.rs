@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::Firsts;
-use super::networks::Wire;
 use super::servers::Site;
 use super::services::name;
 use crate::draft::DraftService;
@@ -103,15 +102,9 @@ pub(super) fn own(address: IpAddr, site: &Site<'_>) -> Result<(), String> {
     if let Some(port) = wire.gateways.get(&address) {
         return Err(format!("{address} is the gateway of {}", wire.port_name(*port)));
     }
-    match server_of(address, services, wire) {
+    // That a server has the director's own address is said at the server.
+    match site.server_of(address).filter(|_| !wire.own.contains_key(&address)) {
         Some(index) => Err(format!("{address} is a server of the service {}", name(services, index))),
         None => Ok(()),
     }
-}
-
-/// The first service that has a server with this address.
-fn server_of(address: IpAddr, services: &[DraftService], wire: &Wire<'_>) -> Option<usize> {
-    // That a server has the director's own address is said at the server.
-    let has = |service: &DraftService| service.servers.iter().any(|server| server.address == Some(address));
-    services.iter().position(has).filter(|_| !wire.own.contains_key(&address))
 }

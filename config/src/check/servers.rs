@@ -1,5 +1,7 @@
 //! Checks of `[[services.servers]]`: values, ports, and that the director can reach each.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::Firsts;
@@ -20,6 +22,8 @@ pub(super) struct Site<'d> {
     pub vips: Networks,
     pub services: &'d [DraftService],
     pub wire: &'d Wire<'d>,
+    /// Addresses of servers, with the first service of each; made when it is first asked.
+    servers: OnceCell<HashMap<IpAddr, usize>>,
 }
 
 impl<'d> Site<'d> {
@@ -30,7 +34,21 @@ impl<'d> Site<'d> {
                 vips.add(&IfAddr { addr: range.network(), prefix_len: range.prefix_len() }, index);
             }
         }
-        Self { vips, services, wire }
+        Self { vips, services, wire, servers: OnceCell::new() }
+    }
+
+    /// The first service that has a server with this address.
+    pub fn server_of(&self, address: IpAddr) -> Option<usize> {
+        let index = || {
+            let mut first = HashMap::new();
+            for (index, service) in self.services.iter().enumerate() {
+                for address in service.servers.iter().filter_map(|server| server.address) {
+                    first.entry(address).or_insert(index);
+                }
+            }
+            first
+        };
+        self.servers.get_or_init(index).get(&address).copied()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Comparing two Models, section by section.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use super::order::matched;
 use super::{Change, FieldChange};
@@ -9,6 +10,7 @@ use crate::edit::ServerRef;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
 use crate::mark::MarkRule;
 use crate::model::{Appliance, Model, Port, Server, Service};
+use crate::services::Services;
 use crate::snat::SnatRule;
 
 /// All changes that lead from `old` to `new`; none exactly when the two are equal.
@@ -93,11 +95,21 @@ fn ports(old: &[Port], new: &[Port], changes: &mut Vec<Change>) {
     changes.extend(matched.moved.into_iter().map(moved));
 }
 
-fn services(old: &[Service], new: &[Service], changes: &mut Vec<Change>) {
+fn services(old: &Services, new: &Services, changes: &mut Vec<Change>) {
+    // What both begin and end with is neither changed nor moved; the rest need not be looked at in a common list.
+    let (old_part, new_part) = old.apart(new);
+    if old_part.is_empty() && new_part.is_empty() {
+        return;
+    }
+    let front = old.shared().iter().zip(new.shared()).take_while(|(a, b)| Arc::ptr_eq(a, b)).count();
+    let (old, new) = (old_part, new_part);
     let matched = matched(old.iter().map(|s| s.name.as_str()), new.iter().map(|s| s.name.as_str()));
-    changes.extend(matched.removed.iter().map(|at| Change::ServiceRemoved(old[*at].clone())));
+    changes.extend(matched.removed.iter().map(|at| Change::ServiceRemoved((*old[*at]).clone())));
     for (before, after) in matched.kept {
         let (old, new) = (&old[before], &new[after]);
+        if Arc::ptr_eq(old, new) {
+            continue;
+        }
         let fields = service_fields(old, new);
         if !fields.is_empty() {
             changes.push(Change::ServiceChanged { service: new.name.clone(), fields });
@@ -105,10 +117,10 @@ fn services(old: &[Service], new: &[Service], changes: &mut Vec<Change>) {
         servers(&new.name, &old.servers, &new.servers, changes);
     }
     for service in matched.added.iter().map(|at| &new[*at]) {
-        changes.push(Change::ServiceAdded(service.clone()));
+        changes.push(Change::ServiceAdded((**service).clone()));
         servers(&service.name, &[], &service.servers, changes);
     }
-    let moved = |at: usize| Change::ServiceMoved { service: new[at].name.clone(), position: at + 1 };
+    let moved = |at: usize| Change::ServiceMoved { service: new[at].name.clone(), position: front + at + 1 };
     changes.extend(matched.moved.into_iter().map(moved));
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{EditError, ServerEdit, ServerRef, ServiceEdit, ServiceRef, validate};
+use super::{EditError, ServerEdit, ServerRef, ServiceEdit, ServiceRef, validate_change};
 use crate::model::{Model, Server, Service, Timeouts};
 
 /// One change of many that are made together, see [`apply`].
@@ -137,7 +137,7 @@ fn change(
 ) -> Result<(), EditError> {
     let mut changed = model.clone();
     edit(&mut changed)?;
-    validate(&changed)?;
+    validate_change(model, &changed)?;
     *model = changed;
     Ok(())
 }

@@ -3,9 +3,10 @@
 //! An edit either leaves a valid Model, checked by the same checks as a file, or returns an error and has changed
 //! nothing.
 //!
-//! Cost: one copy and one check of the whole Model per edit.
+//! Cost: a copy of the list of services, and a check of those that changed and of those that they may clash with (`partly`).
 
 mod changes;
+mod partly;
 mod server_ref;
 mod service_ref;
 
@@ -22,6 +23,7 @@ use crate::path::{Path, Step, toml_path};
 use crate::policy::ServicePolicy;
 use crate::text::{ValueError, nearest, show};
 pub use changes::*;
+pub use partly::validate_change;
 pub use server_ref::ServerRef;
 pub use service_ref::ServiceRef;
 

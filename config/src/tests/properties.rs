@@ -376,7 +376,7 @@ fn model() -> impl Strategy<Value = Model> {
             policy,
             ports,
             marks,
-            services,
+            services: services.into(),
             snat,
         },
     )
@@ -405,7 +405,7 @@ proptest! {
         let mut other = model.clone();
         other.services.reverse();
         other.marks.reverse();
-        for service in &mut other.services {
+        for service in other.services.iter_mut() {
             service.servers.reverse();
         }
         let changes = diff(&model, &other);

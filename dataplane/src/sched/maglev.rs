@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
+use super::fill::{Modulus, Turn, fill};
 use crate::ids::DestId;
 
 /// A keyed 64-bit hash that is the same on every director with the same secret.
@@ -83,57 +84,32 @@ pub struct MaglevTable {
 impl MaglevTable {
     /// Fills the table. Members with weight 0 get no slot; without any other member the table is empty.
     ///
-    /// `size`: number of slots; prime, as the permutations need.
+    /// `size`: number of slots; prime, as the permutations need, and below 2^20.
     ///
-    /// Cost: about `size * ln(size)` steps (the paper's bound), on the control core.
+    /// Cost: see [`fill`](super::fill).
     pub fn new(members: &[Member], size: usize, hash: &FlowHash) -> Self {
         let mut able: Vec<&Member> = members.iter().filter(|member| member.weight > 0).collect();
         // the order of turns decides who gets a contested slot: it must not depend on the order of configuration
         able.sort_by_key(|member| (member.address, member.port));
-        let Some(max_weight) = able.iter().map(|member| u64::from(member.weight)).max() else {
-            return Self { slots: Box::default() };
-        };
-        struct Turn {
-            next: usize,
-            skip: usize,
-            credit: u64,
-        }
-        let mut turns: Vec<Turn> = able
-            .iter()
-            .map(|member| {
-                let keyed = |mut sip: SipHasher13| {
-                    write_address(&mut sip, member.address);
-                    if member.port != 0 {
-                        sip.write(&member.port.to_be_bytes());
-                    }
-                    sip.finish()
-                };
-                let next = (keyed(hash.offsets) % size as u64) as usize;
-                let skip = (keyed(hash.skips) % (size as u64 - 1)) as usize + 1;
-                Turn { next, skip, credit: 0 }
-            })
-            .collect();
-        const FREE: DestId = DestId(u32::MAX);
-        let mut slots = vec![FREE; size];
-        let mut left = size;
-        while left > 0 {
-            for (turn, member) in turns.iter_mut().zip(&able) {
-                turn.credit += u64::from(member.weight);
-                if turn.credit < max_weight {
-                    continue;
+        let modulus = Modulus::new(size as u64);
+        let other = Modulus::new((size as u64).saturating_sub(1));
+        let turn = |member: &&Member| {
+            let keyed = |mut sip: SipHasher13| {
+                write_address(&mut sip, member.address);
+                if member.port != 0 {
+                    sip.write(&member.port.to_be_bytes());
                 }
-                turn.credit -= max_weight;
-                while slots[turn.next] != FREE {
-                    turn.next = (turn.next + turn.skip) % size;
-                }
-                slots[turn.next] = member.dest;
-                left -= 1;
-                if left == 0 {
-                    break;
-                }
+                sip.finish()
+            };
+            Turn {
+                offset: modulus.reduce(keyed(hash.offsets)) as u32,
+                skip: other.reduce(keyed(hash.skips)) as u32 + 1,
+                weight: member.weight,
+                value: member.dest.0,
             }
-        }
-        Self { slots: slots.into() }
+        };
+        let turns: Vec<Turn> = able.iter().map(turn).collect();
+        Self { slots: fill(&turns, modulus).into_iter().map(DestId).collect() }
     }
 
     /// The destination of a flow with this hash: that of its slot, or of the first slot behind it whose destination

@@ -14,6 +14,7 @@
 pub mod build;
 pub mod draw;
 pub mod failover;
+pub mod fill;
 pub mod hashed;
 pub mod least;
 pub mod load;
