@@ -175,7 +175,7 @@ impl Lab {
 
     pub fn connections(&mut self) -> Vec<ConnRow> {
         let ticket = self.director.list_connections(Default::default(), 10_000).expect("a free mailbox");
-        for _ in 0..200 {
+        for _ in 0..2000 {
             self.turn();
             if let Some((mut rows, _)) = self.director.connections(ticket) {
                 rows.sort_by_key(|row| (row.client, row.vip));
