@@ -19,9 +19,13 @@ use crate::snapshot::Snapshot;
 use crate::transmit::{Budget, Waiting};
 
 /// Lines that the sweep visits in a turn with packets: bounds the pause that it makes.
-const SWEEP_BUSY: u32 = 32;
+pub const SWEEP_BUSY: u32 = 32;
+/// Connections that it ends in such a turn, those of one line more: each costs a few random lines.
+pub const ENDS_BUSY: u32 = 8;
 /// Lines that it visits in a turn without packets, when nobody waits.
 const SWEEP_IDLE: u32 = 1024;
+/// Connections that it ends in such a turn.
+const ENDS_IDLE: u32 = 256;
 /// Time for one pass of the sweep over the whole table, ns: how late an entry may be removed or no longer count as
 /// active. Up to twice as long where rounding costs a line a turn, longer while turns are too few for the table.
 const SWEEP_PASS_NS: u64 = 1_000_000_000;
@@ -161,7 +165,7 @@ impl<I: PacketIo> Worker<I> {
         if packets > 0 {
             counters.own.busy_turns.add(1);
         }
-        let limit = if packets > 0 { SWEEP_BUSY } else { SWEEP_IDLE };
+        let (limit, ends) = if packets > 0 { (SWEEP_BUSY, ENDS_BUSY) } else { (SWEEP_IDLE, ENDS_IDLE) };
         let elapsed = self.now_ns.saturating_sub(self.swept_ns).min(SWEEP_PASS_NS);
         let due = |lines: u32| (u64::from(lines) * elapsed / SWEEP_PASS_NS) as u32;
         let (due4, due6) = (due(self.tables.v4.lines()), due(self.tables.v6.lines()));
@@ -176,10 +180,14 @@ impl<I: PacketIo> Worker<I> {
             let rest = |meta, left| ending.rest(meta, left);
             let Tables { v4, v6, pairs4, pairs6, .. } = &mut self.tables;
             if !v4.is_empty() {
-                v4.sweep(due4.min(limit), self.now, rest, |key, meta| ending.of(key, meta, pairs4, false));
+                v4.sweep_some(due4.min(limit), ends, self.now, rest, |key, meta| {
+                    ending.of(key, meta, pairs4, false)
+                });
             }
             if !v6.is_empty() {
-                v6.sweep(due6.min(limit), self.now, rest, |key, meta| ending.of(key, meta, pairs6, false));
+                v6.sweep_some(due6.min(limit), ends, self.now, rest, |key, meta| {
+                    ending.of(key, meta, pairs6, false)
+                });
             }
             self.swept_ns = self.now_ns;
         }

@@ -1,6 +1,6 @@
 //! Suite `path`: what direct routing costs per packet, in memory.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context as _, ensure};
 use lb_dataplane::director::Director;
 use lb_dataplane::io::DeviceId;
 use lb_dataplane::memory::{Frame, MemoryIo};
@@ -9,101 +9,90 @@ use lb_dataplane::worker::Worker;
 
 use std::time::Instant;
 
-use crate::calibrate;
+use crate::context::Context;
 use crate::generator::{ACK, Generator, MAC, SYN};
 use crate::peer::{TextbookBalancer, mac_rewrite};
-use crate::stats::Series;
+use crate::record::{Plot, Reached, Table};
+use crate::stats::short;
 
-/// One row of the result.
-struct Row {
-    flows: u64,
-    floor: Series,
-    textbook: Series,
-    sluice: Series,
-    first: Series,
-}
-
-/// Measures and prints a Markdown table.
-pub fn run(quick: bool) -> anyhow::Result<()> {
-    let (pairs, packets) = if quick { (2, 200_000) } else { (10, 5_000_000) };
-    println!(
-        "Direct routing in memory: 60-byte TCP segments, bursts of 32, flows in random order, hot buffers."
-    );
-    let before = calibrate::lines();
-    let rows: Vec<Row> = [1_000, 1_000_000]
-        .into_iter()
-        .map(|flows| measure(flows, pairs, packets))
-        .collect::<Result<_, _>>()?;
-    let after = calibrate::lines();
-    println!();
-    println!(
-        "| flows | frames made and MACs rewritten | HashMap balancer | Sluice DR | Sluice less the floor | first packets (SYN) |"
-    );
-    println!("|---|---|---|---|---|---|");
-    for row in &rows {
-        let net = row.sluice.min() - row.floor.min();
-        println!(
-            "| {} | {} | {} | {} | {net:.1} | {} |",
-            row.flows,
-            shown(&row.floor),
-            shown(&row.textbook),
-            shown(&row.sluice),
-            shown(&row.first)
-        );
+/// Measures direct routing.
+pub fn run(context: &mut Context) -> anyhow::Result<()> {
+    let packets = if context.quick() { 200_000 } else { 5_000_000 };
+    let columns = [
+        "flows",
+        "frames made and MACs rewritten",
+        "HashMap balancer",
+        "Sluice DR",
+        "less the floor",
+        "first packets",
+    ];
+    let mut table = Table::new("Direct routing, ns per packet, minimum / median", &columns);
+    let mut plot =
+        Plot::new("dr", "Direct routing in memory", "connections", "ns per packet, less the floor");
+    let (mut own, mut peer) = (Vec::new(), Vec::new());
+    for (flows, goal) in [(1_000, "P1"), (1_000_000, "P2")] {
+        let mut bench = Bench::new(flows)?;
+        let mut textbook = TextbookBalancer::default();
+        let (mut floor_io, mut textbook_io) = (Generator::new(flows), Generator::new(flows));
+        textbook_io.offer(flows, ACK);
+        textbook.run(&mut textbook_io);
+        let known = textbook.len() as u64;
+        ensure!(known == flows, "the textbook balancer knows {known} of {flows} connections");
+        let mut floor = || {
+            floor_io.offer(packets, ACK);
+            timed(packets, || mac_rewrite(&mut floor_io))
+        };
+        let mut peer_work = || {
+            textbook_io.offer(packets, ACK);
+            timed(packets, || textbook.run(&mut textbook_io))
+        };
+        let mut hits = || {
+            bench.worker.io_mut().offer(packets, ACK);
+            timed(packets, || bench.drain())
+        };
+        let mut first = || {
+            let mut fresh = Bench::empty(flows)?;
+            fresh.worker.io_mut().offer(flows, SYN);
+            let ns = timed(flows, || fresh.drain());
+            fresh.check(flows)?;
+            ns
+        };
+        let series = context.compare(
+            &format!("DR IPv4, {} connections", short(flows as f64)),
+            "ns/packet",
+            &mut [
+                ("floor", &mut floor),
+                ("HashMap", &mut peer_work),
+                ("Sluice", &mut hits),
+                ("Sluice, first", &mut first),
+            ],
+        )?;
+        bench.check(flows)?;
+        let (reached, hash_map) = (series[2].above(&series[0]), series[1].above(&series[0]));
+        context.reached(Reached::new(goal, reached).peer("HashMap balancer", hash_map))?;
+        own.push((flows as f64, reached));
+        peer.push((flows as f64, hash_map));
+        table.row([
+            short(flows as f64),
+            series[0].shown(),
+            series[1].shown(),
+            series[2].shown(),
+            format!("{reached:.1}"),
+            series[3].shown(),
+        ]);
     }
-    println!();
-    println!("ns per packet, minimum / median of {pairs} alternating repetitions of {packets} packets.");
-    let drift = calibrate::drift(&before, &after);
-    println!("Random line, ns: {before:.1?} before, {after:.1?} after (16 KiB, 1 MiB, 64 MiB).");
-    if drift > 0.05 {
-        println!("VOID: the machine's memory speed moved by {:.0} % during the run.", drift * 100.0);
-    }
+    context.table(table);
+    plot.line("Sluice DR", own);
+    plot.line("HashMap balancer", peer);
+    context.plot(plot);
     Ok(())
 }
 
-fn shown(series: &Series) -> String {
-    format!("{:.1} / {:.1}", series.min(), series.median())
-}
-
-fn measure(flows: u64, pairs: usize, packets: u64) -> anyhow::Result<Row> {
-    let mut bench = Bench::new(flows)?;
-    let mut textbook = TextbookBalancer::default();
-    let (mut floor_io, mut textbook_io) = (Generator::new(flows), Generator::new(flows));
-    textbook_io.offer(flows, ACK);
-    textbook.run(&mut textbook_io);
-    ensure!(
-        textbook.len() as u64 == flows,
-        "the textbook balancer knows {} of {flows} connections",
-        textbook.len()
-    );
-    let mut row = Row {
-        flows,
-        floor: Series::default(),
-        textbook: Series::default(),
-        sluice: Series::default(),
-        first: Series::default(),
-    };
-    for pair in 0..pairs {
-        eprint!("\r{flows} flows: {} of {pairs} ", pair + 1);
-        let timed = |n: u64, work: &mut dyn FnMut()| {
-            let start = Instant::now();
-            work();
-            start.elapsed().as_nanos() as f64 / n as f64
-        };
-        floor_io.offer(packets, ACK);
-        row.floor.push(timed(packets, &mut || mac_rewrite(&mut floor_io)));
-        textbook_io.offer(packets, ACK);
-        row.textbook.push(timed(packets, &mut || textbook.run(&mut textbook_io)));
-        bench.worker.io_mut().offer(packets, ACK);
-        row.sluice.push(timed(packets, &mut || bench.drain()));
-        let mut fresh = Bench::empty(flows)?;
-        fresh.worker.io_mut().offer(flows, SYN);
-        row.first.push(timed(flows, &mut || fresh.drain()));
-        fresh.check(flows)?;
-    }
-    eprintln!();
-    bench.check(flows)?;
-    Ok(row)
+/// ns per unit of `n` units of work.
+fn timed(n: u64, work: impl FnOnce()) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    work();
+    Ok(start.elapsed().as_nanos() as f64 / n as f64)
 }
 
 /// A worker with its connections.
