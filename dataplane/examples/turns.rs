@@ -163,12 +163,21 @@ impl PacketIo for Port {
 }
 
 fn text(kind: &str, flows: u64, v6: bool) -> String {
+    let ends: Vec<_> = (0..=flows / 30_000)
+        .map(|n| {
+            if v6 {
+                format!("\"fd00:0:150::1:{n:x}\"")
+            } else {
+                format!("\"172.16.{}.{}\"", n >> 7, 1 + (n & 127))
+            }
+        })
+        .collect();
+    let full_nat = format!("\"fullnat\"\n local_addresses = [{}]", ends.join(", "));
     let forwarding = match kind {
-        "ipip" => "\"tunnel\"\n tunnel = \"ipip\"",
-        "gue" => "\"tunnel\"\n tunnel = \"gue\"",
+        "ipip" => "\"tunnel\"\n tunnel = { type = \"ipip\" }",
+        "gue" => "\"tunnel\"\n tunnel = { type = \"gue\", port = 6080, checksum = \"none\" }",
         "nat" => "\"nat\"",
-        "full-nat" if v6 => "\"fullnat\"\n local_addresses = [\"fd00:0:150::1:0/114\"]",
-        "full-nat" => "\"fullnat\"\n local_addresses = [\"172.16.0.0/22\"]",
+        "full-nat" => &full_nat,
         _ => "\"dr\"",
     };
     let (vip, server) =
@@ -263,7 +272,7 @@ fn main() {
     director.poll(0);
     teacher.turn(1_000_000);
     director.poll(1);
-    for n in [0x12, 0xfe] {
+    for n in [0x12, 0xfe].into_iter().filter(|_| v6) {
         teacher.io_mut().receive[0].push_back(Frame::new(DeviceId(0), &advert(n)));
     }
     teacher.turn(1_500_000);

@@ -40,7 +40,7 @@ impl<I: PacketIo> Worker<I> {
         received.rx_bytes.add(burst.iter().map(|frame| frame.frame_len()).sum::<usize>() as u64);
         let rss = self.setup.devices[usize::from(device.0)].rss;
         let steered = self.setup.workers == 1 || rss && !self.snapshot.has_replies();
-        self.process(burst, if steered { Origin::Steered } else { Origin::Device })
+        self.process(&mut burst, if steered { Origin::Steered } else { Origin::Device })
     }
 
     /// One burst from the other workers. Returns its size.
@@ -51,7 +51,7 @@ impl<I: PacketIo> Worker<I> {
         let mut burst = Burst::new();
         self.io.take_over(&mut burst);
         self.counters.own.taken_over.add(burst.len() as u64);
-        self.process(burst, Origin::Worker)
+        self.process(&mut burst, Origin::Worker)
     }
 
     #[inline]

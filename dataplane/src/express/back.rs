@@ -3,10 +3,10 @@
 use lb_config::ClientAddress;
 
 use super::ends::Ends;
-use super::glance::{Glance, Second};
+use super::glance::{Packet, Second};
 use crate::conn::Pair;
 use crate::flow::Hit;
-use crate::io::{Packet, PacketIo};
+use crate::io::{Packet as _, PacketIo};
 use crate::worker::Worker;
 
 impl<I: PacketIo> Worker<I> {
@@ -15,16 +15,15 @@ impl<I: PacketIo> Worker<I> {
     pub(super) fn to_client<K: Ends>(
         &mut self,
         mut frame: I::Packet,
-        glance: &Glance<K>,
-        fresh: bool,
+        packet: &Packet<'_, K>,
     ) -> Result<(), I::Packet> {
-        let protocol = glance.protocol as u8;
+        let protocol = packet.slot.protocol as u8;
         let (table, pairs) = K::tables_ref(&self.tables);
-        let at = match glance.second {
-            Second::Connection(key, probe) if fresh => Some((key, probe)),
-            _ if fresh => None,
+        let at = match packet.second {
+            Second::Connection(pair, probe) if packet.fresh => Some((pairs.key(pair).other, probe)),
+            _ if packet.fresh => None,
             _ => {
-                let wanted = Pair::wanted(glance.key);
+                let wanted = Pair::wanted(*packet.key);
                 pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol)).map(|pair| {
                     let key = pairs.key(pair).other;
                     (key, table.probe(&key, protocol))
@@ -35,22 +34,22 @@ impl<I: PacketIo> Worker<I> {
         let Some(found) = table.find(&key, protocol, probe) else { return Err(frame) };
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
         let told = entry.way.local_ends().is_some_and(|at| {
-            found.meta.is_proxied() || self.tells(at, glance.protocol) != ClientAddress::None
+            found.meta.is_proxied() || self.tells(at, packet.slot.protocol) != ClientAddress::None
         });
         if found.meta.deadline().left(self.now).is_none() || entry.removed || told || found.meta.is_spliced() {
             return Err(frame);
         }
         let Some((exit, mtu)) = self.exit_towards(key.client().into()) else { return Err(frame) };
-        if glance.ip_len > mtu {
+        if packet.slot.ip_len > mtu {
             return Err(frame);
         }
         let to = Hit { found, key, entry: *entry }.back();
-        if !K::translate(frame.bytes_mut(), glance.protocol, &to) {
+        if !K::translate(frame.bytes_mut(), packet.slot.protocol, &to) {
             return Err(frame);
         }
-        let meta = self.renewed(found.meta, entry, glance, (&key, true), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (&key, true), &frame);
         self.keep::<K>(found, meta);
-        self.counters.outbound(found.meta.dest(), glance.ip_len);
+        self.counters.outbound(found.meta.dest(), packet.slot.ip_len);
         self.go(exit, frame);
         Ok(())
     }

@@ -14,20 +14,30 @@ use crate::state::{Event, tcp};
 use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP, checksum, ethernet, ipv4, ipv6, udp};
 
 /// What a packet's second lookup is for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Second<K> {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Second {
     /// None is needed.
+    #[default]
     No,
-    /// The pair that says what the source becomes may be here.
+    /// The pair that says what its ends become may be here.
     Pair(Probe),
-    /// A server's reply to this connection, which may be here.
-    Connection(K, Probe),
+    /// It is a server's reply; its pair, and where that pair's connection may be.
+    Connection(Found, Probe),
 }
 
-/// A plain packet.
+/// A plain packet, as it is seen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Glance<K> {
     pub key: K,
+    pub ip_len: u16,
+    pub protocol: L4,
+    pub event: Event,
+    pub steady: bool,
+}
+
+/// A plain packet, as far as it does not depend on the family.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
     /// Whole IP packet, bytes.
     pub ip_len: u16,
     pub protocol: L4,
@@ -38,7 +48,30 @@ pub(crate) struct Glance<K> {
     pub reply: bool,
     pub probe: Probe,
     pub found: Option<Found>,
-    pub second: Second<K>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            ip_len: 0,
+            protocol: L4::Tcp,
+            event: Event::default(),
+            steady: false,
+            reply: false,
+            probe: Probe::default(),
+            found: None,
+        }
+    }
+}
+
+/// A plain packet in its last pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet<'a, K> {
+    pub key: &'a K,
+    pub slot: &'a Slot,
+    pub second: Second,
+    /// What was looked up still holds.
+    pub fresh: bool,
 }
 
 /// A family whose plain packets are told at a glance.
@@ -126,10 +159,6 @@ impl Plain for Key4 {
             protocol,
             event,
             steady: ttl > 1 && !event.is_new(),
-            reply: false,
-            probe: Probe::default(),
-            found: None,
-            second: Second::No,
         })
     }
 
@@ -168,10 +197,6 @@ impl Plain for Key6 {
             protocol,
             event,
             steady: head[21] > 1 && !event.is_new(),
-            reply: false,
-            probe: Probe::default(),
-            found: None,
-            second: Second::No,
         })
     }
 
@@ -186,7 +211,7 @@ impl Plain for Key6 {
     }
 }
 
-impl<K: Plain> Glance<K> {
+impl<K: Plain> Packet<'_, K> {
     /// What the parser says of the same frame.
     #[inline]
     pub fn flow(&self, frame: &[u8]) -> Flow<K::Address>
@@ -194,7 +219,7 @@ impl<K: Plain> Glance<K> {
         K::Address: Address,
     {
         let (ttl, df) = K::ttl_and_df(frame);
-        let flags = match self.protocol {
+        let flags = match self.slot.protocol {
             L4::Tcp => frame.get(K::L4_AT + 13).copied().unwrap_or_default(),
             L4::Udp | L4::Sctp => 0,
         };
@@ -203,17 +228,17 @@ impl<K: Plain> Glance<K> {
             dst: self.key.vip(),
             src_port: self.key.client_port(),
             dst_port: self.key.vip_port(),
-            protocol: self.protocol,
+            protocol: self.slot.protocol,
             tcp_flags: TcpFlags(flags),
-            event: self.event,
+            event: self.slot.event,
             l4: K::L4_AT as u16,
             ttl,
-            ip_len: self.ip_len,
+            ip_len: self.slot.ip_len,
             df,
         }
     }
 
-    /// [`Glance::flow`] as a whole frame.
+    /// [`Packet::flow`] as a whole frame.
     #[inline]
     pub fn parsed(&self, flow: Flow<K::Address>) -> Parsed {
         Parsed { vlan: 0, l3: ethernet::HEADER_LEN as u16, net: K::net(flow) }

@@ -32,19 +32,53 @@ mod tests;
 pub use reply_ends::ReplyEnds;
 
 use ends::Ends;
-use glance::{Glance, Second};
+use glance::{Glance, Second, Slot};
 
 /// How many frames ahead headers are asked for.
 const AHEAD: usize = 4;
 
 /// What a burst's first pass makes of a frame.
-enum Seen {
-    V4(Glance<Key4>),
-    V6(Glance<Key6>),
-    /// Another worker's.
-    Foreign(WorkerId),
+#[derive(Clone, Copy, Default)]
+enum Kind {
     /// Not plain: its place among what the parser said.
-    Other(u8),
+    #[default]
+    Other,
+    V4,
+    V6,
+    /// Another worker's.
+    Foreign,
+}
+
+/// What is known of a burst's frames, by their place in it.
+struct Board {
+    kinds: [Kind; BURST],
+    slots: [Slot; BURST],
+    seconds: [Second; BURST],
+    keys4: [Key4; BURST],
+    keys6: [Key6; BURST],
+    owners: [WorkerId; BURST],
+    /// What the parser said of those that are not plain, in their order.
+    others: ArrayVec<(Result<Parsed, DropReason>, Probe), BURST>,
+}
+
+/// A place in a burst, for the compiler to see.
+#[inline(always)]
+fn place(at: usize) -> usize {
+    at % BURST
+}
+
+impl Board {
+    fn new() -> Self {
+        Self {
+            kinds: [Kind::Other; BURST],
+            slots: [Slot::default(); BURST],
+            seconds: [Second::No; BURST],
+            keys4: [Key4::default(); BURST],
+            keys6: [Key6::default(); BURST],
+            owners: [WorkerId(0); BURST],
+            others: ArrayVec::new(),
+        }
+    }
 }
 
 /// What frames of one device must carry to be seen.
@@ -96,45 +130,59 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// Takes in a burst. Returns its size.
-    pub(crate) fn process(&mut self, mut burst: Burst<I::Packet>, origin: Origin) -> usize {
+    pub(crate) fn process(&mut self, burst: &mut Burst<I::Packet>, origin: Origin) -> usize {
         let frames = burst.len();
         let burden = Burden {
             foreign: origin == Origin::Device,
             replies: self.snapshot.has_replies(),
             pairs: !self.snapshot.local_ends.is_empty(),
         };
-        let mut seen = ArrayVec::<Seen, BURST>::new();
-        let mut others = ArrayVec::<(Result<Parsed, DropReason>, Probe), BURST>::new();
-        self.see(&burst, &burden, &mut seen, &mut others);
-        for (seen, frame) in seen.iter_mut().zip(&burst) {
-            match seen {
-                Seen::V4(glance) => self.look::<Key4>(glance, &burden),
-                Seen::V6(glance) => self.look::<Key6>(glance, &burden),
-                Seen::Other(at) => {
-                    let _ = frame;
-                    if let Some((parsed, probe)) = others.get(usize::from(*at)) {
+        let mut board = Board::new();
+        self.see(burst, &burden, &mut board);
+        let mut other = 0;
+        for at in 0..frames {
+            let at = place(at);
+            match board.kinds[at] {
+                Kind::V4 => {
+                    self.look(&board.keys4[at], &mut board.slots[at], &mut board.seconds[at], &burden);
+                }
+                Kind::V6 => {
+                    self.look(&board.keys6[at], &mut board.slots[at], &mut board.seconds[at], &burden);
+                }
+                Kind::Other => {
+                    if let Some((parsed, probe)) = board.others.get(other) {
                         self.fetch_spilled(parsed, *probe);
                     }
+                    other += 1;
                 }
-                Seen::Foreign(_) => {}
+                Kind::Foreign => {}
             }
         }
         // what was looked up holds until a packet that went the other way may have changed the tables
-        let mut fresh = true;
-        for (frame, seen) in burst.drain(..).zip(&seen) {
-            match seen {
-                Seen::V4(glance) => fresh = self.express::<Key4>(frame, glance, fresh),
-                Seen::V6(glance) => fresh = self.express::<Key6>(frame, glance, fresh),
-                Seen::Foreign(owner) => self.hand_over(*owner, frame),
-                Seen::Other(at) => {
+        let (mut fresh, mut other) = (true, 0);
+        for (at, frame) in burst.drain(..).enumerate() {
+            let at = place(at);
+            let (slot, second) = (&board.slots[at], board.seconds[at]);
+            match board.kinds[at] {
+                Kind::V4 => {
+                    fresh =
+                        self.express(frame, &glance::Packet { key: &board.keys4[at], slot, second, fresh });
+                }
+                Kind::V6 => {
+                    fresh =
+                        self.express(frame, &glance::Packet { key: &board.keys6[at], slot, second, fresh });
+                }
+                Kind::Foreign => self.hand_over(board.owners[at], frame),
+                Kind::Other => {
                     fresh = false;
-                    match others.get(usize::from(*at)) {
+                    match board.others.get(other) {
                         Some((Ok(parsed), probe)) => self.dispatch(frame, parsed, *probe, origin),
                         // with the rest of it in view it may be right
                         Some((Err(_), _)) if !frame.is_whole() => self.in_pieces(frame, origin),
                         Some((Err(reason), _)) => self.counters.drop_packet(*reason),
                         None => {}
                     }
+                    other += 1;
                 }
             }
         }
@@ -156,17 +204,12 @@ impl<I: PacketIo> Worker<I> {
 
     /// The first pass.
     #[inline(always)]
-    fn see(
-        &self,
-        burst: &Burst<I::Packet>,
-        burden: &Burden,
-        seen: &mut ArrayVec<Seen, BURST>,
-        others: &mut ArrayVec<(Result<Parsed, DropReason>, Probe), BURST>,
-    ) {
+    fn see(&self, burst: &Burst<I::Packet>, burden: &Burden, board: &mut Board) {
         let Some(first) = burst.first() else { return };
         let mut gate = self.gate(first.device());
         burst.iter().take(AHEAD).for_each(|frame| crate::prefetch::bytes(frame.bytes()));
         for (at, frame) in burst.iter().enumerate() {
+            let at = place(at);
             if let Some(later) = burst.get(at + AHEAD) {
                 crate::prefetch::bytes(later.bytes());
             }
@@ -174,82 +217,85 @@ impl<I: PacketIo> Worker<I> {
                 gate = self.gate(frame.device());
             }
             let bytes = frame.bytes();
-            let known = match gate.kind(bytes) {
-                IPV4 => self.meet_flow::<Key4>(bytes, burden, Seen::V4),
-                IPV6 => self.meet_flow::<Key6>(bytes, burden, Seen::V6),
-                _ => None,
+            let (slot, second, owner) = (&mut board.slots[at], &mut board.seconds[at], &mut board.owners[at]);
+            let kind = match gate.kind(bytes) {
+                IPV4 => self.place(bytes, burden, (&mut board.keys4[at], slot, second, owner), Kind::V4),
+                IPV6 => self.place(bytes, burden, (&mut board.keys6[at], slot, second, owner), Kind::V6),
+                _ => Kind::Other,
             };
-            seen.push(known.unwrap_or_else(|| {
+            board.kinds[at] = kind;
+            if let Kind::Other = kind {
                 let parsed = parse(bytes);
                 let probe = self.fetch_ahead(&parsed);
-                others.push((parsed, probe));
-                Seen::Other(others.len() as u8 - 1)
-            }));
+                board.others.push((parsed, probe));
+            }
         }
     }
 
-    /// A plain frame's flow, whose connection is asked for, or its owner; `None`: not plain.
+    /// A plain frame's flow, whose connection is asked for, or its owner.
     #[inline(always)]
-    fn meet_flow<K: Ends>(
+    fn place<K: Ends>(
         &self,
         bytes: &[u8],
         burden: &Burden,
-        own: impl FnOnce(Glance<K>) -> Seen,
-    ) -> Option<Seen> {
-        let mut glance = K::glance(bytes)?;
-        let protocol = glance.protocol as u8;
+        (key, slot, second, other): (&mut K, &mut Slot, &mut Second, &mut WorkerId),
+        own: Kind,
+    ) -> Kind {
+        let Some(glance) = K::glance(bytes) else { return Kind::Other };
+        *key = glance.key;
+        let Glance { ip_len, protocol, event, steady, .. } = glance;
+        let number = protocol as u8;
+        let mut reply = false;
         if burden.replies {
-            let src = (glance.key.client().into(), glance.key.client_port());
-            glance.reply = self.snapshot.reply_ends.is_reply(src, glance.key.vip().into(), protocol);
+            let src = (key.client().into(), key.client_port());
+            reply = self.snapshot.reply_ends.is_reply(src, key.vip().into(), number);
         }
         if burden.foreign {
-            let client = if glance.reply {
-                (glance.key.vip(), glance.key.vip_port())
-            } else {
-                (glance.key.client(), glance.key.client_port())
-            };
+            let client = if reply { (key.vip(), key.vip_port()) } else { (key.client(), key.client_port()) };
             let owner = steer::owner(client.0.into(), client.1, self.setup.workers, &self.setup.steer_key);
             if owner != self.id {
-                return Some(Seen::Foreign(owner));
+                *other = owner;
+                return Kind::Foreign;
             }
         }
         let (table, pairs) = K::tables_ref(&self.tables);
-        glance.probe = table.probe(&glance.key, protocol);
-        table.prefetch(glance.probe);
-        if glance.reply {
-            let probe = pairs.probe(&Pair::wanted(glance.key), protocol);
+        let probe = table.probe(key, number);
+        table.prefetch(probe);
+        if reply {
+            let probe = pairs.probe(&Pair::wanted(*key), number);
             pairs.prefetch(probe);
-            glance.second = Second::Pair(probe);
+            *second = Second::Pair(probe);
         }
-        Some(own(glance))
+        *slot = Slot { ip_len, protocol, event, steady, reply, probe, found: None };
+        own
     }
 
     /// The second pass of one packet.
     #[inline(always)]
-    fn look<K: Ends>(&self, glance: &mut Glance<K>, burden: &Burden) {
+    fn look<K: Ends>(&self, key: &K, slot: &mut Slot, second: &mut Second, burden: &Burden) {
         let (table, pairs) = K::tables_ref(&self.tables);
-        let protocol = glance.protocol as u8;
-        glance.found = table.find(&glance.key, protocol, glance.probe);
-        match glance.found {
+        let number = slot.protocol as u8;
+        slot.found = table.find(key, number, slot.probe);
+        match slot.found {
             Some(found) => {
                 self.counters.prefetch_dest(found.meta.dest());
                 if burden.pairs
                     && let Some(entry) = self.snapshot.dest(found.meta.dest())
                     && entry.way.local_ends().is_some()
                 {
-                    let probe = self.onward_probe(glance);
+                    let probe = self.onward_probe(key, slot.protocol);
                     pairs.prefetch(probe);
-                    glance.second = Second::Pair(probe);
+                    *second = Second::Pair(probe);
                 }
             }
-            None if glance.reply => {
-                if let Second::Pair(probe) = glance.second
-                    && let Some(found) = pairs.find(&Pair::wanted(glance.key), protocol, probe)
+            None if slot.reply => {
+                if let Second::Pair(probe) = *second
+                    && let Some(found) = pairs.find(&Pair::wanted(*key), number, probe)
                 {
                     let key = pairs.key(found).other;
-                    let probe = table.probe(&key, protocol);
+                    let probe = table.probe(&key, number);
                     table.prefetch(probe);
-                    glance.second = Second::Connection(key, probe);
+                    *second = Second::Connection(found, probe);
                 }
             }
             None => {}
@@ -258,12 +304,12 @@ impl<I: PacketIo> Worker<I> {
 
     /// The third pass of one packet. Returns whether what was looked up before still holds.
     #[inline(always)]
-    fn express<K: Ends>(&mut self, frame: I::Packet, glance: &Glance<K>, fresh: bool) -> bool {
-        let taken = if glance.steady { self.to_server(frame, glance, fresh) } else { Err(frame) };
+    fn express<K: Ends>(&mut self, frame: I::Packet, packet: &glance::Packet<'_, K>) -> bool {
+        let taken = if packet.slot.steady { self.to_server(frame, packet) } else { Err(frame) };
         match taken {
-            Ok(()) => fresh,
+            Ok(()) => packet.fresh,
             Err(frame) => {
-                self.at_length(frame, glance);
+                self.at_length(frame, packet);
                 false
             }
         }
@@ -271,9 +317,9 @@ impl<I: PacketIo> Worker<I> {
 
     /// A plain packet goes the general way.
     #[inline(never)]
-    fn at_length<K: Ends>(&mut self, frame: I::Packet, glance: &Glance<K>) {
-        let flow = glance.flow(frame.bytes());
-        let parsed = glance.parsed(flow);
-        self.flow::<K>(frame, &parsed, &flow, glance.probe, true);
+    fn at_length<K: Ends>(&mut self, frame: I::Packet, packet: &glance::Packet<'_, K>) {
+        let flow = packet.flow(frame.bytes());
+        let parsed = packet.parsed(flow);
+        self.flow::<K>(frame, &parsed, &flow, packet.slot.probe, true);
     }
 }

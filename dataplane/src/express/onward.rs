@@ -3,11 +3,11 @@
 use lb_config::ClientAddress;
 
 use super::ends::{Ends, set_macs};
-use super::glance::{Glance, Second};
+use super::glance::{Packet, Second};
 use crate::conn::{Meta, Pair, Probe};
 use crate::drop_reason::DropReason;
 use crate::flow::{peer_of, server_of};
-use crate::io::{DeviceId, Packet, PacketIo};
+use crate::io::{DeviceId, Packet as _, PacketIo};
 use crate::local_port::forward;
 use crate::neighbor::Resolution;
 use crate::parse::L4;
@@ -30,9 +30,9 @@ pub(super) struct Exit {
 impl<I: PacketIo> Worker<I> {
     /// Where the pair may be that says what the source of a client's packet becomes.
     #[inline(always)]
-    pub(super) fn onward_probe<K: Ends>(&self, glance: &Glance<K>) -> Probe {
+    pub(super) fn onward_probe<K: Ends>(&self, key: &K, protocol: L4) -> Probe {
         let (_, pairs) = K::tables_ref(&self.tables);
-        pairs.probe(&Pair::wanted(glance.key), forward(glance.protocol as u8))
+        pairs.probe(&Pair::wanted(*key), forward(protocol as u8))
     }
 
     /// Sends a packet on, or gives it back unchanged, when anything about it is unusual.
@@ -40,17 +40,16 @@ impl<I: PacketIo> Worker<I> {
     pub(super) fn to_server<K: Ends>(
         &mut self,
         mut frame: I::Packet,
-        glance: &Glance<K>,
-        fresh: bool,
+        packet: &Packet<'_, K>,
     ) -> Result<(), I::Packet> {
         let (table, _) = K::tables_ref(&self.tables);
-        let found = if fresh {
-            glance.found.map(|found| table.again(found))
+        let found = if packet.fresh {
+            packet.slot.found.map(|found| table.again(found))
         } else {
-            table.find(&glance.key, glance.protocol as u8, glance.probe)
+            table.find(packet.key, packet.slot.protocol as u8, packet.slot.probe)
         };
         let Some(found) = found else {
-            return if glance.reply { self.to_client(frame, glance, fresh) } else { Err(frame) };
+            return if packet.slot.reply { self.to_client(frame, packet) } else { Err(frame) };
         };
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
         if found.meta.deadline().left(self.now).is_none() || entry.removed || found.meta.is_spliced() {
@@ -58,15 +57,15 @@ impl<I: PacketIo> Worker<I> {
         }
         if entry.way != Way::Dr {
             let entry = *entry;
-            return self.to_server_otherwise(frame, glance, (found, &entry), fresh);
+            return self.to_server_otherwise(frame, packet, (found, &entry));
         }
-        if glance.ip_len > entry.mtu {
+        if packet.slot.ip_len > entry.mtu {
             return Err(frame);
         }
         let Some(exit) = self.exit(entry) else { return Err(frame) };
-        let meta = self.renewed(found.meta, entry, glance, (&glance.key, false), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
         self.keep::<K>(found, meta);
-        self.counters.inbound(found.meta.dest(), glance.ip_len);
+        self.counters.inbound(found.meta.dest(), packet.slot.ip_len);
         K::step(frame.bytes_mut());
         self.go(exit, frame);
         Ok(())
@@ -77,13 +76,12 @@ impl<I: PacketIo> Worker<I> {
     fn to_server_otherwise<K: Ends>(
         &mut self,
         mut frame: I::Packet,
-        glance: &Glance<K>,
+        packet: &Packet<'_, K>,
         (found, entry): (crate::conn::Found, &DestEntry),
-        fresh: bool,
     ) -> Result<(), I::Packet> {
         let dest = found.meta.dest();
         let (exit, mtu) = match entry.way {
-            Way::Snat(_) => match self.exit_towards(glance.key.vip().into()) {
+            Way::Snat(_) => match self.exit_towards(packet.key.vip().into()) {
                 Some(exit) => exit,
                 None => return Err(frame),
             },
@@ -92,16 +90,16 @@ impl<I: PacketIo> Worker<I> {
                 None => return Err(frame),
             },
         };
-        if glance.ip_len > mtu {
+        if packet.slot.ip_len > mtu {
             return Err(frame);
         }
         let to = match entry.way {
             Way::Tunnel(at) => {
-                let meta = self.renewed(found.meta, entry, glance, (&glance.key, false), &frame);
+                let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
                 self.keep::<K>(found, meta);
-                self.counters.inbound(dest, glance.ip_len);
+                self.counters.inbound(dest, packet.slot.ip_len);
                 K::step(frame.bytes_mut());
-                if self.wrap_plain(&mut frame, glance, at) {
+                if self.wrap_plain(&mut frame, packet, at) {
                     self.go(exit, frame);
                 } else {
                     self.counters.drop_packet(DropReason::NoBuffer);
@@ -109,21 +107,21 @@ impl<I: PacketIo> Worker<I> {
                 return Ok(());
             }
             Way::Nat => {
-                let Some(dst) = server_of::<K>(entry, glance.key.vip_port()) else { return Err(frame) };
+                let Some(dst) = server_of::<K>(entry, packet.key.vip_port()) else { return Err(frame) };
                 Translation { src: None, dst: Some(dst) }
             }
-            Way::FullNat(at) | Way::Snat(at) => match self.local_end(glance, entry, at, fresh) {
+            Way::FullNat(at) | Way::Snat(at) => match self.local_end(packet, entry, at) {
                 Some(to) => to,
                 None => return Err(frame),
             },
             Way::Dr => return Err(frame),
         };
-        if !K::translate(frame.bytes_mut(), glance.protocol, &to) {
+        if !K::translate(frame.bytes_mut(), packet.slot.protocol, &to) {
             return Err(frame);
         }
-        let meta = self.renewed(found.meta, entry, glance, (&glance.key, false), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
         self.keep::<K>(found, meta);
-        self.counters.inbound(dest, glance.ip_len);
+        self.counters.inbound(dest, packet.slot.ip_len);
         self.go(exit, frame);
         Ok(())
     }
@@ -133,35 +131,34 @@ impl<I: PacketIo> Worker<I> {
     #[inline(always)]
     fn local_end<K: Ends>(
         &self,
-        glance: &Glance<K>,
+        packet: &Packet<'_, K>,
         entry: &DestEntry,
         at: u16,
-        fresh: bool,
     ) -> Option<Translation<K::Address>> {
         let (_, pairs) = K::tables_ref(&self.tables);
-        let probe = match glance.second {
-            Second::Pair(probe) if fresh && glance.found.is_some() => probe,
-            _ => self.onward_probe(glance),
+        let probe = match packet.second {
+            Second::Pair(probe) if packet.fresh && packet.slot.found.is_some() => probe,
+            _ => self.onward_probe(packet.key, packet.slot.protocol),
         };
-        let pair = pairs.find(&Pair::wanted(glance.key), forward(glance.protocol as u8), probe)?;
+        let pair = pairs.find(&Pair::wanted(*packet.key), forward(packet.slot.protocol as u8), probe)?;
         let told = pair.meta.is_pair_proxied()
-            || self.tells(at, glance.protocol) == ClientAddress::Toa && !pair.meta.answered();
+            || self.tells(at, packet.slot.protocol) == ClientAddress::Toa && !pair.meta.answered();
         let is_full = matches!(entry.way, Way::FullNat(_));
         if is_full && told {
             return None;
         }
         let reply = pairs.key(pair).other;
-        let dst = if is_full { Some(peer_of(&glance.key, entry)?) } else { None };
+        let dst = if is_full { Some(peer_of(packet.key, entry)?) } else { None };
         Some(Translation { src: Some((reply.vip(), reply.vip_port())), dst })
     }
 
     /// Puts a packet into a tunnel. `false`: no room.
     #[inline(always)]
-    fn wrap_plain<K: Ends>(&mut self, frame: &mut I::Packet, glance: &Glance<K>, at: u16) -> bool {
+    fn wrap_plain<K: Ends>(&mut self, frame: &mut I::Packet, packet: &Packet<'_, K>, at: u16) -> bool {
         self.error_id = self.error_id.wrapping_add(1);
         let Some(encap) = self.snapshot.tunnels.get(usize::from(at)) else { return false };
         let hash =
-            || steer::hash(glance.key.client().into(), glance.key.client_port(), &self.setup.steer_key);
+            || steer::hash(packet.key.client().into(), packet.key.client_port(), &self.setup.steer_key);
         let hash = if encap.wants_hash() { hash() } else { 0 };
         wrap(frame, ethernet::HEADER_LEN, encap, hash, self.error_id).is_some()
     }
@@ -205,20 +202,22 @@ impl<I: PacketIo> Worker<I> {
         &self,
         meta: Meta,
         entry: &DestEntry,
-        glance: &Glance<K>,
+        packet: &Packet<'_, K>,
         (key, outbound): (&K, bool),
         frame: &I::Packet,
     ) -> Meta {
         // established and acknowledged stays established, whoever speaks, see the tables; so does UDP
-        let state = match glance.protocol {
-            L4::Tcp if glance.event == tcp::ACK && meta.is_settled(State::Established) => State::Established,
+        let state = match packet.slot.protocol {
+            L4::Tcp if packet.slot.event == tcp::ACK && meta.is_settled(State::Established) => {
+                State::Established
+            }
             L4::Udp if meta.is_settled(State::Udp) => State::Udp,
-            _ => return self.renewed_otherwise(meta, entry, glance, (key, outbound), frame),
+            _ => return self.renewed_otherwise(meta, entry, packet, (key, outbound), frame),
         };
         let Some(timeouts) = self.snapshot.timeouts.get(usize::from(entry.timeouts)) else { return meta };
         let told = meta.heard() && (!outbound || !meta.no_output());
         if !told || timeouts.is_active(state) != meta.active() {
-            return self.renewed_otherwise(meta, entry, glance, (key, outbound), frame);
+            return self.renewed_otherwise(meta, entry, packet, (key, outbound), frame);
         }
         meta.with_deadline(self.now.after(timeouts.of(state)))
     }
@@ -228,10 +227,10 @@ impl<I: PacketIo> Worker<I> {
         &self,
         meta: Meta,
         entry: &DestEntry,
-        glance: &Glance<K>,
+        packet: &Packet<'_, K>,
         (key, outbound): (&K, bool),
         frame: &I::Packet,
     ) -> Meta {
-        self.next_meta(key, meta, entry, &glance.flow(frame.bytes()), outbound).with_heard()
+        self.next_meta(key, meta, entry, &packet.flow(frame.bytes()), outbound).with_heard()
     }
 }
