@@ -118,7 +118,7 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
     drop(progress);
     context.table(table);
     if quick {
-        context.skip("tunnels and NAT", "a quick run");
+        context.note("Quick: without tunnels and NAT.");
     }
     Ok(())
 }
