@@ -38,7 +38,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version, about, after_help = suite::help())]
 struct Args {
-    /// Suites; or `all`, `report` (README.md of what is in DIR), `check` (whether DIR is complete).
+    /// Suites; or `all`, `report` (README.md of what is in DIR), `check` (whether DIR is complete), `list` (their names).
     #[arg(required = true, value_name = "SUITE")]
     what: Vec<String>,
     /// Seconds instead of minutes: shows that it runs, not how fast.
@@ -62,6 +62,7 @@ fn main() -> anyhow::Result<()> {
             "all" => run::all(quick, &out)?,
             "report" => report::write(&out)?,
             "check" => check::folder(&out)?,
+            "list" => suite::SUITES.iter().for_each(|suite| println!("{}", suite.name)),
             name => run::one(suite::named(name)?, quick, &out)?,
         }
     }

@@ -6,8 +6,9 @@ use lb_dataplane::io::{Burst, DeviceId, Packet as _, PacketIo as _};
 
 use crate::generator::Generator;
 
-/// The floor: receives and sends, so that all the time is the generator's.
-pub fn floor(io: &mut Generator) {
+/// The floor: receives and sends `packets` frames, so that all the time is the generator's.
+pub fn floor(io: &mut Generator, packets: u64) {
+    io.offer(packets);
     let mut burst = Burst::new();
     while io.left() > 0 {
         io.rx(DeviceId(0), &mut burst);
@@ -15,8 +16,9 @@ pub fn floor(io: &mut Generator) {
     }
 }
 
-/// Rewrites the MAC addresses of every frame, as dpdk-testpmd's `mac` forwarding does.
-pub fn mac_rewrite(io: &mut Generator) {
+/// Rewrites the MAC addresses of the next `packets` frames, as dpdk-testpmd's `mac` forwarding does.
+pub fn mac_rewrite(io: &mut Generator, packets: u64) {
+    io.offer(packets);
     let mut burst = Burst::new();
     while io.left() > 0 {
         io.rx(DeviceId(0), &mut burst);
@@ -41,8 +43,9 @@ pub struct TextbookBalancer {
 }
 
 impl TextbookBalancer {
-    /// Forwards all that `io` offers.
-    pub fn run(&mut self, io: &mut Generator) {
+    /// Forwards the next `packets` frames of `io`.
+    pub fn run(&mut self, io: &mut Generator, packets: u64) {
+        io.offer(packets);
         let mut burst = Burst::new();
         let mut now = 0;
         while io.left() > 0 {

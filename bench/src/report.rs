@@ -147,10 +147,14 @@ fn figure(value: f64) -> String {
 }
 
 fn section(document: &Document, doc: &str) -> String {
+    let facts = &document.facts;
     let mut text = format!(
-        "\n## {}\n\n{doc}. {:.0} s.\n{}\n",
+        "\n## {}\n\n{doc}. {:.0} s, begun {} at revision {}, load {} before.\n{}\n",
         document.suite,
         document.seconds,
+        facts.date,
+        facts.revision,
+        facts.load,
         calibration(&document.calibration)
     );
     for note in &document.notes {

@@ -20,7 +20,7 @@ const COUNT: u16 = 16;
 /// Ports of a local address that are counted on, of 64512, for connections to one server.
 const PORTS: u64 = 45_000;
 /// Flows that are established side by side: few enough that handshakes which are not finished are a small part.
-const ESTABLISHING: u64 = 2048;
+const ESTABLISHING: u64 = 1000;
 /// Simulated time of a turn with packets, ns: about what 32 of them take.
 const TURN_NS: u64 = 1_000;
 

@@ -118,7 +118,7 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
     drop(progress);
     context.table(table);
     if quick {
-        context.skip("tunnels and NAT", "a quick run");
+        context.note("Quick: without tunnels and NAT.");
     }
     Ok(())
 }
@@ -154,8 +154,7 @@ pub fn child(words: &[String]) -> anyhow::Result<()> {
         What::Floor => {
             let mut io = Generator::new(case.family, Buf::pool(HOT));
             io.begin(round(Leg::In, ACK));
-            io.offer(packets);
-            work_under_callgrind(|| floor(&mut io));
+            work_under_callgrind(|| floor(&mut io, packets));
         }
         What::In | What::Out => {
             let leg = if case.what == What::In { Some(Leg::In) } else { case.forwarding.reply() };

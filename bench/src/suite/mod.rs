@@ -51,7 +51,7 @@ pub fn named(name: &str) -> anyhow::Result<&'static Suite> {
     SUITES
         .iter()
         .find(|suite| suite.name == name)
-        .with_context(|| format!("no suite '{name}': there are {}, and all, report, check", names()))
+        .with_context(|| format!("no suite '{name}': there are {}, and all, report, check, list", names()))
 }
 
 /// The work of that name that is for a process of its own.
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn names_are_one_of_a_kind_and_no_command() {
         for (at, suite) in SUITES.iter().enumerate() {
-            assert!(!["all", "report", "check"].contains(&suite.name), "{}", suite.name);
+            assert!(!["all", "report", "check", "list"].contains(&suite.name), "{}", suite.name);
             assert!(SUITES[..at].iter().all(|other| other.name != suite.name), "{}", suite.name);
             assert!(child(suite.name).is_none(), "{}", suite.name);
         }

@@ -20,9 +20,9 @@ pub use request::{
 };
 pub use response::{
     CandidateRow, ChangeRow, Changes, ConfigText, ConnectionRow, Connections, Conservation, Counters,
-    DeviceRow, DropRow, Drops, ExplainedStep, Explanation, Flushed, Latency, LatencyRow, NeighborRow,
-    Neighbors, RatedServer, RatedService, Rates, Response, ServerRow, Servers, ServiceRow, ServiceServers,
-    Services, Snat, SnatRow, Stats, Traffic, Version, WorkerRow, Workers,
+    DeviceRow, DropRow, Drops, ExplainedStep, Explanation, FloodRow, Flushed, Latency, LatencyRow,
+    NeighborRow, Neighbors, RatedServer, RatedService, Rates, Response, ServerRow, Servers, ServiceRow,
+    ServiceServers, Services, Snat, SnatRow, Stats, Traffic, Version, WorkerRow, Workers,
 };
 
 /// Version of the protocol; both hellos must carry the same.

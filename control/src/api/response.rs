@@ -509,6 +509,35 @@ pub struct WorkerRow {
     pub generation: u64,
     /// Messages to the control core that were lost because its queue was full.
     pub events_lost: u64,
+    /// What it does about floods.
+    pub flood: FloodRow,
+}
+
+/// What one worker does about floods of first packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloodRow {
+    /// SYNs are a flood now (`syn_flood`).
+    pub active: bool,
+    /// Connections whose handshake is under way now.
+    pub embryonic: u64,
+    /// Connections that made room for others: over.
+    pub evicted_closed: u64,
+    /// The same: not yet established.
+    pub evicted_embryonic: u64,
+    /// The same: UDP of one packet.
+    pub evicted_one_way: u64,
+    /// The same: closed by one side.
+    pub evicted_closing: u64,
+    /// SYNs that were sent on without a connection because they are a flood.
+    pub unconfirmed: u64,
+    /// Packets that were sent on without a connection because the table is full, or theirs has none.
+    pub stateless: u64,
+    /// SYNs that were answered with a cookie.
+    pub cookies_sent: u64,
+    /// Connections begun by a cookie that came back.
+    pub cookies_accepted: u64,
+    /// ACKs whose number is no cookie, or too old.
+    pub cookies_refused: u64,
 }
 
 /// Time that packets spend in the director.

@@ -208,6 +208,7 @@ fn verdict(found: &Found, packet: &Lookup, name: &impl Fn(DestId) -> String) -> 
                 (Answer::Unreachable, _) => format!("{client} gets ICMP port unreachable"),
                 (Answer::Reset, L4::Tcp) => format!("{client} gets a TCP reset"),
                 (Answer::Reset, L4::Sctp) => format!("{client} gets an SCTP ABORT"),
+                (Answer::Proof(_), _) => format!("{client} gets a SYN cookie"),
             };
             let why = refusal.reason.describe();
             (format!("dropped ({reason}): {why} {answer}"), Some(reason.to_owned()))

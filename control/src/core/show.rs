@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use lb_config::{Model, ServiceRef, to_toml};
 use lb_dataplane::director::{DestRow, Director, ServiceRow as ServiceCounts};
+use lb_dataplane::flood::evict::Class;
 
 use crate::api::{
-    ApiError, Conservation, Counters, DeviceRow, DropRow, ErrorKind, NeighborRow, Neighbors, ServerRow,
-    Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, WorkerRow, Workers,
+    ApiError, Conservation, Counters, DeviceRow, DropRow, ErrorKind, FloodRow, NeighborRow, Neighbors,
+    ServerRow, Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, WorkerRow, Workers,
 };
 use crate::server::Access;
 
@@ -243,6 +244,19 @@ pub(super) fn workers(director: &Director) -> Workers {
         busy_turns: row.busy_turns,
         generation: row.generation,
         events_lost: row.events_lost,
+        flood: FloodRow {
+            active: row.flood,
+            embryonic: row.embryonic,
+            evicted_closed: row.evicted[Class::Closed as usize],
+            evicted_embryonic: row.evicted[Class::Embryonic as usize],
+            evicted_one_way: row.evicted[Class::OneWay as usize],
+            evicted_closing: row.evicted[Class::Closing as usize],
+            unconfirmed: row.unconfirmed,
+            stateless: row.stateless,
+            cookies_sent: row.cookies_sent,
+            cookies_accepted: row.cookies_accepted,
+            cookies_refused: row.cookies_refused,
+        },
     };
     Workers { workers: director.workers().into_iter().map(row).collect() }
 }

@@ -48,9 +48,8 @@ fn measure(
     let series = context.rounds(context.pairs(), &setting, "ns/packet", &names, |at, _| {
         let io = if at < 2 { &mut floors[at] } else { sites[at - 2].io() };
         io.begin(order.clone());
-        io.offer(flows);
         if at < 2 {
-            return Ok(timed(flows, || floor(&mut floors[at])));
+            return Ok(timed(flows, || floor(&mut floors[at], flows)));
         }
         let site = &mut sites[at - 2];
         let ns = timed(flows, || site.pass(flows));

@@ -14,7 +14,7 @@ use crate::site::{Forwarding, Plan, Site};
 use crate::stats::short;
 use crate::zipf::Zipf;
 
-use super::timed;
+use super::{SLICE, sliced};
 
 /// Memory that 100 M connections need, margin included, bytes.
 const MEMORY_100M: u64 = 6 << 30;
@@ -101,16 +101,13 @@ struct Bench {
     textbook: Option<(TextbookBalancer, Generator)>,
     ranks: Arc<[u32]>,
     cold: Vec<Buf>,
-    packets: u64,
+    slices: u64,
 }
 
 /// Measures all forwardings at all sizes; what it returns is in the order of the table.
 pub fn run(context: &mut Context) -> anyhow::Result<Vec<Line>> {
-    let (packets, sizes): (u64, &[u64]) = if context.quick() {
-        (50_000, &[1_000, 100_000])
-    } else {
-        (2_000_000, &[1_000, 1_000_000, 10_000_000])
-    };
+    let (slices, sizes): (u64, &[u64]) =
+        if context.quick() { (1, &[1_000, 100_000]) } else { (40, &[1_000, 1_000_000, 10_000_000]) };
     let mut pools =
         Pools { hot: Vec::new(), cold: Buf::pool(if context.quick() { COLD / 10 } else { COLD }) };
     let mut table = Table::new(
@@ -120,15 +117,15 @@ pub fn run(context: &mut Context) -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
     for flows in sizes {
         for forwarding in Forwarding::ALL {
-            lines.extend(measure(context, &mut pools, &mut table, packets, forwarding, *flows, true)?);
+            lines.extend(measure(context, &mut pools, &mut table, slices, forwarding, *flows, true)?);
         }
     }
     if context.quick() {
-        context.skip("1 M connections and more", "a quick run");
+        context.note("Quick: no more than 100 k connections.");
     } else if context.memory() < MEMORY_100M {
         context.skip("DR at 100 M connections", format!("{} GiB of memory are not free", MEMORY_100M >> 30));
     } else {
-        lines.extend(measure(context, &mut pools, &mut table, packets, Forwarding::Dr, 100_000_000, false)?);
+        lines.extend(measure(context, &mut pools, &mut table, slices, Forwarding::Dr, 100_000_000, false)?);
     }
     context.table(table);
     Ok(lines)
@@ -139,7 +136,7 @@ fn measure(
     context: &mut Context,
     pools: &mut Pools,
     table: &mut Table,
-    packets: u64,
+    slices: u64,
     forwarding: Forwarding,
     flows: u64,
     all: bool,
@@ -154,7 +151,7 @@ fn measure(
         textbook: None,
         ranks: (0..RANKS).map(|_| zipf.rank() as u32).collect(),
         cold: std::mem::take(&mut pools.cold),
-        packets,
+        slices,
     };
     for family in families {
         let site = Site::established(Plan::new(forwarding, *family, flows), pools.take())?;
@@ -168,7 +165,7 @@ fn measure(
     let mut lines = works(forwarding, families, bench.textbook.is_some(), flows);
     let names: Vec<String> = lines.iter().map(Line::name).collect();
     let series = context.rounds(context.pairs(), &setting, "ns/packet", &names, |at, round| {
-        Ok(bench.timed(&lines[at], round as u64 * packets))
+        Ok(bench.timed(&lines[at], round as u64 * slices * SLICE))
     })?;
     for at in 0..lines.len() {
         // one floor per family comes first
@@ -218,8 +215,7 @@ fn textbook(flows: u64, buffers: Vec<Buf>) -> anyhow::Result<(TextbookBalancer, 
     let mut io = Generator::new(Family::V4, buffers);
     let mut textbook = TextbookBalancer::default();
     io.begin(Order::Round { flows, step: (Leg::In, ACK) });
-    io.offer(flows);
-    textbook.run(&mut io);
+    textbook.run(&mut io, flows);
     let known = textbook.len() as u64;
     ensure!(known == flows, "the textbook balancer knows {known} of {flows} connections");
     Ok((textbook, io))
@@ -234,15 +230,15 @@ impl Bench {
             _ => Order::Round { flows: line.flows, step: (leg, ACK) },
         };
         self.exchange(line);
-        let packets = self.packets;
         if let Some(io) = self.io(line) {
             io.begin_at(order, from);
-            io.offer(packets);
         }
-        let ns = timed(packets, || match line.who {
-            Who::Floor => find(&mut self.floors, line.family).into_iter().for_each(floor),
-            Who::MacRewrite => find(&mut self.floors, line.family).into_iter().for_each(mac_rewrite),
-            Who::HashMap => self.textbook.iter_mut().for_each(|(textbook, io)| textbook.run(io)),
+        let ns = sliced(self.slices, |packets| match line.who {
+            Who::Floor => find(&mut self.floors, line.family).into_iter().for_each(|io| floor(io, packets)),
+            Who::MacRewrite => {
+                find(&mut self.floors, line.family).into_iter().for_each(|io| mac_rewrite(io, packets))
+            }
+            Who::HashMap => self.textbook.iter_mut().for_each(|(textbook, io)| textbook.run(io, packets)),
             Who::Sluice(..) => {
                 find(&mut self.sites, line.family).into_iter().for_each(|site| site.pass(packets))
             }

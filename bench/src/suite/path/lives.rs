@@ -83,9 +83,8 @@ fn measure(
     let setting = format!("lives, {}, {}", forwarding.name(), family.name());
     let names = ["floor", "Sluice"].map(str::to_owned);
     let series = context.rounds(context.pairs(), &setting, "ns/life", &names, |at, _| {
-        bare.offer(packets);
         Ok(match at {
-            0 => timed(lives, || floor(&mut bare)),
+            0 => timed(lives, || floor(&mut bare, packets)),
             _ => timed(lives, || site.pass(packets)),
         })
     })?;

@@ -1,6 +1,6 @@
 //! Packets, drops, next hops, workers and latency.
 
-use lb_control::api::{Drops, Latency, Neighbors, Stats, Workers};
+use lb_control::api::{Drops, FloodRow, Latency, Neighbors, Stats, Workers};
 
 use crate::table::{Side, Table};
 
@@ -117,7 +117,43 @@ pub fn workers(workers: &Workers) -> String {
         ];
         table.row(numbers.map(|n| n.to_string()));
     }
-    table.to_string()
+    table.to_string() + &floods(workers)
+}
+
+/// What workers do about floods, if any of them did.
+fn floods(workers: &Workers) -> String {
+    let quiet = |row: &FloodRow| FloodRow { embryonic: 0, ..row.clone() } == FloodRow::default();
+    if workers.workers.iter().all(|row| quiet(&row.flood)) {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("Worker", Side::Right),
+        ("Flood", Side::Left),
+        ("Embryonic", Side::Right),
+        ("Evicted", Side::Right),
+        ("Unconfirmed", Side::Right),
+        ("Stateless", Side::Right),
+        ("CookiesSent", Side::Right),
+        ("Accepted", Side::Right),
+        ("Refused", Side::Right),
+    ]);
+    for row in &workers.workers {
+        let flood = &row.flood;
+        let evicted =
+            [flood.evicted_closed, flood.evicted_embryonic, flood.evicted_one_way, flood.evicted_closing];
+        let numbers = [
+            flood.embryonic,
+            evicted.iter().sum(),
+            flood.unconfirmed,
+            flood.stateless,
+            flood.cookies_sent,
+            flood.cookies_accepted,
+            flood.cookies_refused,
+        ];
+        let head = [row.worker.to_string(), if flood.active { "yes" } else { "no" }.to_owned()];
+        table.row(head.into_iter().chain(numbers.map(|n| n.to_string())));
+    }
+    format!("\n{table}")
 }
 
 /// One line per worker and one for all, in microseconds.
@@ -247,12 +283,32 @@ lan   fd00::13        -                  incomplete   0.0 s       1
             busy_turns: 990,
             generation: 1,
             events_lost: 0,
+            flood: FloodRow { embryonic: 2, ..FloodRow::default() },
         };
         let want = "\
 Worker  CPU  Connections  RxPkts  TxPkts  Dropped  HandedOver  TakenOver  Turns  BusyTurns
      0    3            5      10       9        1           2          4   1000        990
 ";
-        assert_eq!(super::workers(&Workers { workers: vec![row] }), want);
+        assert_eq!(super::workers(&Workers { workers: vec![row.clone()] }), want);
+        let flood = FloodRow {
+            active: true,
+            embryonic: 700,
+            evicted_closed: 1,
+            evicted_embryonic: 2,
+            evicted_one_way: 3,
+            evicted_closing: 4,
+            unconfirmed: 50,
+            stateless: 60,
+            cookies_sent: 70,
+            cookies_accepted: 8,
+            cookies_refused: 9,
+        };
+        let busy = "
+Worker  Flood  Embryonic  Evicted  Unconfirmed  Stateless  CookiesSent  Accepted  Refused
+     0  yes          700       10           50         60           70         8        9
+";
+        let rows = Workers { workers: vec![WorkerRow { flood, ..row }] };
+        assert_eq!(super::workers(&rows), format!("{want}{busy}"));
     }
 
     #[test]
