@@ -20,6 +20,7 @@ mod plot;
 mod progress;
 mod record;
 mod report;
+mod rig;
 mod run;
 mod stats;
 mod suite;

@@ -4,7 +4,9 @@ use anyhow::Context as _;
 
 use crate::context::Context;
 
+mod latency;
 mod path;
+mod workers;
 
 /// One suite.
 pub struct Suite {
@@ -17,11 +19,23 @@ pub struct Suite {
 }
 
 /// Every suite, in the order in which `all` runs them and the report shows them.
-pub const SUITES: &[Suite] = &[Suite {
-    name: "path",
-    doc: "ns per packet of the packet path in memory, by forwarding and connections",
-    run: path::run,
-}];
+pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "path",
+        doc: "ns per packet of the packet path in memory, by forwarding and connections",
+        run: path::run,
+    },
+    Suite {
+        name: "latency",
+        doc: "Latency added at half load, and what sampling it always costs",
+        run: latency::run,
+    },
+    Suite {
+        name: "workers",
+        doc: "One and two workers, with packets handed over, beside two directors that share nothing",
+        run: workers::run,
+    },
+];
 
 /// What a process that a suite starts does, given the words after its name; not shown to users.
 type Child = fn(&[String]) -> anyhow::Result<()>;
