@@ -6,6 +6,7 @@ use crate::context::Context;
 
 mod latency;
 mod path;
+mod port;
 mod workers;
 
 /// One suite.
@@ -26,6 +27,11 @@ pub const SUITES: &[Suite] = &[
         run: path::run,
     },
     Suite {
+        name: "port",
+        doc: "Whole programs over software ports beside testpmd, and over veth beside nftables, haproxy and nginx",
+        run: port::run,
+    },
+    Suite {
         name: "latency",
         doc: "Latency added at half load, and what sampling it always costs",
         run: latency::run,
@@ -41,7 +47,7 @@ pub const SUITES: &[Suite] = &[
 type Child = fn(&[String]) -> anyhow::Result<()>;
 
 /// Work that suites have done in a process of its own (`lb-bench NAME WORD...`), as under callgrind.
-const CHILDREN: &[(&str, Child)] = &[];
+const CHILDREN: &[(&str, Child)] = &[("port-child", port::child)];
 
 /// The suite of that name.
 ///
