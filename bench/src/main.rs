@@ -22,6 +22,7 @@ mod plot;
 mod progress;
 mod record;
 mod report;
+mod rig;
 mod run;
 mod site;
 mod stats;

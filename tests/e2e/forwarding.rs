@@ -38,6 +38,11 @@ pub fn cases() -> Vec<Case> {
         Case::new("100_mb_in_full_frames_arrive_bit_for_bit", |lab| {
             transfer(lab, 9000, Config::with(vec![Service::tcp("sink", 9000, "rr", &BOTH[..1])]))
         }),
+        Case::new("100_mb_in_jumbo_frames_arrive_bit_for_bit", |lab| {
+            let config = Config::with(vec![Service::tcp("sink", 9000, "rr", &BOTH[..1])]);
+            transfer(lab, 9000, Config { mtu: Some(9000), ..config })
+        })
+        .shape(Shape { mtu: 9000, ..Shape::default() }),
         Case::new("two_directors_run_side_by_side", two_directors),
     ]
 }
@@ -124,7 +129,8 @@ pub fn transfer(lab: &mut Lab, port: u16, config: Config) -> Result<()> {
     let counters = lab.director()?.server("sink", &lab.servers[0].address)?.counters;
     ensure!(counters.in_bytes > TRANSFER, "{counters:?} has not counted the transfer");
     let mean = counters.in_bytes / counters.in_packets;
-    ensure!(mean > 1300, "{mean} bytes a packet: not frames of the MTU's size");
+    let wanted = u64::from(config.mtu.unwrap_or(1500)) * 7 / 8;
+    ensure!(mean > wanted, "{mean} bytes a packet: not frames of the MTU's size");
     lab.director()?.wait_conserved()?;
     Ok(())
 }

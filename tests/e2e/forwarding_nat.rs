@@ -29,7 +29,13 @@ pub fn cases() -> Vec<Case> {
         Case::new("nat_many_connections_at_once_with_two_workers", many),
     ];
     let shape = Shape { place: Place::Behind, ..Shape::default() };
-    cases.into_iter().map(|case| case.shape(shape)).collect()
+    let mut cases: Vec<_> = cases.into_iter().map(|case| case.shape(shape)).collect();
+    let jumbo = Case::new("nat_100_mb_in_jumbo_frames_arrive_bit_for_bit_with_two_workers", |lab| {
+        let service = Service::tcp("sink", 9000, "rr", &BEHIND[..1]).nat(9001);
+        transfer(lab, 9001, Config { mtu: Some(9000), ..behind(2, service) })
+    });
+    cases.push(jumbo.shape(Shape { mtu: 9000, ..shape }));
+    cases
 }
 
 /// One service to servers behind the director.

@@ -13,6 +13,8 @@ pub struct Config {
     pub device: &'static str,
     /// 802.1Q tag of the port.
     pub vlan: Option<u16>,
+    /// MTU of the ports, bytes; the default's if there is none.
+    pub mtu: Option<u16>,
     /// Whether there is a second port, eth1, to servers behind the director.
     pub behind: bool,
     /// What idle workers do: `adaptive` or `spin`.
@@ -90,6 +92,7 @@ impl Default for Config {
             workers: 1,
             device: "af_packet",
             vlan: None,
+            mtu: None,
             behind: false,
             idle: "adaptive",
             appliance: String::new(),
@@ -122,11 +125,13 @@ impl Config {
             // Writing to a String does not fail.
             let _ = writeln!(text, "vlan = {tag}");
         }
+        let mtu = self.mtu.map(|mtu| format!("mtu = {mtu}\n")).unwrap_or_default();
+        text.push_str(&mtu);
         if self.behind {
             let _ = write!(
                 text,
                 "\n[[ports]]\nname = \"servers\"\ndevice = \"{}:eth1\"\n\
-                 addresses = [\"{DIP_BEHIND}/24\", \"{DIP_BEHIND6}/64\"]\n",
+                 addresses = [\"{DIP_BEHIND}/24\", \"{DIP_BEHIND6}/64\"]\n{mtu}",
                 self.device
             );
         }

@@ -54,6 +54,8 @@ pub struct Shape {
     pub vlan: Option<u16>,
     /// Where the servers are.
     pub place: Place,
+    /// MTU of every interface, bytes.
+    pub mtu: u16,
 }
 
 /// Where the real servers are and what they do with what comes.
@@ -70,7 +72,7 @@ pub enum Place {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { servers: 2, vlan: None, place: Place::Beside }
+        Self { servers: 2, vlan: None, place: Place::Beside, mtu: 1500 }
     }
 }
 
@@ -132,10 +134,10 @@ impl Lab {
         node01.run(&["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])?;
         let interface = shape.vlan.map_or_else(|| "eth0".to_owned(), |tag| format!("eth0.{tag}"));
         let mut lab = Self { director: None, client, node01, servers: Vec::new(), switch, interface, dir };
-        lab.plug(&lab.node01, "node01", ("eth0", "br0"))?;
-        lab.plug(&lab.client, "client", ("eth0", "br0"))?;
+        lab.plug(&lab.node01, "node01", ("eth0", "br0"), shape.mtu)?;
+        lab.plug(&lab.client, "client", ("eth0", "br0"), shape.mtu)?;
         if shape.place == Place::Behind {
-            lab.plug(&lab.node01, "node01b", ("eth1", "br1"))?;
+            lab.plug(&lab.node01, "node01b", ("eth1", "br1"), shape.mtu)?;
         }
         lab.address(&lab.client, shape.vlan, CLIENT, "fd00:150::1")?;
         for number in 2..2 + shape.servers {
@@ -151,8 +153,11 @@ impl Lab {
     }
 
     /// Connects an interface of `node` to a bridge of the switch, where the other end is called `name`.
-    fn plug(&self, node: &Netns, name: &str, (interface, bridge): (&str, &str)) -> Result<()> {
-        node.ip(&format!("link add {interface} type veth peer name {name} netns {}", self.switch.name()))?;
+    fn plug(&self, node: &Netns, name: &str, (interface, bridge): (&str, &str), mtu: u16) -> Result<()> {
+        let switch = self.switch.name();
+        node.ip(&format!(
+            "link add {interface} mtu {mtu} type veth peer name {name} mtu {mtu} netns {switch}"
+        ))?;
         for (netns, interface) in [(node, interface), (&self.switch, name)] {
             let argv: Vec<&str> = ["ethtool", "-K", interface].iter().chain(OFFLOADS).copied().collect();
             netns.run(&argv)?;
@@ -179,7 +184,7 @@ impl Lab {
         let (net, bridge) = if shape.place == Place::Behind { (160, "br1") } else { (150, "br0") };
         let address = format!("192.168.{net}.1{number}");
         let address6 = format!("fd00:{net}::1{number}");
-        self.plug(&netns, &format!("node0{number}"), ("eth0", bridge))?;
+        self.plug(&netns, &format!("node0{number}"), ("eth0", bridge), shape.mtu)?;
         if shape.place == Place::Behind {
             self.address(&netns, shape.vlan, &address, &address6)?;
             netns.ip(&format!("route add default via {DIP_BEHIND}"))?;

@@ -5,8 +5,11 @@ use anyhow::Context as _;
 use crate::context::Context;
 
 mod instructions;
+mod latency;
 mod path;
+mod port;
 mod table;
+mod workers;
 
 /// One suite.
 pub struct Suite {
@@ -35,13 +38,28 @@ pub const SUITES: &[Suite] = &[
         doc: "instructions per packet, counted by callgrind",
         run: instructions::run,
     },
+    Suite {
+        name: "port",
+        doc: "Whole programs over software ports beside testpmd, and over veth beside nftables, haproxy and nginx",
+        run: port::run,
+    },
+    Suite {
+        name: "latency",
+        doc: "Latency added at half load, and what sampling it always costs",
+        run: latency::run,
+    },
+    Suite {
+        name: "workers",
+        doc: "One and two workers, with packets handed over, beside two directors that share nothing",
+        run: workers::run,
+    },
 ];
 
 /// What a process that a suite starts does, given the words after its name; not shown to users.
 type Child = fn(&[String]) -> anyhow::Result<()>;
 
 /// Work that suites have done in a process of its own (`lb-bench NAME WORD...`), as under callgrind.
-const CHILDREN: &[(&str, Child)] = &[(instructions::CHILD, instructions::child)];
+const CHILDREN: &[(&str, Child)] = &[(instructions::CHILD, instructions::child), ("port-child", port::child)];
 
 /// The suite of that name.
 ///

@@ -107,6 +107,9 @@ pub struct Devices {
 pub struct Options {
     /// Verify checksums where that is done in software as well (tap); NICs always do.
     pub verify_checksums: bool,
+    /// For measurements: a pcap file is replayed from memory without end and what is sent is dropped; null makes frames
+    /// of zeros up. The pool must hold the whole file.
+    pub endless: bool,
 }
 
 impl Devices {
@@ -163,7 +166,12 @@ pub fn open_with(
         return Err(OpenError::TooMany(devices.len()));
     }
     let workers = eal.workers();
-    let planned = devices.iter().enumerate().map(plan).collect::<Result<Vec<_>, _>>()?;
+    let mut planned = devices.iter().enumerate().map(plan).collect::<Result<Vec<_>, _>>()?;
+    if options.endless {
+        for (spec, (plan, _)) in devices.iter().zip(&mut planned) {
+            vdev::make_endless(plan, &spec.device);
+        }
+    }
     let room = room(devices)?;
     check_mbufs(mbufs, workers, room, devices, &planned)?;
     let pool = Pool::new(eal.handle(), mbufs, room)?;

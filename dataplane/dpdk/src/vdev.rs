@@ -170,6 +170,20 @@ pub(crate) fn plan(
     })
 }
 
+/// Has a planned device receive without end; see [`crate::Options`].
+pub(crate) fn make_endless(plan: &mut Plan, device: &Device) {
+    let Some((_, args)) = &mut plan.create else { return };
+    match device {
+        // without a file to write to the driver drops what is sent
+        Device::Pcap(_) => {
+            args.truncate(args.find(",tx_pcap=").unwrap_or(args.len()));
+            args.push_str(",infinite_rx=1");
+        }
+        Device::Null => args.clear(),
+        _ => {}
+    }
+}
+
 /// Arguments for a ring of about [`AF_PACKET_RING`] bytes. A block is one or two slots: whole pages, so that slots
 /// follow each other without gaps, which the driver relies on.
 fn af_packet_ring(mtu: u16) -> String {
@@ -217,6 +231,20 @@ mod tests {
         assert_eq!(args(device.clone(), 1500), "iface=eth0,start_queue=0,queue_count=2,busy_budget=0");
         assert!(matches!(plan(&device, 0, 9000, 1), Err(PlanError::Mtu { mtu: 9000, .. })));
         assert!(room(&device, 1500, false) <= AF_XDP_MAX_ROOM);
+    }
+
+    #[test]
+    fn what_is_endless_replays_and_writes_nothing() {
+        let endless = |device: Device| {
+            let mut plan = plan(&device, 3, 1500, 1).unwrap();
+            make_endless(&mut plan, &device);
+            plan.create.unwrap().1
+        };
+        assert_eq!(endless(Device::Pcap("/tmp/in.pcap".into())), "rx_pcap=/tmp/in.pcap,infinite_rx=1");
+        assert_eq!(
+            (endless(Device::Null), endless(Device::Ring("a".into()))),
+            (String::new(), String::new())
+        );
     }
 
     #[test]

@@ -155,7 +155,7 @@ pub fn tap() {
     let eal = eal(1);
     for verify_checksums in [false, true] {
         let specs = [spec(Device::Tap("lb0".into()), 1500)];
-        let options = Options { verify_checksums };
+        let options = Options { verify_checksums, ..Options::default() };
         let (devices, mut ios) = lb_dpdk::open_with(&eal, &specs, MBUFS, options).unwrap();
         let io = &mut ios[0];
         ip("link set lb0 up");
