@@ -4,6 +4,8 @@ use anyhow::Context as _;
 
 use crate::context::Context;
 
+mod calibrate;
+mod instructions;
 mod path;
 mod table;
 
@@ -20,6 +22,11 @@ pub struct Suite {
 /// Every suite, in the order in which `all` runs them and the report shows them.
 pub const SUITES: &[Suite] = &[
     Suite {
+        name: "calibrate",
+        doc: "ns per random line over working sets, in huge and in small pages",
+        run: calibrate::run,
+    },
+    Suite {
         name: "table",
         doc: "the connection table beside DPDK's rte_hash; memory, expiry",
         run: table::run,
@@ -29,13 +36,18 @@ pub const SUITES: &[Suite] = &[
         doc: "ns per packet of the packet path in memory, by forwarding and connections",
         run: path::run,
     },
+    Suite {
+        name: "instructions",
+        doc: "instructions per packet, counted by callgrind",
+        run: instructions::run,
+    },
 ];
 
 /// What a process that a suite starts does, given the words after its name; not shown to users.
 type Child = fn(&[String]) -> anyhow::Result<()>;
 
 /// Work that suites have done in a process of its own (`lb-bench NAME WORD...`), as under callgrind.
-const CHILDREN: &[(&str, Child)] = &[];
+const CHILDREN: &[(&str, Child)] = &[(instructions::CHILD, instructions::child)];
 
 /// The suite of that name.
 ///
@@ -45,7 +57,7 @@ pub fn named(name: &str) -> anyhow::Result<&'static Suite> {
     SUITES
         .iter()
         .find(|suite| suite.name == name)
-        .with_context(|| format!("no suite '{name}': there are {}, and all, report, check", names()))
+        .with_context(|| format!("no suite '{name}': there are {}, and all, report, check, list", names()))
 }
 
 /// The work of that name that is for a process of its own.
@@ -66,7 +78,7 @@ mod tests {
     #[test]
     fn names_are_one_of_a_kind_and_no_command() {
         for (at, suite) in SUITES.iter().enumerate() {
-            assert!(!["all", "report", "check"].contains(&suite.name), "{}", suite.name);
+            assert!(!["all", "report", "check", "list"].contains(&suite.name), "{}", suite.name);
             assert!(SUITES[..at].iter().all(|other| other.name != suite.name), "{}", suite.name);
             assert!(child(suite.name).is_none(), "{}", suite.name);
         }

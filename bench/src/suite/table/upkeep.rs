@@ -9,7 +9,7 @@ use lb_dataplane::conn::memory::Lender;
 use lb_dataplane::conn::{Key4, Key6, Meta, Pair, Probe, Table, Tick};
 
 use super::keys::{Made, Order, TCP};
-use super::{BURST, empty, entry, fill, filled, timed};
+use super::{BURST, empty, fill, filled, timed};
 use crate::context::Context;
 use crate::record::{Reached, Table as Rows};
 use crate::stats::{Series, short};
