@@ -18,7 +18,7 @@ use super::memory::{Lender, Pages, Region};
 /// Slots filled to hold `max_connections`, by the number of slots of a line: a chain of moves may not end above 96 %
 /// of lines of three, above 98 % of lines of four. The rest is what keeps searches short and most keys in their first
 /// line.
-const fn load_percent(slots: usize) -> u64 {
+pub(super) const fn load_percent(slots: usize) -> u64 {
     if slots < 4 { 90 } else { 93 }
 }
 
