@@ -354,7 +354,7 @@ impl<K: ConnKey + Numbered> Numbered for Pair<K> {
     }
 
     fn entry(n: u32, _: Tick) -> Meta {
-        if n % 2 == 0 { Meta::of_pair(1) } else { Meta::of_pair(1).with_answered() }
+        if n.is_multiple_of(2) { Meta::of_pair(1) } else { Meta::of_pair(1).with_answered() }
     }
 }
 
@@ -382,7 +382,9 @@ fn is_a_map<K: Numbered>(steps: &[Todo], lines: usize, max: u32) {
         assert_eq!(table.find(&key, 2, table.probe(&key, 2)), None, "the protocol is part of the key");
         match (what, found) {
             (0, None) => {
-                if table.insert(key, probe, entry).is_ok() {
+                let done = table.insert(key, probe, entry);
+                assert!(done.is_ok() || table.len() == max || u64::from(table.len()) > table.slots() / 3);
+                if done.is_ok() {
                     model.insert(n, entry);
                 }
             }
