@@ -7,8 +7,6 @@ use lb_dataplane::memory::{Frame, MemoryIo};
 use lb_dataplane::setup::DeviceSetup;
 use lb_dataplane::worker::Worker;
 
-use std::time::Instant;
-
 use crate::frames::{
     ACK, DIRECTOR, Family, GATEWAY, LOCALS, Leg, MAC, SERVERS, SYN, SYN_ACK, VIP, introduction,
 };
@@ -21,7 +19,7 @@ const COUNT: u16 = 16;
 const PORTS: u64 = 45_000;
 /// Flows that are established side by side: few enough that handshakes which are not finished are a small part.
 const ESTABLISHING: u64 = 1000;
-/// Simulated time of a turn with packets, ns: about what 32 of them take.
+/// Simulated time of a turn, ns, unless a suite says better: about what 32 packets take.
 const TURN_NS: u64 = 1_000;
 
 /// How packets are forwarded.
@@ -139,14 +137,6 @@ impl Plan {
     }
 }
 
-/// The clock that a worker is given.
-enum Clock {
-    /// Goes on by [`TURN_NS`] a turn.
-    Simulated,
-    /// Goes on as real time does, from a simulated instant.
-    Real { start: Instant, from: u64 },
-}
-
 /// A worker with its service.
 pub struct Site {
     /// The control core's side.
@@ -155,7 +145,7 @@ pub struct Site {
     pub worker: Worker<Generator>,
     plan: Plan,
     now_ns: u64,
-    clock: Clock,
+    turn_ns: u64,
 }
 
 impl Site {
@@ -174,7 +164,7 @@ impl Site {
         teacher.turn(1_000_000);
         director.poll(1);
         let worker = teacher.with_io(Generator::new(plan.family, buffers));
-        Ok(Self { director, worker, plan, now_ns: 2_000_000, clock: Clock::Simulated })
+        Ok(Self { director, worker, plan, now_ns: 2_000_000, turn_ns: TURN_NS })
     }
 
     /// A site that knows all its connections as established, in [`HOT`] of these buffers or more.
@@ -197,30 +187,35 @@ impl Site {
         self.worker.io_mut()
     }
 
-    /// Gives the worker real time from now on, as expiry at the rate of packets needs.
-    pub fn real_time(&mut self) {
-        self.clock = Clock::Real { start: Instant::now(), from: self.now_ns };
+    /// Lets a turn take so much simulated time, ns. Time is simulated, as a worker that is interrupted would else find
+    /// connections timed out between two of their packets.
+    pub fn pace(&mut self, turn_ns: u64) {
+        self.turn_ns = turn_ns;
     }
 
-    /// Works until the generator has no more of the next `packets` frames.
+    /// Simulated time, ns.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Works until the generator has no more of the next `packets` frames, or no more buffers because frames were kept or
+    /// dropped, which the census will find.
     pub fn pass(&mut self, packets: u64) {
         self.io().offer(packets);
         while self.worker.io_mut().left() > 0 {
-            self.now_ns = match &self.clock {
-                Clock::Simulated => self.now_ns + TURN_NS,
-                Clock::Real { start, from } => from + start.elapsed().as_nanos() as u64,
-            };
-            self.worker.turn(self.now_ns);
+            self.now_ns += self.turn_ns;
+            if self.worker.turn(self.now_ns) == 0 {
+                return;
+            }
         }
     }
 
-    /// Lets all connections time out, and goes on in simulated time.
+    /// Lets all connections time out.
     ///
     /// Errors: some do not.
     pub fn idle_until_empty(&mut self) -> anyhow::Result<()> {
-        self.clock = Clock::Simulated;
-        // up to 50000 s in small steps: a worker that sleeps through 12 minutes takes what ended for what has just begun
-        for _ in 0..1_000_000 {
+        // up to 5000 s in small steps: a worker that sleeps through 12 minutes takes what ended for what has just begun
+        for _ in 0..100_000 {
             self.now_ns += 50_000_000;
             self.worker.turn(self.now_ns);
             if self.director.workers()[0].connections == 0 {
@@ -277,5 +272,16 @@ mod tests {
                 assert_eq!(buffers.len(), HOT, "{what}");
             }
         }
+    }
+
+    #[test]
+    fn dropped_frames_end_the_work_and_the_census_finds_them() {
+        let mut site =
+            Site::empty(Plan::new(Forwarding::Dr, Family::V4, 1024), Buf::pool(HOT)).expect("a site");
+        // an ACK of a connection that nobody knows
+        site.io().begin(Order::Round { flows: 1024, step: (Leg::In, ACK) });
+        site.pass(10_000);
+        let error = site.check(0).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("dropped") && error.contains("512"), "{error}");
     }
 }

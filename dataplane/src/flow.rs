@@ -21,7 +21,8 @@ use crate::rewrite;
 use crate::snapshot::{DestEntry, Way};
 use crate::state;
 use crate::steer;
-use crate::worker::{Tables, Worker};
+use crate::tables::Tables;
+use crate::worker::Worker;
 
 /// TCP's flags that make a SYN another thing than a client's first segment, and SYN itself.
 const SYN_ALONE: u8 = TcpFlags::SYN.0 | TcpFlags::ACK.0 | TcpFlags::RST.0;

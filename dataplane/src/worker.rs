@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::conn::Tick;
 use crate::conn::table::NoMemory;
-use crate::conn::{HashKey, Key4, Key6, Pair, Table, Tick};
 use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
 use crate::ending::Ending;
@@ -17,6 +17,7 @@ use crate::policy::is_guarded;
 use crate::sched::DrawSource;
 use crate::setup::{Setup, WorkerSeed};
 use crate::snapshot::Snapshot;
+use crate::tables::Tables;
 use crate::transmit::{Budget, Waiting};
 
 /// Lines that the sweep visits in a turn with packets: bounds the pause that it makes.
@@ -26,26 +27,10 @@ pub const ENDS_BUSY: u32 = 8;
 /// Lines that it visits in a turn without packets, when nobody waits.
 const SWEEP_IDLE: u32 = 1024;
 /// Connections that it ends in such a turn.
-const ENDS_IDLE: u32 = 256;
+const ENDS_IDLE: u32 = 1024;
 /// Time for one pass of the sweep over the whole table, ns: how late an entry may be removed or no longer count as
 /// active. Up to twice as long where rounding costs a line a turn, longer while turns are too few for the table.
 const SWEEP_PASS_NS: u64 = 1_000_000_000;
-
-/// The connection tables of a worker, and how replies find what is in them.
-#[derive(Debug)]
-pub(crate) struct Tables {
-    pub v4: Table<Key4>,
-    pub v6: Table<Key6>,
-    pub pairs4: Table<Pair<Key4>>,
-    pub pairs6: Table<Pair<Key6>>,
-    pub max: u32,
-}
-
-impl Tables {
-    pub fn len(&self) -> u32 {
-        self.v4.len() + self.v6.len()
-    }
-}
 
 /// One core's share of the director. Owned by its thread; shares only what [`crate::counters`] and
 /// [`crate::mailbox`] hold.
@@ -87,10 +72,14 @@ impl<I: PacketIo> Worker<I> {
     ///
     /// Errors: no memory for the tables.
     pub fn new(seed: WorkerSeed, io: I) -> Result<Self, NoMemory> {
+        let tables = Tables::new(seed.setup.connections_per_worker)?;
+        Ok(Self::with_tables(seed, io, tables))
+    }
+
+    /// A worker with tables from [`Tables::for_workers`].
+    pub fn with_tables(seed: WorkerSeed, io: I, tables: Tables) -> Self {
         let setup = seed.setup;
-        let max = setup.connections_per_worker;
-        let secret = HashKey::random();
-        Ok(Self {
+        Self {
             id: seed.id,
             io,
             snapshot: seed.snapshot,
@@ -98,14 +87,7 @@ impl<I: PacketIo> Worker<I> {
             counters: seed.counters[usize::from(seed.id.0)].clone(),
             all_counters: seed.counters,
             draws: DrawSource::random(),
-            tables: Tables {
-                v4: Table::new(max, secret)?,
-                v6: Table::new(max, secret)?,
-                // full NAT needs two for a connection; the system gives the memory as it is used
-                pairs4: Table::new(max.saturating_mul(2), secret)?,
-                pairs6: Table::new(max.saturating_mul(2), secret)?,
-                max,
-            },
+            tables,
             out: setup.devices.iter().map(|_| Burst::new()).collect(),
             hand: (0..setup.workers).map(|_| Burst::new()).collect(),
             guarded: false,
@@ -121,7 +103,7 @@ impl<I: PacketIo> Worker<I> {
             swept_ns: 0,
             express: true,
             setup,
-        })
+        }
     }
 
     /// One turn: configuration, packets of every queue, sending, upkeep. Returns the number of packets taken in.

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use crate::context::Context;
 
+mod calibrate;
 mod instructions;
 mod latency;
 mod path;
@@ -23,6 +24,11 @@ pub struct Suite {
 
 /// Every suite, in the order in which `all` runs them and the report shows them.
 pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "calibrate",
+        doc: "ns per random line over working sets, in huge and in small pages",
+        run: calibrate::run,
+    },
     Suite {
         name: "table",
         doc: "the connection table beside DPDK's rte_hash; memory, expiry",

@@ -39,6 +39,16 @@ impl TableMemory {
         Arc::default()
     }
 
+    /// Memory in small pages that stay small, to measure with.
+    pub fn lend_small(&self, request: &Request) -> Option<Loan> {
+        let mapped = NonZeroUsize::new(request.bytes.checked_next_multiple_of(HUGE)?)?;
+        let start = map_aligned(mapped)?;
+        // SAFETY: the range is a whole mapping of ours that nobody uses yet, and the advice changes no byte of it. No
+        // safe form: a system call.
+        let _ = unsafe { madvise(start, mapped.get(), MmapAdvise::MADV_NOHUGEPAGE) };
+        Some(self.lend_mapped(start, mapped.get(), request, Pages::Small))
+    }
+
     fn lend_mapped(&self, start: NonNull<c_void>, mapped: usize, request: &Request, pages: Pages) -> Loan {
         let map = Map { address: start.as_ptr().addr(), mapped, lent: request.bytes };
         self.maps.lock().unwrap_or_else(PoisonError::into_inner).push(map);

@@ -14,12 +14,11 @@ use super::entry::Meta;
 use super::key::{HashKey, TableKey};
 use super::line::Line;
 use super::memory::{Lender, Pages, Region};
-use crate::prefetch;
 
 /// Slots filled to hold `max_connections`, by the number of slots of a line: a chain of moves may not end above 96 %
 /// of lines of three, above 98 % of lines of four. The rest is what keeps searches short and most keys in their first
 /// line.
-const fn load_percent(slots: usize) -> u64 {
+pub(super) const fn load_percent(slots: usize) -> u64 {
     if slots < 4 { 90 } else { 93 }
 }
 
@@ -31,9 +30,6 @@ const fn load_percent(slots: usize) -> u64 {
 /// for, that is 6e-3 (seen in a test); with these 512 lines more it is below 2e-14 for every n, greatest at n = 2000,
 /// and falls as L^-5 from there. With s = 4 and 93 % it is below 1e-19. Price: 32 KiB a table of IPv4, 96 KiB of IPv6.
 const SLACK_LINES: u64 = 512;
-
-/// Keys that [`Table::find_burst`] looks for at a time.
-const CHUNK: usize = 64;
 
 /// Where a key may be: one candidate line, and what the other and its tag follow from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,17 +55,6 @@ pub struct Found {
     pub(super) slot: u8,
     /// Its entry.
     pub meta: Meta,
-}
-
-impl Found {
-    /// Of a key that is not in the table; see [`Table::find_burst`].
-    pub const NOTHING: Self = Self { line: 0, slot: 0, meta: Meta::EMPTY };
-
-    /// Whether it is a connection.
-    #[inline]
-    pub fn is_some(self) -> bool {
-        !self.meta.is_empty()
-    }
 }
 
 /// The table has no room for one more connection.
@@ -196,99 +181,67 @@ impl<K: TableKey> Table<K> {
         if second == probe.first { next } else { second }
     }
 
-    /// Starts to fetch the first line of `probe`.
+    /// Starts to fetch both lines of `probe`, as far as a comparison needs them.
+    ///
+    /// The second one too, though three hits in four need the first alone: memory answers many requests at once, so
+    /// that 64 lines of a burst cost less than 32 and then the few that are found missing (bench `calibrate`).
     #[inline]
     pub fn prefetch(&self, probe: Probe) {
-        self.lines[probe.first as usize].prefetch();
+        let lines = &*self.lines;
+        lines[probe.first as usize].prefetch();
+        lines[self.second(probe) as usize].prefetch();
     }
 
-    /// Starts to fetch what else a hit will read: the slot that looks like the key's, else the second line when the
-    /// key may be there. Call it once the first line has had time to come.
+    /// Starts to fetch what else a hit will read: the key in the slot that looks like it, where comparisons do not
+    /// read all keys. Call it once the lines have had time to come.
     #[inline]
     pub fn prefetch_spilled(&self, key: &K, protocol: u8, probe: Probe) {
-        let lines = &*self.lines;
-        let first = &lines[probe.first as usize];
-        let suspects = first.suspects(key, protocol, probe.tag());
-        self.fetch_on(first, suspects, probe);
-    }
-
-    /// The lines that come after the first one of `probe`, whose slots `suspects` look like the key's.
-    #[inline(always)]
-    fn fetch_on(&self, first: &K::Line, suspects: u32, probe: Probe) {
-        // nothing to fetch is the same as to fetch again what is here: no branch that chance decides
-        let elsewhere = suspects == 0 && first.is_spilled();
-        let next = if elsewhere { self.second(probe) } else { probe.first };
-        self.lines[next as usize].prefetch();
         if !K::Line::EXACT {
-            first.prefetch_slot(suspects.trailing_zeros() as usize);
+            let lines = &*self.lines;
+            let (first, second) = (&lines[probe.first as usize], &lines[self.second(probe) as usize]);
+            let suspects = first.suspects(key, protocol, probe.tag());
+            let others = second.suspects(key, protocol, probe.tag());
+            // to fetch what nobody needs costs less than a branch that chance decides
+            let line = if suspects != 0 { first } else { second };
+            let slots = if suspects != 0 { suspects } else { others };
+            line.prefetch_slot(slots.trailing_zeros() as usize);
         }
     }
 
     /// The connection with this key, also when its deadline has passed.
+    ///
+    /// Both lines are compared whatever the first says: which of them it is, chance decides, and a branch on that costs
+    /// more than the comparison.
     #[inline]
     pub fn find(&self, key: &K, protocol: u8, probe: Probe) -> Option<Found> {
+        let lines = &*self.lines;
+        let other = self.second(probe);
+        let (first, second) = (&lines[probe.first as usize], &lines[other as usize]);
+        let here = first.suspects(key, protocol, probe.tag());
+        let there = second.suspects(key, protocol, probe.tag());
+        if here | there == 0 {
+            return None;
+        }
+        let (line, held, slots) = if here != 0 { (probe.first, first, here) } else { (other, second, there) };
+        let slot = slots.trailing_zeros() as usize;
+        if K::Line::EXACT || held.holds(slot, key, protocol) {
+            return Some(Found { line, slot: slot as u8, meta: held.meta(slot) });
+        }
+        self.find_in_turn(key, protocol, probe)
+    }
+
+    /// [`Table::find`] among all that look like the key.
+    #[cold]
+    fn find_in_turn(&self, key: &K, protocol: u8, probe: Probe) -> Option<Found> {
         let lines = &*self.lines;
         let first = &lines[probe.first as usize];
         if let Some(slot) = first.find(key, protocol, probe.tag()) {
             return Some(Found { line: probe.first, slot: slot as u8, meta: first.meta(slot) });
         }
-        if !first.is_spilled() {
-            return None;
-        }
-        self.find_second(key, protocol, probe)
-    }
-
-    #[inline]
-    fn find_second(&self, key: &K, protocol: u8, probe: Probe) -> Option<Found> {
         let line = self.second(probe);
-        let second = &self.lines[line as usize];
+        let second = &lines[line as usize];
         let slot = second.find(key, protocol, probe.tag())?;
         Some(Found { line, slot: slot as u8, meta: second.meta(slot) })
-    }
-
-    /// [`Table::find`] for many keys, whose first lines [`Table::prefetch`] has asked for; it asks for the rest itself.
-    ///
-    /// `found` says for each key what it is, [`Found::NOTHING`] where there is nothing. As many as the shortest of the
-    /// four hold.
-    pub fn find_burst(&self, keys: &[K], protocols: &[u8], probes: &[Probe], found: &mut [Found]) {
-        let wanted = keys.chunks(CHUNK).zip(protocols.chunks(CHUNK)).zip(probes.chunks(CHUNK));
-        for (((keys, protocols), probes), found) in wanted.zip(found.chunks_mut(CHUNK)) {
-            self.find_chunk(keys, protocols, probes, found);
-        }
-    }
-
-    #[inline]
-    fn find_chunk(&self, keys: &[K], protocols: &[u8], probes: &[Probe], found: &mut [Found]) {
-        let lines = &*self.lines;
-        // those that the first pass has not settled
-        let mut left = [0_u8; CHUNK];
-        let mut count = 0;
-        let wanted = keys.iter().zip(protocols).zip(probes).zip(found.iter_mut());
-        for (at, (((key, &protocol), &probe), found)) in wanted.enumerate().take(CHUNK) {
-            let first = &lines[probe.first as usize];
-            let suspects = first.suspects(key, protocol, probe.tag());
-            let slot = suspects.trailing_zeros() as usize;
-            self.fetch_on(first, suspects, probe);
-            let meta = first.meta(slot);
-            let hit = K::Line::EXACT && suspects != 0;
-            *found =
-                Found { line: probe.first, slot: slot as u8, meta: if hit { meta } else { Meta::EMPTY } };
-            left[count % CHUNK] = at as u8;
-            count += usize::from(!hit && (suspects != 0 || first.is_spilled()));
-        }
-        for &at in &left[..count.min(CHUNK)] {
-            let at = usize::from(at);
-            if let (Some(key), Some(&protocol), Some(&probe), Some(found)) =
-                (keys.get(at), protocols.get(at), probes.get(at), found.get_mut(at))
-            {
-                let late = if K::Line::EXACT {
-                    self.find_second(key, protocol, probe)
-                } else {
-                    self.find(key, protocol, probe)
-                };
-                *found = late.unwrap_or(Found::NOTHING);
-            }
-        }
     }
 
     /// What was found, with its entry as it is now; the table's only changes since were [`Table::update`]s.
@@ -332,13 +285,6 @@ impl<K: TableKey> Table<K> {
     pub fn remove(&mut self, found: Found) {
         self.clear(found.line, usize::from(found.slot));
         self.len -= 1;
-    }
-
-    /// Starts to fetch the line that an insertion needs when the first one is full. Call it as
-    /// [`Table::prefetch_spilled`], for keys that are not in the table.
-    #[inline]
-    pub fn prefetch_room(&self, probe: Probe) {
-        prefetch::line(&self.lines[self.second(probe) as usize]);
     }
 
     /// A free slot of one of the two lines, of the first if there is one.

@@ -1,8 +1,9 @@
 //! The table as its users see it.
 
 use super::entry::{Meta, Tick};
-use super::key::{ConnKey, HashKey, Key4, Key6};
+use super::key::{ConnKey, HashKey, Key4, Key6, TableKey};
 use super::line::{Line, Line4};
+use super::pair::Pair;
 use super::table::*;
 use crate::ids::DestId;
 use crate::state::State;
@@ -317,4 +318,170 @@ fn a_victim_is_found_wherever_it_is() {
     assert!(tries.is_some());
     assert_eq!((gone, table.len()), (1, max));
     assert!(table.find(&key(max / 2), 1, table.probe(&key(max / 2), 1)).is_none());
+}
+
+/// A key from its number, for every kind; few different words, so that keys have much in common.
+trait Numbered: TableKey {
+    fn numbered(n: u32) -> Self;
+    /// An entry that its line can hold.
+    fn entry(n: u32, deadline: Tick) -> Meta;
+}
+
+impl Numbered for Key4 {
+    fn numbered(n: u32) -> Self {
+        key(n)
+    }
+
+    fn entry(n: u32, deadline: Tick) -> Meta {
+        meta(n, deadline)
+    }
+}
+
+impl Numbered for Key6 {
+    fn numbered(n: u32) -> Self {
+        let address = |low: u32| (u128::from(low) | 0xfd00 << 112).into();
+        Key6::new(address(n / 7), (n % 7) as u16, address(3), 443)
+    }
+
+    fn entry(n: u32, deadline: Tick) -> Meta {
+        meta(n, deadline)
+    }
+}
+
+impl<K: ConnKey + Numbered> Numbered for Pair<K> {
+    fn numbered(n: u32) -> Self {
+        Pair { tuple: K::numbered(n), other: K::numbered(!n % 5000) }
+    }
+
+    fn entry(n: u32, _: Tick) -> Meta {
+        if n.is_multiple_of(2) { Meta::of_pair(1) } else { Meta::of_pair(1).with_answered() }
+    }
+}
+
+/// What is done, to which key, and how long it shall live.
+type Todo = (u8, u32, u32);
+
+/// The table against a HashMap, eviction included: no key is lost but to `gone`, none found that is not there.
+fn is_a_map<K: Numbered>(steps: &[Todo], lines: usize, max: u32) {
+    let mut table = Table::<K>::with_lines(lines, max, SECRET).expect("memory");
+    let mut model: HashMap<u32, Meta> = HashMap::new();
+    // pairs have no time
+    let timed = K::entry(0, Tick::from_ns(0).after(1)) != K::entry(0, Tick::from_ns(0).after(2));
+    let mut now_ns = 0;
+    let number_of = |model: &HashMap<u32, Meta>, key: &K| {
+        *model.keys().find(|n| K::numbered(**n) == *key).expect("known")
+    };
+    for &(what, n, timeout) in steps {
+        let now = Tick::from_ns(now_ns);
+        let (key, entry) = (K::numbered(n), K::entry(n, now.after(timeout)));
+        let probe = table.probe(&key, 1);
+        table.prefetch(probe);
+        table.prefetch_spilled(&key, 1, probe);
+        let found = table.find(&key, 1, probe);
+        assert_eq!(found.map(|found| found.meta), model.get(&n).copied());
+        assert_eq!(table.find(&key, 2, table.probe(&key, 2)), None, "the protocol is part of the key");
+        match (what, found) {
+            (0, None) => {
+                let done = table.insert(key, probe, entry);
+                assert!(done.is_ok() || table.len() == max || u64::from(table.len()) > table.slots() / 3);
+                if done.is_ok() {
+                    model.insert(n, entry);
+                }
+            }
+            (1, None) => {
+                let mut gone = None;
+                let rank = |key: &K, _: Meta| (number_of(&model, key) % 3 > 0).then_some(1);
+                let done = table.insert_evicting(key, probe, entry, rank, |key, meta| {
+                    gone = Some((*key, meta));
+                });
+                if let Some((key, meta)) = gone {
+                    let number = number_of(&model, &key);
+                    assert!(number % 3 > 0 && done.is_ok());
+                    assert_eq!(model.remove(&number), Some(meta));
+                }
+                if done.is_ok() {
+                    model.insert(n, entry);
+                }
+            }
+            (0 | 1, Some(found)) => {
+                assert_eq!(table.key(found), key);
+                let changed = K::entry(n + 1, now.after(timeout));
+                table.update(found, changed);
+                model.insert(n, changed);
+            }
+            (2, Some(found)) => {
+                table.remove(found);
+                model.remove(&n);
+            }
+            (3, _) if timed => {
+                now_ns += 100_000_000;
+                let now = Tick::from_ns(now_ns);
+                let lines = table.lines();
+                table.sweep(lines, now, |_, _| None, |_, _| ());
+                model.retain(|_, meta| meta.deadline().left(now).is_some());
+            }
+            (4, _) => {
+                let lines = table.lines();
+                let which = |key: &K, _: Meta| number_of(&model, key) % 7 == n % 7;
+                table.remove_where(0, lines, which, |_, _| ());
+                model.retain(|number, _| number % 7 != n % 7);
+            }
+            _ => {}
+        }
+        assert_eq!(table.len() as usize, model.len());
+        assert!(table.len() <= max);
+    }
+    let mut seen = HashMap::new();
+    table.walk(0, table.lines(), |key, meta| {
+        assert!(seen.insert(number_of(&model, key), meta).is_none(), "seen twice");
+    });
+    assert_eq!(seen, model);
+    // emptied, nothing of the past is left: no line points elsewhere
+    let lines = table.lines();
+    table.remove_where(0, lines, |_, _| true, |_, _| ());
+    assert!(table.is_empty() && table.lines.iter().all(|line| !line.is_spilled()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 64 }, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_of_every_kind_are_maps(steps in prop::collection::vec((0u8..5, 0u32..200, 1u32..50), 1..400), lines in 2usize..60, max in 1u32..190) {
+        is_a_map::<Key4>(&steps, lines, max);
+        is_a_map::<Key6>(&steps, lines, max);
+        is_a_map::<Pair<Key4>>(&steps, lines, max);
+        is_a_map::<Pair<Key6>>(&steps, lines, max);
+    }
+}
+
+/// At the load that tables promise nothing is refused, however long connections come and go.
+fn holds_its_load<K: Numbered>(random: &mut Random) {
+    let max = if cfg!(miri) { 200 } else { 20_000 };
+    // without the slack, which would hide it
+    let slots = <K::Line as Line<K>>::SLOTS;
+    let lines = (u64::from(max) * 100).div_ceil(load_percent(slots) * slots as u64) as usize;
+    let mut table = Table::<K>::with_lines(lines, max, random.secret()).expect("memory");
+    let mut held: Vec<u32> = (0..max).collect();
+    for n in 0..max * 5 {
+        if n >= max {
+            let at = random.next() as usize % held.len();
+            let gone = K::numbered(std::mem::replace(&mut held[at], n));
+            let found = table.find(&gone, 1, table.probe(&gone, 1)).expect("held");
+            table.remove(found);
+        }
+        let key = K::numbered(n);
+        let inserted = table.insert(key, table.probe(&key, 1), K::entry(n, Tick::from_ns(0)));
+        assert_eq!(inserted, Ok(()), "{n} with {} of {} slots filled", table.len(), table.slots());
+    }
+}
+
+#[test]
+fn tables_of_every_kind_hold_their_load() {
+    let mut random = Random(3);
+    if !cfg!(miri) {
+        holds_its_load::<Key4>(&mut random);
+        holds_its_load::<Key6>(&mut random);
+        holds_its_load::<Pair<Key4>>(&mut random);
+        holds_its_load::<Pair<Key6>>(&mut random);
+    }
 }

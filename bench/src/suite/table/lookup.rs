@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use lb_config::HugePages;
 use lb_dataplane::conn::memory::{Lender, Request};
-use lb_dataplane::conn::{Found, Key4, Key6, Pair, Probe, Table};
+use lb_dataplane::conn::{Key4, Key6, Pair, Probe, Table};
 use lb_dpdk::hash::{BULK, Hash, KEY_LEN};
 use lb_dpdk::{Eal, EalConfig};
 
@@ -33,39 +33,29 @@ pub fn run(context: &mut Context, memory: &Arc<dyn Lender>) -> anyhow::Result<()
     let sizes: &[u32] =
         if context.quick() { &[1_000, 100_000] } else { &[1_000, 100_000, 1_000_000, 10_000_000] };
     let lookups = if context.quick() { 200_000 } else { 4_000_000 };
-    let columns = [
-        "keys",
-        "keys made",
-        "rte_hash",
-        "Sluice, burst",
-        "Sluice, one by one",
-        "times rte_hash",
-        "misses: rte_hash",
-        "Sluice",
-    ];
+    let columns =
+        ["keys", "keys made", "rte_hash", "Sluice", "times rte_hash", "misses: rte_hash", "misses: Sluice"];
     let mut rows = Rows::new("IPv4 lookups, ns, minimum / median", &columns);
     let mut plot = Plot::new("hits", "Bulk lookup of a hit", "keys", "ns per key, less the floor");
-    let (mut own, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for &count in sizes {
         let table = filled::<Key4>(count, memory)?;
         let peer = peer(&eal, count, memory)?;
         check(&table, &peer, count)?;
-        let mut orders = [Order::new(count); 6];
-        let [a, b, c, d, e, f] = &mut orders;
+        let mut orders = [Order::new(count); 5];
+        let [a, b, c, d, e] = &mut orders;
         let mut floor = || Ok(timed(lookups, || make(a, lookups)));
         let mut rte = || Ok(timed(lookups, || bulk(&peer, c, lookups, 0)));
-        let mut burst = || Ok(timed(lookups, || find_bursts(&table, b, lookups, 0)));
-        let mut single = || Ok(timed(lookups, || find_each(&table, d, lookups, 0)));
-        let mut rte_miss = || Ok(timed(lookups, || bulk(&peer, e, lookups, count)));
-        let mut miss = || Ok(timed(lookups, || find_bursts(&table, f, lookups, count)));
+        let mut own = || Ok(timed(lookups, || find(&table, b, lookups, 0)));
+        let mut rte_miss = || Ok(timed(lookups, || bulk(&peer, d, lookups, count)));
+        let mut miss = || Ok(timed(lookups, || find(&table, e, lookups, count)));
         let series = context.compare(
             &format!("IPv4 lookup, {} keys", short(f64::from(count))),
             "ns/key",
             &mut [
                 ("keys made", &mut floor),
                 ("rte_hash", &mut rte),
-                ("Sluice", &mut burst),
-                ("Sluice, one by one", &mut single),
+                ("Sluice", &mut own),
                 ("rte_hash, miss", &mut rte_miss),
                 ("Sluice, miss", &mut miss),
             ],
@@ -85,7 +75,7 @@ pub fn run(context: &mut Context, memory: &Arc<dyn Lender>) -> anyhow::Result<()
             );
             context.reached(Reached::new(goal.1, ratio).note(note))?;
         }
-        own.push((f64::from(count), series[2].above(&series[0])));
+        ours.push((f64::from(count), series[2].above(&series[0])));
         theirs.push((f64::from(count), series[1].above(&series[0])));
         let shown: Vec<String> = series.iter().map(Series::shown).collect();
         rows.row([
@@ -93,14 +83,13 @@ pub fn run(context: &mut Context, memory: &Arc<dyn Lender>) -> anyhow::Result<()
             shown[0].clone(),
             shown[1].clone(),
             shown[2].clone(),
-            shown[3].clone(),
             format!("{ratio:.2}"),
+            shown[3].clone(),
             shown[4].clone(),
-            shown[5].clone(),
         ]);
     }
     context.table(rows);
-    plot.line("Sluice", own);
+    plot.line("Sluice", ours);
     plot.line("rte_hash", theirs);
     kinds(context, memory, lookups, &mut plot)?;
     context.plot(plot);
@@ -146,8 +135,8 @@ fn kind<K: Made>(
 ) -> anyhow::Result<Series> {
     let table = filled::<K>(count, memory)?;
     let (mut hits, mut misses) = (Order::new(count), Order::new(count));
-    let mut hit = || Ok(timed(lookups, || find_bursts(&table, &mut hits, lookups, 0)));
-    let mut miss = || Ok(timed(lookups, || find_bursts(&table, &mut misses, lookups, count)));
+    let mut hit = || Ok(timed(lookups, || find(&table, &mut hits, lookups, 0)));
+    let mut miss = || Ok(timed(lookups, || find(&table, &mut misses, lookups, count)));
     let setting = format!("{} lookup, {} keys", K::NAME, short(f64::from(count)));
     let series = context.compare(&setting, "ns/key", &mut [("hit", &mut hit), ("miss", &mut miss)])?;
     rows.row([K::NAME.to_owned(), short(f64::from(count)), series[0].shown(), series[1].shown()]);
@@ -192,30 +181,11 @@ fn make(order: &mut Order, lookups: u64) {
     }
 }
 
-/// Keys from `base` on, in bursts.
-fn find_bursts<K: Made>(table: &Table<K>, order: &mut Order, lookups: u64, base: u32) {
+/// Keys from `base` on, a burst in three passes: lines are asked for, then keys, then all is compared.
+fn find<K: Made>(table: &Table<K>, order: &mut Order, lookups: u64, base: u32) {
     let mut keys = [K::made(0); BURST];
     let mut probes = [Probe::default(); BURST];
-    let mut found = [Found::NOTHING; BURST];
     let mut hits = 0;
-    for _ in 0..lookups / BURST as u64 {
-        for (key, probe) in keys.iter_mut().zip(&mut probes) {
-            *key = K::made(base + order.next());
-            *probe = table.probe(key, TCP);
-            table.prefetch(*probe);
-        }
-        table.find_burst(&keys, &[TCP; BURST], &probes, &mut found);
-        hits += found.iter().filter(|found| found.is_some()).count() as u64;
-        black_box(&found);
-    }
-    let wanted = if base == 0 { lookups / BURST as u64 * BURST as u64 } else { 0 };
-    assert_eq!(hits, wanted, "a lookup went wrong");
-}
-
-/// The same with [`Table::find`] for each.
-fn find_each<K: Made>(table: &Table<K>, order: &mut Order, lookups: u64, base: u32) {
-    let mut keys = [K::made(0); BURST];
-    let mut probes = [Probe::default(); BURST];
     for _ in 0..lookups / BURST as u64 {
         for (key, probe) in keys.iter_mut().zip(&mut probes) {
             *key = K::made(base + order.next());
@@ -226,9 +196,12 @@ fn find_each<K: Made>(table: &Table<K>, order: &mut Order, lookups: u64, base: u
             table.prefetch_spilled(key, TCP, *probe);
         }
         for (key, probe) in keys.iter().zip(&probes) {
-            black_box(table.find(key, TCP, *probe));
+            let found = black_box(table.find(key, TCP, *probe));
+            hits += u64::from(found.is_some());
         }
     }
+    let wanted = if base == 0 { lookups / BURST as u64 * BURST as u64 } else { 0 };
+    assert_eq!(hits, wanted, "a lookup went wrong");
 }
 
 /// Keys from `base` on, by DPDK's table.
