@@ -282,6 +282,6 @@ mod tests {
         site.io().begin(Order::Round { flows: 1024, step: (Leg::In, ACK) });
         site.pass(10_000);
         let error = site.check(0).err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(error.contains("dropped") && error.contains("512"), "{error}");
+        assert!(error.contains("dropped") && error.contains("NoConnection"), "{error}");
     }
 }
