@@ -37,6 +37,11 @@ impl IpPrefix {
         self.len
     }
 
+    /// Whether it is one of IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.network.is_ipv6()
+    }
+
     /// Whether `address` lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.network.is_ipv4() && prefix(address, self.len) == self.network

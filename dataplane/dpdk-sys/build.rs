@@ -10,18 +10,21 @@ const VERSIONS: std::ops::Range<&str> = "22.11".."25.0";
 
 /// The libraries that this crate calls. DPDK's .pc file lists fifty more, and rte_log only since 23.11, which took it
 /// out of rte_eal.
-const LIBRARIES: [&str; 6] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_log"];
+const LIBRARIES: [&str; 7] =
+    ["rte_hash", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_log"];
 
 /// What is bound: functions, types and constants by name.
 const FUNCTIONS: &str = "sluice_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove|remote_launch|wait_lcore|get_runtime_dir)\
+    |rte_hash_(create|free|add_key_data|lookup_bulk_data)|rte_malloc_heap_(create|memory_add|get_socket)\
     |rte_strerror|rte_get_tsc_hz|rte_ring_(create|free|count)|rte_pktmbuf_pool_create\
     |rte_mempool_(free|avail_count|in_use_count)\
     |rte_eth_dev_(get_port_by_name|info_get|configure|start|stop|close|set_mtu|socket_id|adjust_nb_rx_tx_desc)\
     |rte_eth_(rx|tx)_queue_setup|rte_eth_(macaddr_get|stats_get|allmulticast_enable|promiscuous_enable)";
-const TYPES: &str = "rte_eth_(conf|dev_info|stats|rxconf|txconf)|rte_ether_addr|sluice_.*";
-const VARIABLES: &str = "SLUICE_.*";
+const TYPES: &str =
+    "rte_eth_(conf|dev_info|stats|rxconf|txconf)|rte_ether_addr|rte_hash_parameters|sluice_.*";
+const VARIABLES: &str = "SLUICE_.*|RTE_HASH_LOOKUP_BULK_MAX";
 /// Declared without fields in `lib.rs`, with everything that hangs on them left out.
-const OPAQUE: &str = "rte_device|rte_mbuf.*|rte_mempool.*|rte_ring.*";
+const OPAQUE: &str = "rte_device|rte_mbuf.*|rte_mempool.*|rte_ring.*|rte_hash";
 
 fn main() -> ExitCode {
     println!("cargo:rerun-if-changed=build.rs");
@@ -91,7 +94,7 @@ fn generate(flags: &[String]) -> Result<bindgen::Bindings, bindgen::BindgenError
         .allowlist_type(TYPES)
         .allowlist_var(VARIABLES)
         .blocklist_type(OPAQUE)
-        .raw_line("use super::{rte_device, rte_mbuf, rte_mempool, rte_ring};")
+        .raw_line("use super::{rte_device, rte_hash, rte_mbuf, rte_mempool, rte_ring};")
         .prepend_enum_name(false)
         .derive_default(true)
         .layout_tests(false)

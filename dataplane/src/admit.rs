@@ -244,6 +244,6 @@ impl<I: PacketIo> Worker<I> {
         if let Some(elder) = pairs.find(&pair, meta.protocol(), at) {
             pairs.remove(elder);
         }
-        pairs.insert(pair, at, meta).is_ok()
+        pairs.insert(pair, at, Meta::of_pair(meta.protocol())).is_ok()
     }
 }

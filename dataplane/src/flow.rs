@@ -20,7 +20,8 @@ use crate::rewrite;
 use crate::snapshot::{DestEntry, Way};
 use crate::state;
 use crate::steer;
-use crate::worker::{Tables, Worker};
+use crate::tables::Tables;
+use crate::worker::Worker;
 
 /// What the flow code needs to know of an address family.
 pub(crate) trait Family: ConnKey<Address: rewrite::Address> {

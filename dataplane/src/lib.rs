@@ -58,6 +58,7 @@ pub mod snapshot;
 pub mod snat;
 pub mod state;
 pub mod steer;
+pub mod tables;
 pub mod transmit;
 pub mod tunnel_error;
 pub mod wire;

@@ -12,7 +12,8 @@ use crate::mailbox::{ConnFilter, ConnProtocol, ConnRow, Event, Injected, Listing
 use crate::parse::L4;
 use crate::snapshot::Snapshot;
 use crate::state::State;
-use crate::worker::{Tables, Worker};
+use crate::tables::Tables;
+use crate::worker::Worker;
 
 /// Lines of the table that a listing visits in one turn: some microseconds.
 const LINES_A_TURN: u64 = 256;

@@ -18,3 +18,13 @@ pub fn line<T>(value: &T) {
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = value;
 }
+
+/// Starts to bring the cache lines of the first and the last byte of `value`: all of what is at most 65 bytes, or
+/// lies in two lines.
+#[inline(always)]
+pub fn ends<T: zerocopy::IntoBytes + zerocopy::Immutable>(value: &T) {
+    line(value);
+    if let Some(last) = value.as_bytes().last() {
+        line(last);
+    }
+}

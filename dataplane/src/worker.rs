@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::conn::Tick;
 use crate::conn::table::NoMemory;
-use crate::conn::{HashKey, Key4, Key6, Pair, Table, Tick};
 use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
 use crate::ending::Ending;
@@ -16,31 +16,20 @@ use crate::policy::is_guarded;
 use crate::sched::DrawSource;
 use crate::setup::{Setup, WorkerSeed};
 use crate::snapshot::Snapshot;
+use crate::tables::Tables;
 use crate::transmit::{Budget, Waiting};
 
 /// Lines that the sweep visits in a turn with packets: bounds the pause that it makes.
-const SWEEP_BUSY: u32 = 32;
+pub const SWEEP_BUSY: u32 = 32;
+/// Connections that it ends in such a turn, those of one line more: each costs a few random lines.
+pub const ENDS_BUSY: u32 = 8;
 /// Lines that it visits in a turn without packets, when nobody waits.
 const SWEEP_IDLE: u32 = 1024;
+/// Connections that it ends in such a turn.
+const ENDS_IDLE: u32 = 1024;
 /// Time for one pass of the sweep over the whole table, ns: how late an entry may be removed or no longer count as
 /// active. Up to twice as long where rounding costs a line a turn, longer while turns are too few for the table.
 const SWEEP_PASS_NS: u64 = 1_000_000_000;
-
-/// The connection tables of a worker, and how replies find what is in them.
-#[derive(Debug)]
-pub(crate) struct Tables {
-    pub v4: Table<Key4>,
-    pub v6: Table<Key6>,
-    pub pairs4: Table<Pair<Key4>>,
-    pub pairs6: Table<Pair<Key6>>,
-    pub max: u32,
-}
-
-impl Tables {
-    pub fn len(&self) -> u32 {
-        self.v4.len() + self.v6.len()
-    }
-}
 
 /// One core's share of the director. Owned by its thread; shares only what [`crate::counters`] and
 /// [`crate::mailbox`] hold.
@@ -79,10 +68,14 @@ impl<I: PacketIo> Worker<I> {
     ///
     /// Errors: no memory for the tables.
     pub fn new(seed: WorkerSeed, io: I) -> Result<Self, NoMemory> {
+        let tables = Tables::new(seed.setup.connections_per_worker)?;
+        Ok(Self::with_tables(seed, io, tables))
+    }
+
+    /// A worker with tables from [`Tables::for_workers`].
+    pub fn with_tables(seed: WorkerSeed, io: I, tables: Tables) -> Self {
         let setup = seed.setup;
-        let max = setup.connections_per_worker;
-        let secret = HashKey::random();
-        Ok(Self {
+        Self {
             id: seed.id,
             io,
             snapshot: seed.snapshot,
@@ -90,14 +83,7 @@ impl<I: PacketIo> Worker<I> {
             counters: seed.counters[usize::from(seed.id.0)].clone(),
             all_counters: seed.counters,
             draws: DrawSource::random(),
-            tables: Tables {
-                v4: Table::new(max, secret)?,
-                v6: Table::new(max, secret)?,
-                // full NAT needs two for a connection; the system gives the memory as it is used
-                pairs4: Table::new(max.saturating_mul(2), secret)?,
-                pairs6: Table::new(max.saturating_mul(2), secret)?,
-                max,
-            },
+            tables,
             out: setup.devices.iter().map(|_| Burst::new()).collect(),
             hand: (0..setup.workers).map(|_| Burst::new()).collect(),
             guarded: false,
@@ -111,7 +97,7 @@ impl<I: PacketIo> Worker<I> {
             rings_seen: 0,
             swept_ns: 0,
             setup,
-        })
+        }
     }
 
     /// One turn: configuration, packets of every queue, sending, upkeep. Returns the number of packets taken in.
@@ -158,7 +144,7 @@ impl<I: PacketIo> Worker<I> {
         if packets > 0 {
             counters.own.busy_turns.add(1);
         }
-        let limit = if packets > 0 { SWEEP_BUSY } else { SWEEP_IDLE };
+        let (limit, ends) = if packets > 0 { (SWEEP_BUSY, ENDS_BUSY) } else { (SWEEP_IDLE, ENDS_IDLE) };
         let elapsed = self.now_ns.saturating_sub(self.swept_ns).min(SWEEP_PASS_NS);
         let due = |lines: u32| (u64::from(lines) * elapsed / SWEEP_PASS_NS) as u32;
         let (due4, due6) = (due(self.tables.v4.lines()), due(self.tables.v6.lines()));
@@ -173,10 +159,14 @@ impl<I: PacketIo> Worker<I> {
             let rest = |meta, left| ending.rest(meta, left);
             let Tables { v4, v6, pairs4, pairs6, .. } = &mut self.tables;
             if !v4.is_empty() {
-                v4.sweep(due4.min(limit), self.now, rest, |key, meta| ending.of(key, meta, pairs4, false));
+                v4.sweep_some(due4.min(limit), ends, self.now, rest, |key, meta| {
+                    ending.of(key, meta, pairs4, false)
+                });
             }
             if !v6.is_empty() {
-                v6.sweep(due6.min(limit), self.now, rest, |key, meta| ending.of(key, meta, pairs6, false));
+                v6.sweep_some(due6.min(limit), ends, self.now, rest, |key, meta| {
+                    ending.of(key, meta, pairs6, false)
+                });
             }
             self.swept_ns = self.now_ns;
         }

@@ -4,8 +4,10 @@ use anyhow::Context as _;
 
 use crate::context::Context;
 
+mod calibrate;
 mod instructions;
 mod path;
+mod table;
 
 /// One suite.
 pub struct Suite {
@@ -19,6 +21,16 @@ pub struct Suite {
 
 /// Every suite, in the order in which `all` runs them and the report shows them.
 pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "calibrate",
+        doc: "ns per random line over working sets, in huge and in small pages",
+        run: calibrate::run,
+    },
+    Suite {
+        name: "table",
+        doc: "the connection table beside DPDK's rte_hash; memory, expiry",
+        run: table::run,
+    },
     Suite {
         name: "path",
         doc: "ns per packet of the packet path in memory, by forwarding and connections",

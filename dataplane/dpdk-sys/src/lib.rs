@@ -28,6 +28,8 @@ opaque! {
     rte_mempool;
     /// A ring of pointers.
     rte_ring;
+    /// A hash table.
+    rte_hash;
     /// A device on one of DPDK's buses.
     rte_device;
 }

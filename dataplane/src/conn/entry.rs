@@ -1,5 +1,7 @@
 //! What the table keeps of a connection beside its key: eight bytes.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::ids::DestId;
 use crate::state::State;
 
@@ -34,6 +36,12 @@ impl Tick {
         let left = self.0.wrapping_sub(now.0) & Self::MASK;
         (left <= Self::MAX_TIMEOUT && left != 0).then_some(left)
     }
+
+    /// Whether it has passed: [`Tick::left`] has none.
+    #[inline]
+    pub fn is_over(self, now: Tick) -> bool {
+        (self.0.wrapping_sub(now.0) & Self::MASK).wrapping_sub(1) >= Self::MAX_TIMEOUT
+    }
 }
 
 /// State of a connection, packed in a word. The zero word is an empty slot.
@@ -49,7 +57,8 @@ impl Tick {
 /// | 59 | the template knows that it was established |
 /// | 60 | its server is told of its client by a PROXY header, see [`Stream`](super::Stream) |
 /// | 57 | no packet of the server was seen yet, see [`Direction`](crate::state::Direction) |
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
 pub struct Meta(u64);
 
 impl Meta {
@@ -63,6 +72,10 @@ impl Meta {
     const PROXIED: u32 = 60;
     /// The same of a pair, whose upper half is a sequence number.
     const PAIR_PROXIED: u64 = 1 << 1;
+    /// No connection.
+    pub const EMPTY: Self = Self(0);
+    /// Bits of the lower half that are 0 in every pair; its line keeps something else there.
+    pub(super) const NOT_OF_PAIRS: u32 = 0xff << 16;
     /// Number of destinations that an entry can tell apart.
     pub const MAX_DESTS: u32 = 1 << 24;
 
@@ -79,6 +92,7 @@ impl Meta {
     }
 
     /// What a pair has in place of an entry: it lives as long as its connection, so it has neither state nor time.
+    /// Bits 16-23 of a pair stay 0: its line keeps something else there.
     /// `number`: its protocol, or what stands for it, not 0.
     #[inline]
     pub fn of_pair(number: u8) -> Self {
@@ -239,8 +253,10 @@ mod tests {
             let at = |s: u64| Tick::from_ns(s * 1_000_000_000);
             let deadline = at(start).after(timeout);
             prop_assert_eq!(deadline.left(at(start)), Some(timeout));
+            prop_assert!(!deadline.is_over(at(start)));
             let past = start + u64::from(timeout).div_ceil(16) + late;
             prop_assert_eq!(deadline.left(at(past)), None);
+            prop_assert!(deadline.is_over(at(past)));
         }
 
         #[test]

@@ -6,6 +6,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::line::{Line, Line4, Line6, PairLine4, PairLine6};
+use super::pair::Pair;
+
 /// Secret of a table's hash, random at every start: who does not know it cannot aim at one line.
 #[derive(Clone, Copy, Debug)]
 pub struct HashKey(pub [u64; 4]);
@@ -25,10 +30,21 @@ fn fold(a: u64, b: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
-/// A key that a connection table can hold.
-pub trait ConnKey: Copy + Eq + Default + zerocopy::FromZeros + std::fmt::Debug {
+/// What a table can hold under a hash: the key of a connection or a [`Pair`].
+pub trait TableKey: Copy + Eq + Default + std::fmt::Debug {
+    /// How a table keeps such keys.
+    type Line: Line<Self>;
+
+    /// 64 bits of which both halves are fit to pick a line.
+    fn hash(&self, protocol: u8, key: &HashKey) -> u64;
+}
+
+/// The key of a connection.
+pub trait ConnKey: TableKey {
     /// Address family of the key.
     type Address: Copy + Eq;
+    /// How a table keeps pairs of such keys.
+    type PairLine: Line<Pair<Self>>;
 
     /// Makes a key. Ports in host order.
     fn new(client: Self::Address, client_port: u16, vip: Self::Address, vip_port: u16) -> Self;
@@ -40,16 +56,16 @@ pub trait ConnKey: Copy + Eq + Default + zerocopy::FromZeros + std::fmt::Debug {
     fn vip(&self) -> Self::Address;
     /// Virtual port, host order.
     fn vip_port(&self) -> u16;
-    /// 64 bits of which both halves are fit to pick a line.
-    fn hash(&self, protocol: u8, key: &HashKey) -> u64;
 }
 
 /// Client address, VIP, ports: 12 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
 pub struct Key4([u32; 3]);
 
 /// Client address, VIP, ports: 36 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
 pub struct Key6([u32; 9]);
 
 /// Both ports in one word, wire order.
@@ -58,8 +74,35 @@ fn ports(client: u16, vip: u16) -> u32 {
     u32::from(client) << 16 | u32::from(vip)
 }
 
+impl Key4 {
+    /// Client, VIP, ports.
+    #[inline(always)]
+    pub(super) fn words(&self) -> &[u32; 3] {
+        &self.0
+    }
+
+    /// What [`Key4::words`] gave.
+    #[inline(always)]
+    pub(super) fn of_words(words: [u32; 3]) -> Self {
+        Self(words)
+    }
+}
+
+impl TableKey for Key4 {
+    type Line = Line4;
+
+    #[inline]
+    fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
+        let addresses = u64::from(self.0[0]) << 32 | u64::from(self.0[1]);
+        let rest = u64::from(self.0[2]) << 8 | u64::from(protocol);
+        let mixed = fold(addresses ^ key.0[0], rest ^ key.0[1]);
+        fold(mixed ^ key.0[2], key.0[3] | 1)
+    }
+}
+
 impl ConnKey for Key4 {
     type Address = Ipv4Addr;
+    type PairLine = PairLine4;
 
     #[inline]
     fn new(client: Ipv4Addr, client_port: u16, vip: Ipv4Addr, vip_port: u16) -> Self {
@@ -81,14 +124,6 @@ impl ConnKey for Key4 {
     fn vip_port(&self) -> u16 {
         self.0[2] as u16
     }
-
-    #[inline]
-    fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
-        let addresses = u64::from(self.0[0]) << 32 | u64::from(self.0[1]);
-        let rest = u64::from(self.0[2]) << 8 | u64::from(protocol);
-        let mixed = fold(addresses ^ key.0[0], rest ^ key.0[1]);
-        fold(mixed ^ key.0[2], key.0[3] | 1)
-    }
 }
 
 impl Key6 {
@@ -98,8 +133,23 @@ impl Key6 {
     }
 }
 
+impl TableKey for Key6 {
+    type Line = Line6;
+
+    #[inline]
+    fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
+        let pair = |at: usize| u64::from(self.0[at]) << 32 | u64::from(self.0[at + 1]);
+        let client = fold(pair(0) ^ key.0[0], pair(2) ^ key.0[1]);
+        let vip = fold(pair(4) ^ key.0[2], pair(6) ^ key.0[3]);
+        let rest = u64::from(self.0[8]) << 8 | u64::from(protocol);
+        let mixed = fold(client ^ rest ^ key.0[1], vip ^ key.0[0]);
+        fold(mixed ^ key.0[2], key.0[3] | 1)
+    }
+}
+
 impl ConnKey for Key6 {
     type Address = Ipv6Addr;
+    type PairLine = PairLine6;
 
     #[inline]
     fn new(client: Ipv6Addr, client_port: u16, vip: Ipv6Addr, vip_port: u16) -> Self {
@@ -132,16 +182,6 @@ impl ConnKey for Key6 {
 
     fn vip_port(&self) -> u16 {
         self.0[8] as u16
-    }
-
-    #[inline]
-    fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
-        let pair = |at: usize| u64::from(self.0[at]) << 32 | u64::from(self.0[at + 1]);
-        let client = fold(pair(0) ^ key.0[0], pair(2) ^ key.0[1]);
-        let vip = fold(pair(4) ^ key.0[2], pair(6) ^ key.0[3]);
-        let rest = u64::from(self.0[8]) << 8 | u64::from(protocol);
-        let mixed = fold(client ^ rest ^ key.0[1], vip ^ key.0[0]);
-        fold(mixed ^ key.0[2], key.0[3] | 1)
     }
 }
 

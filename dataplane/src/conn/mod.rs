@@ -1,17 +1,26 @@
 //! The connection table of one worker.
 //!
-//! Files in the order in which a lookup meets them: [`key`] (what is hashed and compared), [`table`] (lines,
-//! lookup, insertion, the sweep), [`entry`] (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`]
+//! Files in the order in which a lookup meets them: [`key`] (what is hashed and compared), [`table`] (lookup,
+//! insertion), [`line`] (how connections lie in cache lines), [`simd`] (how their keys are compared), [`memory`]
+//! (where they lie), `room` (what gives way to a new connection), `walk` (the sweep, and who looks at all), [`entry`] (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`]
 //! (where a PROXY header stands in it).
 
 pub mod entry;
 pub mod key;
+pub mod line;
+pub mod memory;
 pub mod pair;
+mod room;
+pub mod simd;
 pub mod stream;
 pub mod table;
+#[cfg(test)]
+mod tests;
+mod walk;
 
 pub use entry::{Meta, Tick};
-pub use key::{ConnKey, HashKey, Key4, Key6};
+pub use key::{ConnKey, HashKey, Key4, Key6, TableKey};
+pub use line::Line;
 pub use pair::Pair;
 pub use stream::{Inbound, Stream};
 pub use table::{Found, Full, NoMemory, Probe, Table};

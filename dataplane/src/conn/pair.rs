@@ -7,11 +7,10 @@
 //! key like any other, so the same table holds it; only its first half is hashed and compared. Invariant: a pair
 //! is in its table exactly as long as its connection is in the connection table; it has no time of its own.
 
-use super::key::{ConnKey, HashKey};
+use super::key::{ConnKey, HashKey, TableKey};
 
 /// A tuple as packets carry it, and the key that it leads to.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromZeros)]
-#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Pair<K> {
     /// Source and destination of the packets that look for it, in the places of client and VIP.
     pub tuple: K,
@@ -36,29 +35,8 @@ impl<K: ConnKey> Pair<K> {
     }
 }
 
-impl<K: ConnKey> ConnKey for Pair<K> {
-    type Address = K::Address;
-
-    #[inline]
-    fn new(client: K::Address, client_port: u16, vip: K::Address, vip_port: u16) -> Self {
-        Self::wanted(K::new(client, client_port, vip, vip_port))
-    }
-
-    fn client(&self) -> K::Address {
-        self.tuple.client()
-    }
-
-    fn client_port(&self) -> u16 {
-        self.tuple.client_port()
-    }
-
-    fn vip(&self) -> K::Address {
-        self.tuple.vip()
-    }
-
-    fn vip_port(&self) -> u16 {
-        self.tuple.vip_port()
-    }
+impl<K: ConnKey> TableKey for Pair<K> {
+    type Line = K::PairLine;
 
     #[inline]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
@@ -69,9 +47,7 @@ impl<K: ConnKey> ConnKey for Pair<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conn::{Key4, Meta, Table, Tick};
-    use crate::ids::DestId;
-    use crate::state::State;
+    use crate::conn::{Key4, Meta, Table};
 
     #[test]
     fn a_reply_s_tuple_leads_to_its_connection() {
@@ -80,7 +56,7 @@ mod tests {
         for n in 0..50 {
             let pair = Pair { tuple: at(20, 8080, n, 1024), other: at(n, 1024, 10, 80) };
             let probe = table.probe(&pair, 6);
-            table.insert(pair, probe, Meta::new(6, DestId(n), State::None, Tick::from_ns(0))).expect("room");
+            table.insert(pair, probe, Meta::of_pair(6)).expect("room");
         }
         let wanted = Pair::wanted(at(20, 8080, 7, 1024));
         let found = table.find(&wanted, 6, table.probe(&wanted, 6)).expect("inserted");

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod machine;
+mod memory;
 mod notify;
 mod signals;
 mod start;

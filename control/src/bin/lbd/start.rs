@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::machine::Lcore;
+use crate::memory;
 use crate::notify::notify;
 use crate::signals::Signals;
 
@@ -46,10 +47,11 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
     let facts = devices.infos().iter().map(|info| DeviceSetup { mac: info.mac, rss: info.rss }).collect();
     let (director, seeds) = Director::new(&model, facts)?;
     let mut workers = Vec::new();
-    for (seed, io) in seeds.into_iter().zip(ios) {
-        let (id, limit) = (seed.id, seed.setup.connections_per_worker);
-        let no_memory = || format!("no memory for the {limit} connections of worker {}", id.0);
-        workers.push((id, Worker::new(seed, io).with_context(no_memory)?));
+    let limit = seeds.first().map_or(1, |seed| seed.setup.connections_per_worker);
+    let no_memory = || format!("no memory for the {limit} connections of a worker");
+    let tables = memory::tables(&model, limit).with_context(no_memory)?;
+    for ((seed, io), tables) in seeds.into_iter().zip(ios).zip(tables) {
+        workers.push((seed.id, Worker::with_tables(seed, io, tables)));
     }
     // Dropped last to first: workers end and give their queues back, then the devices close, then DPDK ends.
     let mut core = Core::new(director, Process { drivers: Box::new(move || drivers(&devices)) })?;

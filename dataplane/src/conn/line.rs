@@ -1,0 +1,183 @@
+//! What a table keeps together: a few connections in neighbouring cache lines, in the way that suits their keys.
+//!
+//! Four layouts, all free of padding so that any memory can hold them:
+//!
+//! | of | slots | bytes | a hit reads | compared by |
+//! |---|---|---|---|---|
+//! | [`Key4`](super::Key4) | 3 | 64 | 1 line | all keys at once, in columns |
+//! | [`Key6`](super::Key6) | 4 | 192 | 2 to 3 lines | 16-bit tags, then one key |
+//! | [`Pair`](super::Pair) of IPv4 | 4 | 128 | 2 lines | all tuples at once, in columns |
+//! | [`Pair`](super::Pair) of IPv6 | 3 | 256 | 3 to 4 lines | 16-bit tags, then one tuple |
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::entry::Meta;
+
+mod v4;
+mod v6;
+
+pub use v4::{Line4, PairLine4};
+pub use v6::{Line6, PairLine6};
+
+/// A line of a table: some slots, and how many keys whose first line it is live in their second one.
+///
+/// Slots are numbered from 0; a slot that does not exist may be answered for as another one, never by a panic.
+pub trait Line<K>:
+    Copy + std::fmt::Debug + FromBytes + IntoBytes + KnownLayout + Immutable + 'static
+{
+    /// Connections that it holds.
+    const SLOTS: usize;
+    /// Whether [`Line::suspects`] compares all of the key.
+    const EXACT: bool;
+
+    /// The slots that may hold `key`, a bit each; reads the first cache line alone.
+    ///
+    /// The slot that holds it is always among them.
+    fn suspects(&self, key: &K, protocol: u8, tag: u16) -> u32;
+
+    /// Whether a suspected slot holds `key`.
+    fn holds(&self, slot: usize, key: &K, protocol: u8) -> bool;
+
+    /// The key of a slot.
+    fn key(&self, slot: usize) -> K;
+
+    /// The entry of a slot; empty where there is no connection.
+    fn meta(&self, slot: usize) -> Meta;
+
+    /// Replaces the entry of a slot.
+    fn set_meta(&mut self, slot: usize, meta: Meta);
+
+    /// Fills a slot, or empties it with the empty entry and the default key.
+    fn set(&mut self, slot: usize, key: &K, meta: Meta, tag: u16);
+
+    /// Whether keys with this first line live in their second one.
+    fn is_spilled(&self) -> bool;
+
+    /// One more of them.
+    fn spill(&mut self);
+
+    /// One fewer.
+    fn unspill(&mut self);
+
+    /// Starts to fetch what [`Line::suspects`] reads.
+    #[inline(always)]
+    fn prefetch(&self) {
+        crate::prefetch::line(self);
+    }
+
+    /// Starts to fetch what [`Line::holds`] and [`Line::key`] read of a slot.
+    fn prefetch_slot(&self, slot: usize);
+
+    /// The slot that holds `key`.
+    #[inline(always)]
+    fn find(&self, key: &K, protocol: u8, tag: u16) -> Option<usize> {
+        let mut suspects = self.suspects(key, protocol, tag);
+        while suspects != 0 {
+            let slot = suspects.trailing_zeros() as usize;
+            if Self::EXACT || self.holds(slot, key, protocol) {
+                return Some(slot);
+            }
+            suspects &= suspects - 1;
+        }
+        None
+    }
+
+    /// The first slot without a connection.
+    #[inline]
+    fn free(&self) -> Option<usize> {
+        (0..Self::SLOTS).find(|&slot| self.meta(slot).is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ConnKey, Key4, Key6, Pair, TableKey};
+    use super::*;
+    use crate::conn::Tick;
+    use crate::ids::DestId;
+    use crate::state::State;
+    use proptest::prelude::*;
+    use zerocopy::FromZeros;
+
+    /// A line against a plain list of slots; few keys and tags, so that they meet.
+    fn behaves<K: TableKey>(steps: &[(u8, u8, u8)], key: impl Fn(u8) -> K, meta: impl Fn(u8) -> Meta) {
+        let slots = <K::Line as Line<K>>::SLOTS;
+        let mut line = K::Line::new_zeroed();
+        let mut model: Vec<Option<(u8, Meta)>> = vec![None; slots];
+        let mut spilled = 0u32;
+        let tag = |n: u8| u16::from(n % 3);
+        for &(what, n, slot) in steps {
+            let slot = usize::from(slot) % slots;
+            match what % 5 {
+                0 | 1 if !model.iter().flatten().any(|(held, _)| *held == n) => {
+                    line.set(slot, &key(n), meta(n), tag(n));
+                    model[slot] = Some((n, meta(n)));
+                }
+                2 => {
+                    line.set(slot, &key(0), Meta::default(), 0);
+                    model[slot] = None;
+                }
+                3 => {
+                    if let Some(held) = &mut model[slot] {
+                        held.1 = meta(held.0.wrapping_add(1));
+                        let new =
+                            Meta::of_word(held.1.word() & !(255 << 24) | meta(held.0).word() & 255 << 24);
+                        held.1 = new;
+                        line.set_meta(slot, new);
+                    }
+                }
+                _ if n % 2 == 0 => {
+                    line.spill();
+                    spilled += 1;
+                }
+                _ if spilled > 0 => {
+                    line.unspill();
+                    spilled -= 1;
+                }
+                _ => {}
+            }
+            assert_eq!(line.is_spilled(), spilled > 0);
+            assert_eq!(line.free(), model.iter().position(Option::is_none));
+            for n in 0..8 {
+                let at = model.iter().position(|held| held.is_some_and(|(held, _)| held == n));
+                assert_eq!(line.find(&key(n), meta(n).protocol(), tag(n)), at);
+                assert_eq!(line.find(&key(n), 99, tag(n)), None);
+                if let Some(slot) = at {
+                    assert_eq!(line.key(slot), key(n));
+                    assert_eq!(Some(line.meta(slot)), model[slot].map(|(_, meta)| meta));
+                }
+            }
+        }
+    }
+
+    fn v4(n: u8) -> Key4 {
+        Key4::new(u32::from(n & 1).into(), u16::from(n >> 1 & 1), 7.into(), u16::from(n >> 2))
+    }
+
+    fn v6(n: u8) -> Key6 {
+        Key6::new(u128::from(n & 1).into(), u16::from(n >> 1 & 1), 7.into(), u16::from(n >> 2))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 256 }, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_line_is_a_list_of_slots(steps in prop::collection::vec((0u8..5, 0u8..8, 0u8..4), 1..80)) {
+            let of_conn = |n: u8| Meta::new(1 + n % 2, DestId(u32::from(n)), State::Established, Tick::from_ns(u64::from(n) << 40));
+            let of_pair = |n: u8| Meta::of_word(Meta::of_pair(1 + n % 2).word() | u64::from(n) << 40 | u64::from(n & 15));
+            behaves::<Key4>(&steps, v4, of_conn);
+            behaves::<Key6>(&steps, v6, of_conn);
+            behaves::<Pair<Key4>>(&steps, |n| Pair { tuple: v4(n), other: v4(n ^ 7) }, of_pair);
+            behaves::<Pair<Key6>>(&steps, |n| Pair { tuple: v6(n), other: v6(n ^ 7) }, of_pair);
+        }
+    }
+
+    #[test]
+    fn a_count_that_ran_over_stays_safe() {
+        let mut line = PairLine4::new_zeroed();
+        (0..300).for_each(|_| line.spill());
+        (0..299).for_each(|_| line.unspill());
+        assert!(line.is_spilled());
+        assert_eq!(line.meta(0), Meta::default());
+    }
+}

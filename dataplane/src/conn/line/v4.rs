@@ -1,0 +1,188 @@
+//! IPv4: keys stand in columns, so that one comparison takes a word of each of them.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_ref};
+
+use super::Line;
+use crate::conn::entry::Meta;
+use crate::conn::key::Key4;
+use crate::conn::pair::Pair;
+use crate::conn::simd;
+
+/// Three connections of IPv4 in 64 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct Line4 {
+    clients: [u32; 3],
+    vips: [u32; 3],
+    ports: [u32; 3],
+    spilled: u32,
+    metas: [Meta; 3],
+}
+
+const _: () = assert!(size_of::<Line4>() == 64);
+
+/// The slot, or the last one in place of one that does not exist.
+#[inline(always)]
+fn of3(slot: usize) -> usize {
+    slot.min(2)
+}
+
+impl Line<Key4> for Line4 {
+    const SLOTS: usize = 3;
+    const EXACT: bool = true;
+
+    #[inline(always)]
+    fn suspects(&self, key: &Key4, protocol: u8, _: u16) -> u32 {
+        simd::equal_of_3(transmute_ref!(self), key.words(), protocol)
+    }
+
+    #[inline]
+    fn holds(&self, slot: usize, key: &Key4, protocol: u8) -> bool {
+        self.key(slot) == *key && self.meta(slot).protocol() == protocol
+    }
+
+    #[inline]
+    fn key(&self, slot: usize) -> Key4 {
+        let slot = of3(slot);
+        Key4::of_words([self.clients[slot], self.vips[slot], self.ports[slot]])
+    }
+
+    #[inline(always)]
+    fn meta(&self, slot: usize) -> Meta {
+        self.metas[of3(slot)]
+    }
+
+    #[inline(always)]
+    fn set_meta(&mut self, slot: usize, meta: Meta) {
+        self.metas[of3(slot)] = meta;
+    }
+
+    #[inline]
+    fn set(&mut self, slot: usize, key: &Key4, meta: Meta, _: u16) {
+        let slot = of3(slot);
+        [self.clients[slot], self.vips[slot], self.ports[slot]] = *key.words();
+        self.metas[slot] = meta;
+    }
+
+    #[inline(always)]
+    fn is_spilled(&self) -> bool {
+        self.spilled != 0
+    }
+
+    fn spill(&mut self) {
+        self.spilled += 1;
+    }
+
+    fn unspill(&mut self) {
+        self.spilled -= 1;
+    }
+
+    #[inline(always)]
+    fn prefetch_slot(&self, _: usize) {}
+}
+
+/// Four pairs of IPv4 in 128 bytes: what is compared in the first half, where it leads to in the second.
+///
+/// Columns of four words: clients, VIPs, ports of the tuples, lower halves of the entries; then clients, VIPs, ports
+/// of the other keys, upper halves of the entries. Bits 16-23 of the first entry, which no pair uses, count the
+/// spilled; a count that has reached 255 stays there, and the line is asked once more than needed.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct PairLine4 {
+    compared: [u32; 16],
+    other: [u32; 16],
+}
+
+const _: () = assert!(size_of::<PairLine4>() == 128);
+
+/// Column of the entries' halves.
+const META: usize = 12;
+/// The count of the spilled in the first entry's lower half.
+const SPILLED: u32 = Meta::NOT_OF_PAIRS;
+const ONE_SPILLED: u32 = SPILLED & SPILLED.wrapping_neg();
+
+/// The three words of a slot in columns of four.
+#[inline(always)]
+fn words(columns: &[u32; 16], slot: usize) -> [u32; 3] {
+    let slot = slot & 3;
+    [columns[slot], columns[4 + slot], columns[8 + slot]]
+}
+
+#[inline(always)]
+fn set_words(columns: &mut [u32; 16], slot: usize, words: [u32; 3]) {
+    let slot = slot & 3;
+    [columns[slot], columns[4 + slot], columns[8 + slot]] = words;
+}
+
+impl Line<Pair<Key4>> for PairLine4 {
+    const SLOTS: usize = 4;
+    const EXACT: bool = true;
+
+    #[inline(always)]
+    fn suspects(&self, key: &Pair<Key4>, protocol: u8, _: u16) -> u32 {
+        simd::equal_of_4(&self.compared, key.tuple.words(), protocol)
+    }
+
+    #[inline]
+    fn holds(&self, slot: usize, key: &Pair<Key4>, protocol: u8) -> bool {
+        words(&self.compared, slot) == *key.tuple.words() && self.meta(slot).protocol() == protocol
+    }
+
+    #[inline]
+    fn key(&self, slot: usize) -> Pair<Key4> {
+        Pair {
+            tuple: Key4::of_words(words(&self.compared, slot)),
+            other: Key4::of_words(words(&self.other, slot)),
+        }
+    }
+
+    #[inline(always)]
+    fn meta(&self, slot: usize) -> Meta {
+        let slot = slot & 3;
+        let low = self.compared[META + slot] & !SPILLED;
+        Meta::of_word(u64::from(low) | u64::from(self.other[META + slot]) << 32)
+    }
+
+    #[inline(always)]
+    fn set_meta(&mut self, slot: usize, meta: Meta) {
+        let (slot, word) = (slot & 3, meta.word());
+        debug_assert!(word as u32 & SPILLED == 0, "bits of a pair that its line needs");
+        let low = &mut self.compared[META + slot];
+        *low = *low & SPILLED | word as u32 & !SPILLED;
+        self.other[META + slot] = (word >> 32) as u32;
+    }
+
+    #[inline]
+    fn set(&mut self, slot: usize, key: &Pair<Key4>, meta: Meta, _: u16) {
+        set_words(&mut self.compared, slot, *key.tuple.words());
+        set_words(&mut self.other, slot, *key.other.words());
+        self.set_meta(slot, meta);
+    }
+
+    #[inline(always)]
+    fn is_spilled(&self) -> bool {
+        self.compared[META] & SPILLED != 0
+    }
+
+    fn spill(&mut self) {
+        if self.compared[META] & SPILLED != SPILLED {
+            self.compared[META] += ONE_SPILLED;
+        }
+    }
+
+    fn unspill(&mut self) {
+        if self.compared[META] & SPILLED != SPILLED {
+            self.compared[META] -= ONE_SPILLED;
+        }
+    }
+
+    /// Both halves: a hit is always followed by a look at what it leads to.
+    #[inline(always)]
+    fn prefetch(&self) {
+        crate::prefetch::line(&self.compared);
+        crate::prefetch::line(&self.other);
+    }
+
+    #[inline(always)]
+    fn prefetch_slot(&self, _: usize) {}
+}

@@ -1,0 +1,198 @@
+//! IPv6: keys are too long to be compared all; 16 bits of each one's hash in the first cache line tell which to look at.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::Line;
+use crate::conn::entry::Meta;
+use crate::conn::key::Key6;
+use crate::conn::pair::Pair;
+
+/// Tags of a line's slots, the first in the lowest bits.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
+struct Tags(u64);
+
+impl Tags {
+    /// The slots with this tag, a bit each: four comparisons in one word.
+    #[inline(always)]
+    fn equal(self, tag: u16) -> u32 {
+        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+        let differ = self.0 ^ u64::from(tag).wrapping_mul(0x0001_0001_0001_0001);
+        // the top bit of a lane is set where any other bit of it is
+        let zero = !(((differ & LOW) + LOW) | differ | LOW);
+        // bits 15, 31, 47, 63 to bits 0 to 3
+        ((zero >> 15).wrapping_mul(0x0001_0002_0004_0008) >> 48) as u32 & 15
+    }
+
+    #[inline]
+    fn set(&mut self, slot: usize, tag: u16) {
+        let shift = 16 * (slot as u32 & 3);
+        self.0 = self.0 & !(0xffff << shift) | u64::from(tag) << shift;
+    }
+}
+
+/// Four connections of IPv6 in 192 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct Line6 {
+    metas: [Meta; 4],
+    tags: Tags,
+    spilled: u32,
+    unused: u32,
+    keys: [Key6; 4],
+}
+
+const _: () = assert!(size_of::<Line6>() == 192);
+
+impl Line<Key6> for Line6 {
+    const SLOTS: usize = 4;
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    fn suspects(&self, _: &Key6, _: u8, tag: u16) -> u32 {
+        self.tags.equal(tag)
+    }
+
+    #[inline(always)]
+    fn holds(&self, slot: usize, key: &Key6, protocol: u8) -> bool {
+        let slot = slot & 3;
+        self.keys[slot] == *key && self.metas[slot].protocol() == protocol
+    }
+
+    #[inline]
+    fn key(&self, slot: usize) -> Key6 {
+        self.keys[slot & 3]
+    }
+
+    #[inline(always)]
+    fn meta(&self, slot: usize) -> Meta {
+        self.metas[slot & 3]
+    }
+
+    #[inline(always)]
+    fn set_meta(&mut self, slot: usize, meta: Meta) {
+        self.metas[slot & 3] = meta;
+    }
+
+    #[inline]
+    fn set(&mut self, slot: usize, key: &Key6, meta: Meta, tag: u16) {
+        self.keys[slot & 3] = *key;
+        self.metas[slot & 3] = meta;
+        self.tags.set(slot, tag);
+    }
+
+    #[inline(always)]
+    fn is_spilled(&self) -> bool {
+        self.spilled != 0
+    }
+
+    fn spill(&mut self) {
+        self.spilled += 1;
+    }
+
+    fn unspill(&mut self) {
+        self.spilled -= 1;
+    }
+
+    #[inline(always)]
+    fn prefetch_slot(&self, slot: usize) {
+        crate::prefetch::ends(&self.keys[slot & 3]);
+    }
+}
+
+/// Three pairs of IPv6 in 256 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct PairLine6 {
+    metas: [Meta; 3],
+    tags: Tags,
+    spilled: u32,
+    /// Tuple and other key of a slot, side by side.
+    keys: [[Key6; 2]; 3],
+    unused: u32,
+}
+
+const _: () = assert!(size_of::<PairLine6>() == 256);
+
+/// The slot, or the last one in place of one that does not exist.
+#[inline(always)]
+fn of3(slot: usize) -> usize {
+    slot.min(2)
+}
+
+impl Line<Pair<Key6>> for PairLine6 {
+    const SLOTS: usize = 3;
+    const EXACT: bool = false;
+
+    #[inline(always)]
+    fn suspects(&self, _: &Pair<Key6>, _: u8, tag: u16) -> u32 {
+        self.tags.equal(tag) & 7
+    }
+
+    #[inline(always)]
+    fn holds(&self, slot: usize, key: &Pair<Key6>, protocol: u8) -> bool {
+        let slot = of3(slot);
+        self.keys[slot][0] == key.tuple && self.metas[slot].protocol() == protocol
+    }
+
+    #[inline]
+    fn key(&self, slot: usize) -> Pair<Key6> {
+        let [tuple, other] = self.keys[of3(slot)];
+        Pair { tuple, other }
+    }
+
+    #[inline(always)]
+    fn meta(&self, slot: usize) -> Meta {
+        self.metas[of3(slot)]
+    }
+
+    #[inline(always)]
+    fn set_meta(&mut self, slot: usize, meta: Meta) {
+        self.metas[of3(slot)] = meta;
+    }
+
+    #[inline]
+    fn set(&mut self, slot: usize, key: &Pair<Key6>, meta: Meta, tag: u16) {
+        let slot = of3(slot);
+        self.keys[slot] = [key.tuple, key.other];
+        self.metas[slot] = meta;
+        self.tags.set(slot, tag);
+    }
+
+    #[inline(always)]
+    fn is_spilled(&self) -> bool {
+        self.spilled != 0
+    }
+
+    fn spill(&mut self) {
+        self.spilled += 1;
+    }
+
+    fn unspill(&mut self) {
+        self.spilled -= 1;
+    }
+
+    #[inline(always)]
+    fn prefetch_slot(&self, slot: usize) {
+        crate::prefetch::ends(&self.keys[of3(slot)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn tags_are_compared_lane_by_lane(tags: [u16; 4], tag: u16, few: bool) {
+            // few different ones, so that they meet
+            let tags = tags.map(|tag| if few { tag & 0x8001 } else { tag });
+            let tag = if few { tag & 0x8001 } else { tag };
+            let mut word = Tags(0);
+            (0..4).for_each(|slot| word.set(slot, tags[slot]));
+            let want = (0..4).map(|slot| u32::from(tags[slot] == tag) << slot).sum::<u32>();
+            prop_assert_eq!(word.equal(tag), want);
+        }
+    }
+}

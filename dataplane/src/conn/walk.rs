@@ -1,0 +1,112 @@
+//! Going through a table in bounded steps: expiry, and who looks at all connections.
+
+use super::entry::{Meta, Tick};
+use super::key::TableKey;
+use super::line::Line;
+use super::table::Table;
+
+/// Lines that the sweep asks for ahead: at the end of a step they are those that the next one begins with.
+const AHEAD: usize = 16;
+
+impl<K: TableKey> Table<K> {
+    /// Visits the next `lines` lines and removes every connection whose deadline has passed, telling `gone`. Of the
+    /// others `rest` is shown the entry and the ticks that it has left, and may replace the entry.
+    ///
+    /// Cost: about one sequential line read each, of which only the entries are looked at; bounded by `lines`.
+    pub fn sweep(
+        &mut self,
+        lines: u32,
+        now: Tick,
+        rest: impl Fn(Meta, u32) -> Option<Meta>,
+        gone: impl FnMut(&K, Meta),
+    ) {
+        self.sweep_some(lines, u32::MAX, now, rest, gone);
+    }
+
+    /// [`Table::sweep`] that stops after the line in which it has removed `ends` connections: ending one costs more
+    /// than to visit a line. The next call goes on from there.
+    pub fn sweep_some(
+        &mut self,
+        lines: u32,
+        ends: u32,
+        now: Tick,
+        rest: impl Fn(Meta, u32) -> Option<Meta>,
+        mut gone: impl FnMut(&K, Meta),
+    ) {
+        let mut ended = 0;
+        for _ in 0..lines.min(self.lines()) {
+            let at = self.hand as usize;
+            let held = &mut *self.lines;
+            let ahead = if at + AHEAD < held.len() { at + AHEAD } else { AHEAD.min(held.len() - 1) };
+            held[ahead].prefetch();
+            let line = &mut held[at];
+            let mut over = 0_u32;
+            for slot in 0..K::Line::SLOTS {
+                let meta = line.meta(slot);
+                if meta.is_empty() {
+                    continue;
+                }
+                match meta.deadline().left(now) {
+                    None => over |= 1 << slot,
+                    Some(left) => {
+                        if let Some(changed) = rest(meta, left) {
+                            line.set_meta(slot, changed);
+                        }
+                    }
+                }
+            }
+            self.hand = if at + 1 == self.lines.len() { 0 } else { at as u32 + 1 };
+            while over != 0 {
+                let slot = over.trailing_zeros() as usize;
+                over &= over - 1;
+                let line = &self.lines[at];
+                gone(&line.key(slot), line.meta(slot));
+                self.clear(at as u32, slot);
+                self.len -= 1;
+                ended += 1;
+            }
+            if ended >= ends {
+                return;
+            }
+        }
+    }
+
+    /// How often an entry was moved to its other line: who walks the lines in steps may have missed it.
+    pub fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Removes those of `count` lines from line `from` on that `which` names, telling `gone`.
+    pub fn remove_where(
+        &mut self,
+        from: u32,
+        count: u32,
+        which: impl Fn(&K, Meta) -> bool,
+        mut gone: impl FnMut(&K, Meta),
+    ) {
+        for line in from.min(self.lines())..from.saturating_add(count).min(self.lines()) {
+            for slot in 0..K::Line::SLOTS {
+                let (key, meta) = self.entry(line, slot);
+                if !meta.is_empty() && which(&key, meta) {
+                    self.clear(line, slot);
+                    self.len -= 1;
+                    gone(&key, meta);
+                }
+            }
+        }
+    }
+
+    /// Shows the connections of `count` lines from line `from` on.
+    pub fn walk(&self, from: u32, count: u32, mut see: impl FnMut(&K, Meta)) {
+        let from = (from as usize).min(self.lines.len());
+        let to = (from + count as usize).min(self.lines.len());
+        for line in &self.lines[from..to] {
+            for slot in 0..K::Line::SLOTS {
+                let meta = line.meta(slot);
+                if !meta.is_empty() {
+                    see(&line.key(slot), meta);
+                }
+            }
+        }
+    }
+}
