@@ -1,11 +1,16 @@
 //! A worker in memory with a service, sixteen servers whose MAC addresses it knows, and a generator for its port.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, ensure};
+use lb_dataplane::conn::memory::Lender;
 use lb_dataplane::director::Director;
 use lb_dataplane::io::DeviceId;
 use lb_dataplane::memory::{Frame, MemoryIo};
 use lb_dataplane::setup::DeviceSetup;
+use lb_dataplane::tables::{Kind, Tables};
 use lb_dataplane::worker::Worker;
+use lb_dpdk::TableMemory;
 
 use crate::frames::{
     ACK, DIRECTOR, Family, GATEWAY, LOCALS, Leg, MAC, SERVERS, SYN, SYN_ACK, VIP, introduction,
@@ -156,7 +161,16 @@ impl Site {
         let seed = seeds.pop().context("a worker")?;
         // the neighbours are resolved in memory first, then the worker goes on with the generator
         let mut ports = MemoryIo::for_workers(1, 1);
-        let mut teacher = Worker::new(seed, ports.remove(0))?;
+        let lender: Arc<dyn Lender> = TableMemory::new();
+        let used = |kind| match kind {
+            Kind::V4 => plan.family == Family::V4,
+            Kind::V6 => plan.family == Family::V6,
+            Kind::Pairs4 => plan.family == Family::V4 && plan.forwarding.reply().is_some(),
+            Kind::Pairs6 => plan.family == Family::V6 && plan.forwarding.reply().is_some(),
+        };
+        let tables = Tables::for_workers(1, seed.setup.connections_per_worker, used, &lender)?;
+        let tables = tables.into_iter().next().context("a worker's tables")?;
+        let mut teacher = Worker::with_tables(seed, ports.remove(0), tables);
         for host in (SERVERS..SERVERS + COUNT).chain([GATEWAY]) {
             teacher.io_mut().receive[0].push_back(Frame::new(DeviceId(0), &introduction(plan.family, host)));
         }
@@ -282,6 +296,20 @@ mod tests {
         site.io().begin(Order::Round { flows: 1024, step: (Leg::In, ACK) });
         site.pass(10_000);
         let error = site.check(0).err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(error.contains("dropped") && error.contains("512"), "{error}");
+        assert!(error.contains("dropped") && error.contains("NoConnection"), "{error}");
+    }
+
+    #[test]
+    fn tables_that_a_site_does_not_use_take_no_memory() {
+        let pages = || {
+            let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+            text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let before = pages();
+        let plan = Plan::new(Forwarding::Dr, Family::V4, 10_000_000);
+        let site = Site::empty(plan, Buf::pool(HOT)).expect("a site");
+        // its own table takes 280 MiB, all of them 4 GiB; other tests take some MiB meanwhile
+        let grown = pages().saturating_sub(before) * 4096;
+        assert!(grown < 1 << 30, "{} MiB for {} workers", grown >> 20, site.director.workers().len());
     }
 }
