@@ -17,7 +17,8 @@ use crate::policy::{self, Refusal};
 use crate::sched::NewConnection;
 use crate::snapshot::{DestEntry, ServiceEntry, Way};
 use crate::state::{self, Direction, State};
-use crate::worker::{Tables, Worker};
+use crate::tables::Tables;
+use crate::worker::Worker;
 
 /// How long a connection that an ICMP error began waits for its first packet, ticks: 3 s (IPVS, `ip_vs_conn_new`).
 const UNHEARD: u32 = 3 * Tick::PER_SECOND as u32;

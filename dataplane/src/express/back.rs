@@ -36,7 +36,8 @@ impl<I: PacketIo> Worker<I> {
         let told = entry.way.local_ends().is_some_and(|at| {
             found.meta.is_proxied() || self.tells(at, packet.slot.protocol) != ClientAddress::None
         });
-        if found.meta.deadline().left(self.now).is_none() || entry.removed || told || found.meta.is_spliced() {
+        if found.meta.deadline().left(self.now).is_none() || entry.removed || told || found.meta.is_spliced()
+        {
             return Err(frame);
         }
         let Some((exit, mtu)) = self.exit_towards(key.client().into()) else { return Err(frame) };
