@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use crate::context::Context;
 
+mod flood;
 mod instructions;
 mod path;
 
@@ -23,6 +24,11 @@ pub const SUITES: &[Suite] = &[
         name: "path",
         doc: "ns per packet of the packet path in memory, by forwarding and connections",
         run: path::run,
+    },
+    Suite {
+        name: "flood",
+        doc: "established traffic while first packets come at twice the capacity",
+        run: flood::run,
     },
     Suite {
         name: "instructions",
