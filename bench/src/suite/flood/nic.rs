@@ -19,7 +19,7 @@ pub const QUEUE: usize = 4096;
 /// Buffers: the queue needs none, as frames are written when they are taken.
 const BUFFERS: usize = 512;
 /// A turn that takes longer was interrupted: 32 packets take some microseconds, a sweep of some lines less.
-const LONGEST_TURN: Duration = Duration::from_micros(100);
+const LONGEST_TURN: Duration = Duration::from_micros(40);
 /// What such a turn counts for.
 const USUAL_TURN: Duration = Duration::from_micros(5);
 /// First flow of the flood: none that is established.
@@ -138,6 +138,11 @@ impl Nic {
             tells: true,
             endless: None,
         }
+    }
+
+    /// Established packets that wait.
+    pub fn waiting(&self) -> u64 {
+        self.queue.iter().filter(|kind| **kind == Kind::Established).count() as u64
     }
 
     /// Begins to count, and frames to come at these rates a second.
