@@ -58,7 +58,7 @@ fn floods(lab: &Lab) -> Result<Vec<api::FloodRow>> {
     Ok(workers.workers.into_iter().map(|row| row.flood).collect())
 }
 
-/// Connections one after the other and many at once; a server that refuses; every one proved itself.
+/// Connections one after the other and many at once; every one proved itself.
 fn answers(lab: &mut Lab, config: Config, host: &str) -> Result<()> {
     let _nginx = lab.start_nginx()?;
     lab.start_director(&config)?;
