@@ -87,12 +87,26 @@ pub struct Plan {
     pub connections: u64,
     /// More of the configuration, after the tables that are there.
     pub more: String,
+    /// From which share of half-open connections on SYNs are a flood, percent; 0: never.
+    pub syn_flood: u8,
+    /// Room for more connections than `connections`.
+    pub spare: u64,
+    /// When clients have to prove that they are there: "off", "auto" or "always".
+    pub syn_proxy: &'static str,
 }
 
 impl Plan {
     /// A site with room for so many connections.
     pub fn new(forwarding: Forwarding, family: Family, connections: u64) -> Self {
-        Self { forwarding, family, connections, more: String::new() }
+        Self {
+            forwarding,
+            family,
+            connections,
+            more: String::new(),
+            syn_flood: 0,
+            spare: 0,
+            syn_proxy: "off",
+        }
     }
 
     /// Its configuration.
@@ -117,6 +131,8 @@ impl Plan {
             workers = [0]
             [limits]
             max_connections = {max}
+            [policy]
+            syn_flood = {syn_flood}
             [[ports]]
             name = "lan"
             device = "null"
@@ -130,9 +146,12 @@ impl Plan {
             protocol = "tcp"
             scheduler = "rr"
             {forwarding}
+            policy.syn_proxy = "{syn_proxy}"
             servers = [{servers}]
             "#,
-            max = self.connections.max(1024),
+            max = (self.connections + self.spare).max(1024),
+            syn_flood = self.syn_flood,
+            syn_proxy = self.syn_proxy,
             director = self.family.host(DIRECTOR),
             gateway = host(GATEWAY),
             vip = host(VIP),

@@ -23,6 +23,11 @@ const PORTS: u32 = 65_536 - FIRST_PORT as u32;
 /// probability of 0.9^128 = 1e-6.
 const LOOKUPS: u32 = 128;
 
+/// Steps from one port to the next that is tried, without a common divisor with [`PORTS`]: each leads to all ports. One
+/// of them is drawn for each connection, so that ports in use do not grow into runs that the next search has to cross:
+/// where four of five are in use, five are tried on average.
+const STRIDES: [u32; 8] = [5_003, 10_007, 20_011, 25_013, 30_011, 40_009, 50_021, 60_013];
+
 /// Where packets of a service by full NAT, or of a rule of source NAT, come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalEnds {
@@ -79,9 +84,11 @@ impl Chooser<'_> {
             }
         }
         let first = ((self.start >> 32) % u64::from(PORTS)) as u32;
+        let stride = STRIDES[(self.start >> 29) as usize % STRIDES.len()];
         for n in 0..LOOKUPS * u32::from(self.workers.max(1)) {
             let at = (begin + u64::from(n)) % count;
-            let port = FIRST_PORT + ((first + n / count as u32) % PORTS) as u16;
+            let step = u64::from(n / count as u32) * u64::from(stride);
+            let port = FIRST_PORT + ((u64::from(first) + step) % u64::from(PORTS)) as u16;
             let address = *ends.get(at as usize)?;
             if fits(address, port) {
                 return Some((address, port));
@@ -170,6 +177,35 @@ mod tests {
             }
             assert!(ends.iter().all(|end| used.iter().filter(|(a, _)| a == end).count() > 9000));
         }
+    }
+
+    #[test]
+    fn every_stride_leads_to_every_port() {
+        for stride in STRIDES {
+            let seen: HashSet<u32> =
+                (0..PORTS).map(|n| (u64::from(n) * u64::from(stride) % u64::from(PORTS)) as u32).collect();
+            assert_eq!(seen.len(), PORTS as usize, "{stride}");
+        }
+    }
+
+    #[test]
+    fn few_ports_are_tried_when_four_of_five_are_in_use() {
+        let ends = [Ipv4Addr::LOCALHOST];
+        let (mut used, mut tried) = (HashSet::new(), 0_u64);
+        let random = crate::sched::DrawSource::new(5);
+        let begin = |used: &HashSet<(Ipv4Addr, u16)>, tried: &mut u64| {
+            chooser(0, 1, random.next()).choose(&ends, None, |a, p| {
+                *tried += 1;
+                !used.contains(&(a, p))
+            })
+        };
+        let most = PORTS as usize * 4 / 5;
+        while used.len() < most {
+            used.insert(begin(&used, &mut tried).expect("a free one"));
+        }
+        tried = 0;
+        (0..1000).for_each(|_| assert!(begin(&used, &mut tried).is_some()));
+        assert!(tried < 6000, "{tried} for 1000");
     }
 
     #[test]

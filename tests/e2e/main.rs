@@ -3,6 +3,7 @@
 //! One file per topic. `tests/run` builds lbd in release mode and runs this with `SLUICE_BIN` set.
 
 mod api;
+mod flood;
 mod forwarding;
 mod forwarding_full_nat;
 mod forwarding_nat;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         malformed::cases(),
         reconfigure::cases(),
         load::cases(),
+        flood::cases(),
         api::cases(),
         process::cases(),
     ];

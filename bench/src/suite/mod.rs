@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use crate::context::Context;
 
 mod calibrate;
+mod flood;
 mod instructions;
 mod latency;
 mod path;
@@ -38,6 +39,11 @@ pub const SUITES: &[Suite] = &[
         name: "path",
         doc: "ns per packet of the packet path in memory, by forwarding and connections",
         run: path::run,
+    },
+    Suite {
+        name: "flood",
+        doc: "established traffic while first packets come at twice the capacity",
+        run: flood::run,
     },
     Suite {
         name: "instructions",

@@ -25,6 +25,11 @@ uint16_t sluice_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **into, 
 	return rte_eth_rx_burst(port, queue, into, n);
 }
 
+int sluice_rx_waiting(uint16_t port, uint16_t queue)
+{
+	return rte_eth_rx_queue_count(port, queue);
+}
+
 uint16_t sluice_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **from, uint16_t n)
 {
 	return rte_eth_tx_burst(port, queue, from, n);

@@ -60,6 +60,8 @@ unsigned int sluice_lcore_id(void);
 uint64_t sluice_rdtsc(void);
 
 uint16_t sluice_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **into, uint16_t n);
+/* Frames that wait in a receive queue; negative: the driver cannot tell. */
+int sluice_rx_waiting(uint16_t port, uint16_t queue);
 uint16_t sluice_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **from, uint16_t n);
 
 struct rte_mbuf *sluice_mbuf_alloc(struct rte_mempool *pool);

@@ -122,6 +122,11 @@ impl PacketIo for WorkerIo {
         }
     }
 
+    fn backlog(&self, device: DeviceId) -> usize {
+        let queues = self.devices.get(usize::from(device.0));
+        queues.map_or(0, |queues| queues.rx.iter().map(RxQueue::waiting).sum())
+    }
+
     #[inline]
     fn tx(&mut self, device: DeviceId, from: &mut Burst<Mbuf>) {
         let Some(queues) = self.queues(device) else { return };

@@ -58,6 +58,13 @@ impl RxQueue {
         }
     }
 
+    /// Frames that wait; 0 also where the driver cannot tell.
+    pub(crate) fn waiting(&self) -> usize {
+        // SAFETY: the queue is ours alone and its port started. No safe form: an FFI call.
+        let waiting = unsafe { dpdk_sys::sluice_rx_waiting(self.port.id(), self.queue) };
+        usize::try_from(waiting).unwrap_or(0)
+    }
+
     /// What few drivers make necessary. Looks at all of `into`: frames from earlier calls are as they should be. A frame
     /// in one segment is not measured: buffers suit the MTU, and the driver may take what fits them.
     #[cold]
