@@ -12,6 +12,9 @@ use super::forward::memory_mib;
 /// Time before the first look at the counters.
 const WARM: Duration = Duration::from_millis(20);
 
+/// How many times as long as asked it may take until something was forwarded.
+const PATIENCE: u32 = 40;
+
 /// A testpmd that is up and forwards nothing.
 pub struct Testpmd {
     process: Child,
@@ -89,7 +92,15 @@ impl Testpmd {
         std::thread::sleep(WARM);
         let (first, from) = self.received()?;
         std::thread::sleep(time);
-        let (last, until) = self.received()?;
+        let (mut last, mut until) = self.received()?;
+        // on a machine that is busy with other things its core may not have had a turn yet
+        for _ in 0..PATIENCE {
+            if last > first {
+                break;
+            }
+            std::thread::sleep(time);
+            (last, until) = self.received()?;
+        }
         self.say("stop")?;
         self.received()?;
         ensure!(last > first, "dpdk-testpmd forwarded nothing as {mode}");
