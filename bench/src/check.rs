@@ -8,14 +8,19 @@ use crate::record::Document;
 use crate::suite::SUITES;
 use crate::{goals, report};
 
-/// Checks a folder that `all` has filled.
+/// Checks a folder that `all` has filled; says what suites skipped.
 ///
 /// Errors: every fault that was found.
 pub fn folder(out: &Path) -> anyhow::Result<()> {
     let mut faults = Vec::new();
     for suite in SUITES {
         match report::read(out, suite.name) {
-            Ok(document) => faults.extend(suite_faults(&document, out)),
+            Ok(document) => {
+                for skip in &document.skipped {
+                    println!("SKIP {}: {}: {}", suite.name, skip.what, skip.why);
+                }
+                faults.extend(suite_faults(&document, out));
+            }
             Err(error) => faults.push(format!("{error:#}")),
         }
     }

@@ -73,20 +73,34 @@ impl Context {
         unit: &str,
         variants: &mut [Variant],
     ) -> anyhow::Result<Vec<Series>> {
-        let mut all: Vec<Series> = variants.iter().map(|_| Series::default()).collect();
-        let mut progress = self.progress(setting, rounds as u64);
-        for _ in 0..rounds {
-            for ((name, work), series) in variants.iter_mut().zip(&mut all) {
-                let figure = work()?;
+        let names: Vec<_> = variants.iter().map(|(name, _)| (*name).to_owned()).collect();
+        self.rounds(rounds, setting, unit, &names, |variant, _| variants[variant].1())
+    }
+
+    /// As [`Context::compare_rounds`], for variants that share what they work on: `work` is given the index of a
+    /// variant in `names`, and of the round.
+    pub fn rounds(
+        &mut self,
+        rounds: usize,
+        setting: &str,
+        unit: &str,
+        names: &[String],
+        mut work: impl FnMut(usize, usize) -> anyhow::Result<f64>,
+    ) -> anyhow::Result<Vec<Series>> {
+        let mut all = vec![Series::default(); names.len()];
+        let mut progress = self.progress(setting, (rounds * names.len()) as u64);
+        for round in 0..rounds {
+            for (variant, (name, series)) in names.iter().zip(&mut all).enumerate() {
+                let figure = work(variant, round)?;
                 ensure!(
                     figure.is_finite() && figure >= 0.0,
                     "{setting}, {name}: {figure} {unit} is no measurement"
                 );
                 series.push(figure);
+                progress.step(1);
             }
-            progress.step(1);
         }
-        for ((name, _), series) in variants.iter().zip(&all) {
+        for (name, series) in names.iter().zip(&all) {
             self.record(setting, name, unit, series.clone());
         }
         Ok(all)

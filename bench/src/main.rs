@@ -13,8 +13,10 @@ mod calibrate;
 mod check;
 mod context;
 mod facts;
+mod frames;
 mod generator;
 mod goals;
+mod packet;
 mod peer;
 mod plot;
 mod progress;
@@ -22,10 +24,14 @@ mod record;
 mod report;
 mod rig;
 mod run;
+mod site;
 mod stats;
 mod suite;
+mod zipf;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use clap::Parser;
 
@@ -33,7 +39,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version, about, after_help = suite::help())]
 struct Args {
-    /// Suites; or `all`, `report` (README.md of what is in DIR), `check` (whether DIR is complete).
+    /// Suites; or `all`, `report` (README.md of what is in DIR), `check` (whether DIR is complete), `list` (their names).
     #[arg(required = true, value_name = "SUITE")]
     what: Vec<String>,
     /// Seconds instead of minutes: shows that it runs, not how fast.
@@ -45,6 +51,7 @@ struct Args {
 }
 
 fn main() -> anyhow::Result<()> {
+    huge_pages();
     let Args { what, quick, out } = Args::parse();
     let out =
         out.unwrap_or_else(|| PathBuf::from(if quick { "target/bench-quick" } else { "bench/results" }));
@@ -56,8 +63,22 @@ fn main() -> anyhow::Result<()> {
             "all" => run::all(quick, &out)?,
             "report" => report::write(&out)?,
             "check" => check::folder(&out)?,
+            "list" => suite::SUITES.iter().for_each(|suite| println!("{}", suite.name)),
             name => run::one(suite::named(name)?, quick, &out)?,
         }
     }
     Ok(())
+}
+
+/// Starts this program anew with an allocator that asks for 2 MiB pages (glibc 2.35 or newer; others ignore it), so that
+/// peers and buffers have them as tables do. Who sets GLIBC_TUNABLES decides.
+fn huge_pages() {
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    if std::env::var_os(TUNABLES).is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        let mut again = Command::new(program);
+        // it returns only if it fails; then pages stay small
+        let _ = again.args(std::env::args_os().skip(1)).env(TUNABLES, "glibc.malloc.hugetlb=1").exec();
+    }
 }

@@ -158,7 +158,7 @@ mod tests {
         assert_eq!((linear.low, linear.high, linear.place(50.0)), (0.0, 100.0, 0.5));
         let log = Axis::of([1_000.0, 1_000_000.0].into_iter(), true);
         assert_eq!((log.low, log.high), (1_000.0, 1_000_000.0));
-        assert!((log.place(31_622.7766) - 0.5).abs() < 1e-6);
+        assert!((log.place(31_622.776_6) - 0.5).abs() < 1e-6);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A progress bar on standard error, for people: nothing is drawn where that is no terminal.
+//! A progress bar on standard error; where that is no terminal, a line when something is done.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -48,9 +48,10 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.terminal {
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
+        let _ = match self.terminal {
+            true => write!(stderr(), "\r\x1b[K"),
+            false => writeln!(stderr(), "{}: {:.1} s", self.label, self.start.elapsed().as_secs_f64()),
+        };
     }
 }
 

@@ -136,20 +136,25 @@ fn cells(goal: &Goal, case: &str, reached: &str, verdict: &str, peers: String, n
 
 /// A figure with as many digits as mean something.
 fn figure(value: f64) -> String {
-    match value.abs() {
-        10_000.0.. => short(value),
+    let text = match value.abs() {
+        10_000.0.. => return short(value),
         // 99.97 is not 100
         90.0..100.0 => format!("{value:.2}"),
         10.0.. => format!("{value:.1}"),
         _ => format!("{value:.2}"),
-    }
+    };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn section(document: &Document, doc: &str) -> String {
+    let facts = &document.facts;
     let mut text = format!(
-        "\n## {}\n\n{doc}. {:.0} s.\n{}\n",
+        "\n## {}\n\n{doc}. {:.0} s, begun {} at revision {}, load {} before.\n{}\n",
         document.suite,
         document.seconds,
+        facts.date,
+        facts.revision,
+        facts.load,
         calibration(&document.calibration)
     );
     for note in &document.notes {
@@ -171,6 +176,15 @@ fn section(document: &Document, doc: &str) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn figures_are_as_long_as_they_mean_something() {
+        let cases =
+            [(0.35, "0.35"), (25.0, "25"), (100.0, "100"), (99.987, "99.99"), (0.0, "0"), (123.45, "123.5")];
+        for (value, text) in cases {
+            assert_eq!(figure(value), text);
+        }
+    }
+
     fn document(goal: &str, value: f64) -> Document {
         let mut document = Document { suite: "path".to_owned(), ..Document::default() };
         document
@@ -186,7 +200,7 @@ mod tests {
             assert!(text.contains(&format!("| {} ", goal.id)), "{}", goal.id);
         }
         let row = text.lines().find(|line| line.starts_with("| P1 ")).unwrap();
-        for part in ["a case", "14.0", "**moon**", "HashMap 50.0", "Katran 92.00 (p)"] {
+        for part in ["a case", "| 14 ", "**moon**", "HashMap 50,", "Katran 92 (p)"] {
             assert!(row.contains(part), "{part}: {row}");
         }
     }

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use crate::context::Context;
 
+mod instructions;
 mod latency;
 mod path;
 mod port;
@@ -27,18 +28,23 @@ pub const SUITES: &[Suite] = &[
         run: path::run,
     },
     Suite {
+        name: "instructions",
+        doc: "instructions per packet, counted by callgrind",
+        run: instructions::run,
+    },
+    Suite {
         name: "port",
-        doc: "Whole programs over software ports beside testpmd, and over veth beside nftables, haproxy and nginx",
+        doc: "whole programs over software ports beside testpmd, and over veth beside nftables, haproxy and nginx",
         run: port::run,
     },
     Suite {
         name: "latency",
-        doc: "Latency added at half load, and what sampling it always costs",
+        doc: "latency added at half load, and what sampling it always costs",
         run: latency::run,
     },
     Suite {
         name: "workers",
-        doc: "One and two workers, with packets handed over, beside two directors that share nothing",
+        doc: "one and two workers, with packets handed over, beside two directors that share nothing",
         run: workers::run,
     },
 ];
@@ -47,7 +53,7 @@ pub const SUITES: &[Suite] = &[
 type Child = fn(&[String]) -> anyhow::Result<()>;
 
 /// Work that suites have done in a process of its own (`lb-bench NAME WORD...`), as under callgrind.
-const CHILDREN: &[(&str, Child)] = &[("port-child", port::child)];
+const CHILDREN: &[(&str, Child)] = &[(instructions::CHILD, instructions::child), ("port-child", port::child)];
 
 /// The suite of that name.
 ///
@@ -57,7 +63,7 @@ pub fn named(name: &str) -> anyhow::Result<&'static Suite> {
     SUITES
         .iter()
         .find(|suite| suite.name == name)
-        .with_context(|| format!("no suite '{name}': there are {}, and all, report, check", names()))
+        .with_context(|| format!("no suite '{name}': there are {}, and all, report, check, list", names()))
 }
 
 /// The work of that name that is for a process of its own.
@@ -78,7 +84,7 @@ mod tests {
     #[test]
     fn names_are_one_of_a_kind_and_no_command() {
         for (at, suite) in SUITES.iter().enumerate() {
-            assert!(!["all", "report", "check"].contains(&suite.name), "{}", suite.name);
+            assert!(!["all", "report", "check", "list"].contains(&suite.name), "{}", suite.name);
             assert!(SUITES[..at].iter().all(|other| other.name != suite.name), "{}", suite.name);
             assert!(child(suite.name).is_none(), "{}", suite.name);
         }
