@@ -56,6 +56,7 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
             "over 5tswap",
         ],
     );
+    let mut largest = None;
     for &flows in sizes {
         // both processes, and Sluice's table
         let needed = 2 * (flows + SPARE) * BUFFER + flows * 128;
@@ -65,9 +66,17 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
         }
         let file = Replay::new(flows)?;
         let vdev = format!("net_pcap0,rx_pcap={},infinite_rx=1", file.0.display());
-        let series = compare(context, &program, cpu, &vdev, &file.0, flows)?;
+        let series = match compare(context, &program, cpu, &vdev, &file.0, flows) {
+            Ok(series) => series,
+            // a port of so many frames may be more than DPDK takes here; the smaller ones count all the same
+            Err(error) => {
+                context.skip(format!("{} flows over net_pcap", short(flows as f64)), format!("{error:#}"));
+                continue;
+            }
+        };
         let [mac, swap, own] = [&series[1], &series[3], &series[5]];
-        let (over_mac, over_swap) = (own.min() - mac.min(), own.min() - swap.min());
+        // medians: CPU time is counted in ticks, and one too few makes a minimum
+        let (over_mac, over_swap) = (own.median() - mac.median(), own.median() - swap.median());
         let shown = series.iter().map(Series::shown);
         table.row(
             [short(flows as f64)]
@@ -75,15 +84,15 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
                 .chain(shown)
                 .chain([format!("{over_mac:.1}"), format!("{over_swap:.1}")]),
         );
-        if flows == sizes[sizes.len() - 1] {
-            let note = format!("net_pcap, {} flows, 4 KiB pages", short(flows as f64));
-            context.reached(
-                Reached::new("P8", over_mac).case("over mac").peer("testpmd mac", 0.0).note(note.as_str()),
-            )?;
-            context.reached(
-                Reached::new("P8", over_swap).case("over 5tswap").peer("testpmd 5tswap", 0.0).note(note),
-            )?;
-        }
+        largest = Some((flows, over_mac, over_swap, mac.median(), swap.median()));
+    }
+    if let Some((flows, over_mac, over_swap, mac, swap)) = largest {
+        let note = format!("net_pcap, {} flows, 4 KiB pages", short(flows as f64));
+        let over_mac = Reached::new("P8", over_mac).case("over mac").peer("testpmd mac, all of it", mac);
+        context.reached(over_mac.note(note.as_str()))?;
+        let over_swap =
+            Reached::new("P8", over_swap).case("over 5tswap").peer("testpmd 5tswap, all of it", swap);
+        context.reached(over_swap.note(note))?;
     }
     if !table.rows.is_empty() {
         context.table(table);
