@@ -24,10 +24,7 @@ pub const ACK: u8 = 0x10;
 pub const FRAME: usize = 60;
 
 /// Buffers of a port: they stay in the second-level cache.
-const BUFFERS: usize = 512;
-
-/// Bursts that wait between two workers.
-const RING: usize = 32;
+const BUFFERS: usize = 256;
 
 /// How packets reach the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,7 +249,8 @@ pub struct Ports {
 impl Ports {
     /// The ports of all workers of a rig with `flows` flows.
     pub fn for_workers(kind: Kind, workers: u16, flows: u64) -> Vec<Self> {
-        let rings: Arc<[_]> = (0..workers).map(|_| ArrayQueue::new(RING)).collect();
+        // even if every buffer there is waits in a burst of its own nothing is lost
+        let rings: Arc<[_]> = (0..workers).map(|_| ArrayQueue::new(usize::from(workers) * BUFFERS)).collect();
         let step = u64::from(workers);
         let ports = |own: u16| Self {
             free: (0..BUFFERS).map(|_| Frame::new(DeviceId(0), &client_frame(0, ACK))).collect(),

@@ -9,7 +9,7 @@ LAB_PACKAGES=(iproute2 ethtool nginx-light curl iputils-arping iputils-ping proc
 # What the end-to-end tests need beside the lab.
 TEST_PACKAGES=(tcpdump wrk iperf3)
 # What the suites of lb-bench need beside the build.
-BENCH_PACKAGES=(valgrind)
+BENCH_PACKAGES=(valgrind dpdk-dev haproxy libnginx-mod-stream nftables wrk)
 
 # missing_packages NAME...: prints the packages that are not installed.
 missing_packages() {

@@ -52,17 +52,17 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "port",
-        doc: "Whole programs over software ports beside testpmd, and over veth beside nftables, haproxy and nginx",
+        doc: "whole programs over software ports beside testpmd, and over veth beside nftables, haproxy and nginx",
         run: port::run,
     },
     Suite {
         name: "latency",
-        doc: "Latency added at half load, and what sampling it always costs",
+        doc: "latency added at half load, and what sampling it always costs",
         run: latency::run,
     },
     Suite {
         name: "workers",
-        doc: "One and two workers, with packets handed over, beside two directors that share nothing",
+        doc: "one and two workers, with packets handed over, beside two directors that share nothing",
         run: workers::run,
     },
 ];

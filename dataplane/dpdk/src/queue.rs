@@ -99,8 +99,8 @@ impl TxQueue {
         // SAFETY: an Mbuf is one pointer wide, `from` holds `len` of them; the queue is ours alone. No safe form: an
         // FFI call.
         let n = unsafe { dpdk_sys::sluice_tx_burst(self.port.id(), self.queue, packets, from.len() as u16) };
-        // The driver owns them now.
-        from.drain(..usize::from(n)).for_each(mem::forget);
+        // SAFETY: the driver owns the first `n` now. No safe form: see `give_up`.
+        unsafe { give_up(from, usize::from(n)) };
     }
 
     /// For a driver that would send the first segment alone. What has no room in it, which is longer than this device's
@@ -120,6 +120,20 @@ pub(crate) fn spare(burst: &mut Burst<Mbuf>) -> (*mut *mut rte_mbuf, u16) {
     // SAFETY: `len` is within the array. No safe form: ArrayVec shows its free tail only through pointers.
     let tail = unsafe { burst.as_mut_ptr().add(len) };
     (tail.cast(), burst.remaining_capacity() as u16)
+}
+
+/// Removes the first `n` packets of `burst`, which somebody else owns now.
+///
+/// # Safety
+/// C has taken them, and they are no more than there are.
+#[inline]
+pub(crate) unsafe fn give_up(burst: &mut Burst<Mbuf>, n: usize) {
+    if n == burst.len() {
+        // SAFETY: none is left that is ours. No safe form: any other would free them.
+        unsafe { burst.set_len(0) };
+    } else {
+        burst.drain(..n).for_each(mem::forget);
+    }
 }
 
 /// Makes the first `n` of the tail that [`spare`] gave part of `burst`.

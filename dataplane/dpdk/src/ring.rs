@@ -1,7 +1,6 @@
 //! Rings of packets between workers: one receiver, one or more senders.
 
 use std::ffi::{CString, c_void};
-use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +11,7 @@ use lb_dataplane::io::{BURST, Burst};
 use crate::eal::EalHandle;
 use crate::errno::Errno;
 use crate::mbuf::Mbuf;
-use crate::queue::{spare, take_spare};
+use crate::queue::{give_up, spare, take_spare};
 
 /// Packets that a ring holds and one: a rx queue's worth of descriptors, so that one burst of a device fits whole.
 pub(crate) const SLOTS: u32 = 1024;
@@ -69,8 +68,8 @@ impl Sender {
         // SAFETY: an Mbuf is one pointer wide, `from` holds `len` of them. `&mut self` makes us the only user of this
         // sender. No safe form: an FFI call.
         let n = unsafe { dpdk_sys::sluice_ring_enqueue(self.0.raw.as_ptr(), packets, from.len() as u32) };
-        // The ring owns them now.
-        from.drain(..n as usize).for_each(mem::forget);
+        // SAFETY: the ring owns the first `n` now. No safe form: see `give_up`.
+        unsafe { give_up(from, n as usize) };
     }
 }
 

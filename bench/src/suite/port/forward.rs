@@ -2,7 +2,8 @@
 //!
 //! `net_pcap` with `infinite_rx` copies each frame of a file into a fresh buffer and drops what is sent; the pool, the
 //! pages (4 KiB), the CPU and the file are the same for both programs. Each runs as a process of its own that stays up
-//! and works in turn.
+//! and works in turn. Time is that which the polling thread had its CPU, which on a machine with nothing else to do is
+//! all of it.
 
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,7 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
             "over 5tswap",
         ],
     );
+    let mut largest = None;
     for &flows in sizes {
         // both processes, and Sluice's table
         let needed = 2 * (flows + SPARE) * BUFFER + flows * 128;
@@ -64,9 +66,17 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
         }
         let file = Replay::new(flows)?;
         let vdev = format!("net_pcap0,rx_pcap={},infinite_rx=1", file.0.display());
-        let series = compare(context, &program, cpu, &vdev, &file.0, flows)?;
+        let series = match compare(context, &program, cpu, &vdev, &file.0, flows) {
+            Ok(series) => series,
+            // a port of so many frames may be more than DPDK takes here; the smaller ones count all the same
+            Err(error) => {
+                context.skip(format!("{} flows over net_pcap", short(flows as f64)), format!("{error:#}"));
+                continue;
+            }
+        };
         let [mac, swap, own] = [&series[1], &series[3], &series[5]];
-        let (over_mac, over_swap) = (own.min() - mac.min(), own.min() - swap.min());
+        // medians: CPU time is counted in ticks, and one too few makes a minimum
+        let (over_mac, over_swap) = (own.median() - mac.median(), own.median() - swap.median());
         let shown = series.iter().map(Series::shown);
         table.row(
             [short(flows as f64)]
@@ -74,15 +84,15 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
                 .chain(shown)
                 .chain([format!("{over_mac:.1}"), format!("{over_swap:.1}")]),
         );
-        if flows == sizes[sizes.len() - 1] {
-            let note = format!("net_pcap, {} flows, 4 KiB pages", short(flows as f64));
-            context.reached(
-                Reached::new("P8", over_mac).case("over mac").peer("testpmd mac", 0.0).note(note.as_str()),
-            )?;
-            context.reached(
-                Reached::new("P8", over_swap).case("over 5tswap").peer("testpmd 5tswap", 0.0).note(note),
-            )?;
-        }
+        largest = Some((flows, over_mac, over_swap, mac.median(), swap.median()));
+    }
+    if let Some((flows, over_mac, over_swap, mac, swap)) = largest {
+        let note = format!("net_pcap, {} flows, 4 KiB pages", short(flows as f64));
+        let over_mac = Reached::new("P8", over_mac).case("over mac").peer("testpmd mac, all of it", mac);
+        context.reached(over_mac.note(note.as_str()))?;
+        let over_swap =
+            Reached::new("P8", over_swap).case("over 5tswap").peer("testpmd 5tswap, all of it", swap);
+        context.reached(over_swap.note(note))?;
     }
     if !table.rows.is_empty() {
         context.table(table);
@@ -237,6 +247,7 @@ pub fn child(words: &[String]) -> anyhow::Result<()> {
         let line = line?;
         let (word, ms) = line.split_once(' ').unwrap_or((&line, "0"));
         let from = clock.now_ns();
+        let cpu_from = cpu_ns(Path::new("/proc/thread-self"))?;
         let until = from + ms.parse::<u64>()? * 1_000_000;
         let (mut now, mut packets) = (from, 0_u64);
         let worker = &mut rig.workers[0];
@@ -265,9 +276,19 @@ pub fn child(words: &[String]) -> anyhow::Result<()> {
                 return Ok(());
             }
         }
-        println!("{}", (now - from) as f64 / packets.max(1) as f64);
+        ensure!(now > from, "no time passed");
+        let used = cpu_ns(Path::new("/proc/thread-self"))? - cpu_from;
+        println!("{}", used as f64 / packets.max(1) as f64);
     }
     Ok(())
+}
+
+/// How long a thread, whose folder under /proc this is, has had a CPU, ns. Source: Linux, sched-stats.
+///
+/// Errors: the kernel does not say.
+pub fn cpu_ns(thread: &Path) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(thread.join("schedstat"))?;
+    Ok(text.split_whitespace().next().context("an empty schedstat")?.parse()?)
 }
 
 /// Memory that so many buffers need, MiB.

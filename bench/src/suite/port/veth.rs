@@ -48,8 +48,9 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
     }
     let mut series: Vec<[Series; WHAT.len()]> = present.iter().map(|_| Default::default()).collect();
     let seconds = if context.quick() { 1 } else { 2 };
-    let mut progress = context.progress(TITLE, (context.pairs() * present.len()) as u64);
-    for _ in 0..context.pairs() {
+    let rounds = if context.quick() { 1 } else { context.pairs() };
+    let mut progress = context.progress(TITLE, (rounds * present.len()) as u64);
+    for _ in 0..rounds {
         for (who, series) in present.iter().zip(&mut series) {
             let _running = lab.balance(who)?;
             let fresh = lab.load("", seconds).with_context(|| format!("connections through {who}"))?;
@@ -184,8 +185,16 @@ impl Lab {
             }
         };
         let answer = || Ok(self.client.run("curl -sf --max-time 1 http://10.1.1.100/")? == "hello\n");
-        wait_for(who, answer)?;
+        wait_for(who, answer).with_context(|| self.evidence())?;
         Ok(running)
+    }
+
+    /// What the balancers have said.
+    fn evidence(&self) -> String {
+        let logs = ["lbd", "haproxy", "nginx-stream"].into_iter();
+        let said =
+            logs.filter_map(|name| std::fs::read_to_string(self.dir.0.join(format!("{name}.out"))).ok());
+        said.collect::<String>().replace('\n', " ")
     }
 
     fn file(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
@@ -205,7 +214,7 @@ impl Lab {
         ensure!(program.exists(), "no {}: {build}", program.display());
         let text = LBD.replace("SOCKET", &self.dir.0.join("lbd.sock").display().to_string());
         let file = self.file("lbd.toml", &text)?;
-        self.start("lbd", &format!("{} {}", program.display(), file.display()))
+        self.start("lbd", &format!("{} --config {}", program.display(), file.display()))
     }
 
     /// Runs wrk on the client.
@@ -257,7 +266,7 @@ const NFT: &str = "table ip sluicebench {
 ";
 
 const HAPROXY: &str = "global
-  maxconn 16000
+  maxconn 4000
 defaults
   mode tcp
   timeout connect 5s

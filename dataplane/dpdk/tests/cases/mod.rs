@@ -44,6 +44,7 @@ pub const CASES: &[Case] = &[
     case("frames_longer_than_a_buffer_are_counted", memory::too_long),
     case("jumbo_frames_pass_in_several_buffers", segments::pcap),
     case("segments_are_cut_gathered_and_freed", segments::shapes),
+    case("jumbo_frames_are_balanced_whole", segments::balanced),
     root("drivers_of_one_segment_get_one", segments::linearized),
     root("a_tap_takes_segments_and_says_which_checksums_are_right", segments::tap),
     case("a_packet_grows_and_shrinks_within_its_buffer", memory::bounds),

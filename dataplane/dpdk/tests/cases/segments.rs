@@ -4,6 +4,8 @@ use std::net::UdpSocket;
 
 use lb_config::Device;
 use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo};
+use lb_dataplane::setup::DeviceSetup;
+use lb_dataplane::{Director, Worker};
 use lb_dpdk::{Mbuf, Options, WorkerIo};
 
 use super::memory::{capture, read_capture};
@@ -193,4 +195,98 @@ pub fn tap() {
     let mut burst = Burst::<Mbuf>::new();
     ios[0].rx(DeviceId(0), &mut burst);
     assert!(!burst[0].l3_checksum_verified());
+}
+
+/// The director's MAC address in [`balanced`], its client's and its server's.
+const MACS: [[u8; 6]; 3] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 0x12]];
+
+/// RFC 1071 over these bytes: 0 when a checksum in them is right.
+fn sum(parts: &[&[u8]]) -> u16 {
+    let bytes = parts.concat();
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    !(sum as u16)
+}
+
+/// A TCP segment from 192.168.150.1:4000 to a port of 192.168.150.100, with right checksums.
+fn segment(port: u16, flags: u8, data: usize) -> Vec<u8> {
+    let (client, vip) = ([192, 168, 150, 1], [192, 168, 150, 100]);
+    let mut tcp = vec![0; 20];
+    tcp[..2].copy_from_slice(&4000_u16.to_be_bytes());
+    tcp[2..4].copy_from_slice(&port.to_be_bytes());
+    (tcp[12], tcp[13]) = (0x50, flags);
+    tcp.extend((0..data).map(|n| (n * 3) as u8));
+    let len = (tcp.len() as u16).to_be_bytes();
+    let checksum = sum(&[&client, &vip, &[0, 6], &len, &tcp]);
+    tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
+    let mut ip = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0];
+    ip[2..4].copy_from_slice(&(20 + tcp.len() as u16).to_be_bytes());
+    ip.extend(client);
+    ip.extend(vip);
+    let checksum = sum(&[&ip]);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    [&MACS[0][..], &MACS[1], &[8, 0], &ip, &tcp].concat()
+}
+
+pub fn balanced() {
+    let input = std::env::temp_dir().join(format!("sluice-balanced-{}.pcap", std::process::id()));
+    let output = input.with_extension("pcap.out");
+    let head = [0, 1, 8, 0, 6, 4, 0, 2];
+    let arp = [&MACS[0][..], &MACS[2], &[8, 6], &head, &MACS[2], &[192, 168, 150, 12], &MACS[0]];
+    let arp = [arp.concat(), vec![192, 168, 150, 11]].concat();
+    let frames = [
+        arp,
+        segment(80, 0x02, 0),
+        segment(80, 0x10, 8960),
+        segment(81, 0x02, 0),
+        segment(81, 0x10, 8960),
+        segment(81, 0x10, 3000),
+    ];
+    std::fs::write(&input, capture(&frames)).unwrap();
+    let text = format!(
+        "[appliance]\nworkers = [0]\n[limits]\nmax_connections = 4096\n\
+         [[ports]]\nname = \"lan\"\ndevice = \"pcap:{}\"\nmtu = 9000\naddresses = [\"192.168.150.11/24\"]\n\
+         [[services]]\nname = \"dr\"\nvip = \"192.168.150.100\"\nport = 80\nprotocol = \"tcp\"\nscheduler = \"rr\"\n\
+         forwarding = \"dr\"\nservers = [{{ address = \"192.168.150.12\" }}]\n\
+         [[services]]\nname = \"nat\"\nvip = \"192.168.150.100\"\nport = 81\nprotocol = \"tcp\"\nscheduler = \"rr\"\n\
+         forwarding = \"nat\"\nservers = [{{ address = \"192.168.150.12\", port = 8080 }}]\n",
+        input.display()
+    );
+    let model = lb_config::parse(&text).unwrap();
+    let setup = vec![DeviceSetup { mac: MACS[0], rss: false }];
+    let (mut director, mut seeds) = Director::new(&model, setup).unwrap();
+    let eal = eal(1);
+    let (devices, mut ios) = lb_dpdk::open(&eal, &[spec(Device::Pcap(input.clone()), 9000)], MBUFS).unwrap();
+    let mut worker = Worker::new(seeds.pop().unwrap(), ios.pop().unwrap()).unwrap();
+    for turn in 0..10 {
+        director.poll(turn);
+        worker.turn(turn * 1_000_000 + 1_000_000);
+    }
+    let drops: Vec<_> = director.drops().into_iter().filter(|(_, count)| *count > 0).collect();
+    assert!(drops.is_empty(), "{drops:?}");
+    let counted = &director.services()[0].dests[0];
+    assert_eq!((counted.in_packets, counted.in_bytes), (2, 40 + 9000));
+    drop(worker);
+    drop(devices);
+    let sent = read_capture(&std::fs::read(&output).unwrap());
+    let sent: Vec<_> = sent.into_iter().filter(|frame| frame.starts_with(&MACS[2])).collect();
+    assert_eq!(sent.len(), 5, "the frames to the server");
+    for (sent, frame) in sent.iter().zip(&frames[1..]) {
+        assert_eq!(sent.len(), frame.len());
+        assert_eq!(sent[54..], frame[54..], "the data to its end");
+        assert_eq!(sum(&[&sent[14..34]]), 0);
+        let len = (sent.len() as u16 - 34).to_be_bytes();
+        assert_eq!(sum(&[&sent[26..34], &[0, 6], &len, &sent[34..]]), 0);
+        let wanted: &[u8] = if frame[37] == 80 {
+            &[192, 168, 150, 100, 15, 160, 0, 80]
+        } else {
+            &[192, 168, 150, 12, 15, 160, 31, 144]
+        };
+        assert_eq!(sent[30..38], *wanted);
+    }
+    std::fs::remove_file(input).unwrap();
+    std::fs::remove_file(output).unwrap();
 }
