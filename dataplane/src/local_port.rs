@@ -24,7 +24,7 @@ const PORTS: u32 = 65_536 - FIRST_PORT as u32;
 const LOOKUPS: u32 = 128;
 
 /// Where packets of a service by full NAT, or of a rule of source NAT, come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LocalEnds {
     /// Addresses, one at least.
     pub addresses: Vec<IpAddr>,

@@ -348,11 +348,20 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "minutes of pure arithmetic")]
     fn large_tables_are_those_of_the_textbook() {
-        let cases = [(1000, 65_537, 1), (3, 655_373, 1), (70_000, 65_537, 1), (300, 4_093, 1000), (40, 1_009, 60_000)];
+        let cases = [
+            (1000, 65_537, 1),
+            (3, 655_373, 1),
+            (70_000, 65_537, 1),
+            (300, 4_093, 1000),
+            (40, 1_009, 60_000),
+        ];
         for (count, size, heavy) in cases {
             let turns = many(count, size, |n| if n == 5 { heavy } else { 1 });
             let table = fill(&turns, Modulus::new(u64::from(size)));
-            assert!(table == textbook(&turns, size as usize), "{count} servers, {size} slots, one of {heavy}");
+            assert!(
+                table == textbook(&turns, size as usize),
+                "{count} servers, {size} slots, one of {heavy}"
+            );
         }
     }
 
