@@ -1,143 +1,276 @@
-//! Frames made as fast as a worker takes them, without reading memory of their own.
+//! Frames made as fast as a worker takes them: a port in memory whose sender is also its receiver.
 //!
-//! Flow `n` is a client address and port computed from `n`; frames come in a pseudo-random order in which every flow
-//! comes once before one comes twice. 512 buffers are used over and over, so frames are in the second-level cache
-//! ("hot mbufs").
+//! Buffers go round in order of first in, first out, as through a NIC's ring. A frame is written for the next time
+//! right when the worker has sent it, while its buffer is still in the first cache: with few buffers ([`HOT`]) frames
+//! stay in the second cache, with many ([`COLD`]) what the worker receives is in no cache of its core, as after DMA.
 
-use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo, WorkerId};
-use lb_dataplane::memory::Frame;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// Buffers in use.
-const BUFFERS: usize = 512;
+use lb_dataplane::io::{Burst, DeviceId, PacketIo, WorkerId};
 
-/// Which TCP flags frames carry.
-pub const SYN: u8 = 0x02;
-/// An established flow's packet.
-pub const ACK: u8 = 0x10;
+use crate::frames::{Family, LEN4, LEN6, Learned, Leg, SYN, write4, write6};
+use crate::packet::Buf;
 
-/// The director's MAC address.
-pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Buffers that stay in the second-level cache.
+pub const HOT: usize = 512;
+/// Buffers that do not: 230 MB of them.
+pub const COLD: usize = 100_000;
 
-/// A port of one worker that receives what the generator makes and recycles what is sent.
+/// Bit of a tag: the frame is a client's first.
+const FIRST: u64 = 1 << 63;
+
+/// One step of a script: a packet of this leg with these TCP flags.
+pub type Step = (Leg, u8);
+
+/// Which flow's frame comes next, and which frame of it.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Flows 0 to `flows - 1`, over and over: as flows look random, so does their order.
+    Round {
+        /// How many.
+        flows: u64,
+        /// The packet.
+        step: Step,
+    },
+    /// Flows of these ranks, over and over.
+    Ranks {
+        /// The ranks.
+        ranks: Arc<[u32]>,
+        /// The packet.
+        step: Step,
+    },
+    /// Lives: of `block` flows the first step, then of all of them the second, and so on to the last step; then the
+    /// next `block` flows. After `flows` flows it begins anew. A block is larger than the number of buffers, so that
+    /// what was learned of a flow's first packet is known when its answer is written.
+    Lives {
+        /// How many; `u64::MAX`: never one twice.
+        flows: u64,
+        /// How many go on at a time.
+        block: u64,
+        /// Their packets.
+        steps: &'static [Step],
+    },
+}
+
+/// A port of one worker that receives what the generator makes, and makes new frames of what is sent.
 pub struct Generator {
-    free: Vec<Frame>,
-    flows: u64,
+    ring: VecDeque<Buf>,
+    family: Family,
     order: Order,
-    left: u64,
-    flags: u8,
-}
-
-/// Visits 0 to `flows - 1` once a round: a full-period linear congruential generator over the next power of two,
-/// with its high bits folded in, that steps over what is too large.
-struct Order {
-    mask: u64,
+    /// Flow of the next frame, or place in the ranks.
     at: u64,
+    /// First flow of the block, and step, of lives.
+    block: u64,
+    step: usize,
+    left: u64,
+    sent: u64,
+    /// What was learned of each flow; no flow is learned where it is empty. Of a power of two of flows, or of all.
+    learned: Vec<Learned>,
+    mask: u64,
 }
 
-impl Order {
-    fn next(&mut self, flows: u64) -> u64 {
-        loop {
-            // the period is mask + 1, as the multiplier is 1 modulo 4 and the increment odd (Hull and Dobell 1962);
-            // both are Knuth's for MMIX
-            self.at = self.at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
-                & self.mask;
-            let half = (64 - self.mask.leading_zeros()) / 2;
-            let folded = self.at ^ self.at >> half;
-            if folded < flows {
-                return folded;
+impl Generator {
+    /// A generator of frames of this family in these buffers.
+    pub fn new(family: Family, buffers: Vec<Buf>) -> Self {
+        let order = Order::Round { flows: 1, step: (Leg::In, SYN) };
+        let ring = buffers.into();
+        Self { ring, family, order, at: 0, block: 0, step: 0, left: 0, sent: 0, learned: Vec::new(), mask: 0 }
+    }
+
+    /// Learns where answers have to go, of all of `flows` flows.
+    pub fn learn_all(&mut self, flows: u64) {
+        (self.learned, self.mask) = (vec![Learned::NONE; flows as usize], u64::MAX);
+    }
+
+    /// Learns it of the last `window` flows, a power of two.
+    pub fn learn_last(&mut self, window: usize) {
+        (self.learned, self.mask) =
+            (vec![Learned::NONE; window.next_power_of_two()], window.next_power_of_two() as u64 - 1);
+    }
+
+    /// Begins an order of frames; [`Generator::offer`] says how many.
+    pub fn begin(&mut self, order: Order) {
+        self.begin_at(order, 0);
+    }
+
+    /// Begins an order at its frame `at`, counted modulo its length; lives begin at their first.
+    pub fn begin_at(&mut self, order: Order, at: u64) {
+        self.at = match &order {
+            Order::Round { flows, .. } => at % flows,
+            Order::Ranks { ranks, .. } => at % ranks.len() as u64,
+            Order::Lives { .. } => 0,
+        };
+        (self.order, self.block, self.step, self.left) = (order, 0, 0, 0);
+        for _ in 0..self.ring.len() {
+            if let Some(buf) = self.ring.pop_front() {
+                self.refill(buf);
             }
+        }
+    }
+
+    /// Offers the next `packets` frames.
+    pub fn offer(&mut self, packets: u64) {
+        self.left = packets;
+    }
+
+    /// Frames not yet received.
+    #[inline]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Frames sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Uses other buffers, and gives back those that it had. The order has to be begun anew.
+    pub fn swap_buffers(&mut self, buffers: Vec<Buf>) -> Vec<Buf> {
+        self.left = 0;
+        std::mem::replace(&mut self.ring, buffers.into()).into()
+    }
+
+    /// The flow and packet that come next.
+    #[inline]
+    fn next(&mut self) -> (u64, Step) {
+        match &self.order {
+            Order::Round { flows, step } => {
+                let n = self.at;
+                self.at = if n + 1 == *flows { 0 } else { n + 1 };
+                (n, *step)
+            }
+            Order::Ranks { ranks, step } => {
+                let n = ranks[self.at as usize];
+                self.at = if self.at as usize + 1 == ranks.len() { 0 } else { self.at + 1 };
+                (n.into(), *step)
+            }
+            Order::Lives { flows, block, steps } => {
+                let (n, step) = (self.at, steps[self.step]);
+                self.at += 1;
+                if self.at == (self.block + block).min(*flows) {
+                    self.step += 1;
+                    if self.step == steps.len() {
+                        (self.step, self.block) = (0, if self.at == *flows { 0 } else { self.at });
+                    }
+                    self.at = self.block;
+                }
+                (n, step)
+            }
+        }
+    }
+
+    /// Writes the next frame into a buffer and queues it.
+    #[inline]
+    fn refill(&mut self, mut buf: Buf) {
+        let (n, (leg, flags)) = self.next();
+        let slot = n & self.mask;
+        let learned = self.learned.get(slot as usize).copied().unwrap_or(Learned::NONE);
+        let tag = if flags == SYN && leg == Leg::In { slot | FIRST } else { slot };
+        match self.family {
+            Family::V4 => write4(buf.reset::<LEN4>(tag), n, leg, flags, learned),
+            Family::V6 => write6(buf.reset::<LEN6>(tag), n, leg, flags, learned),
+        }
+        self.ring.push_back(buf);
+    }
+
+    /// Learns from a frame that was sent.
+    #[inline]
+    fn learn(&mut self, buf: &Buf) {
+        use lb_dataplane::io::Packet as _;
+        if buf.tag() & FIRST != 0
+            && let Some(learned) = self.learned.get_mut((buf.tag() & !FIRST) as usize)
+        {
+            *learned = Learned::read(self.family, buf.bytes());
         }
     }
 }
 
-impl Generator {
-    /// A generator of `flows` flows.
-    pub fn new(flows: u64) -> Self {
-        let free = (0..BUFFERS).map(|_| Frame::new(DeviceId(0), &template())).collect();
-        let mask = flows.next_power_of_two().max(4) - 1;
-        Self { free, flows, order: Order { mask, at: 0 }, left: 0, flags: ACK }
-    }
-
-    /// Makes `packets` more frames with these flags.
-    pub fn offer(&mut self, packets: u64, flags: u8) {
-        (self.left, self.flags) = (packets, flags);
-    }
-
-    /// Frames not yet received.
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-}
-
-/// A 60-byte TCP segment to 192.168.150.100:80; client, flags and header checksum are filled in per frame.
-fn template() -> [u8; 60] {
-    let mut frame = [0; 60];
-    frame[..6].copy_from_slice(&MAC);
-    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
-    frame[12..14].copy_from_slice(&[8, 0]);
-    frame[14..24].copy_from_slice(&[0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6]);
-    frame[30..34].copy_from_slice(&[192, 168, 150, 100]);
-    frame[36..38].copy_from_slice(&[0, 80]);
-    frame[46] = 0x50;
-    frame
-}
-
-/// Sum of the template's header words without client address and checksum.
-const HEADER_SUM: u32 = 0x4500 + 40 + 1 + 0x4000 + 0x4006 + 0xc0a8 + 0x9664;
-
-/// Writes flow `n` into a frame.
-fn fill(bytes: &mut [u8], n: u64, flags: u8) {
-    let client = 0x0a00_0000 + (n / 50_000) as u32;
-    let port = 1024 + (n % 50_000) as u16;
-    let mut sum = HEADER_SUM + (client >> 16) + (client & 0xffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum += sum >> 16;
-    bytes[..6].copy_from_slice(&MAC);
-    bytes[22] = 64;
-    bytes[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    bytes[26..30].copy_from_slice(&client.to_be_bytes());
-    bytes[34..36].copy_from_slice(&port.to_be_bytes());
-    bytes[47] = flags;
-}
-
 impl PacketIo for Generator {
-    type Packet = Frame;
+    type Packet = Buf;
 
-    fn rx(&mut self, _device: DeviceId, into: &mut Burst<Frame>) {
+    #[inline]
+    fn rx(&mut self, _device: DeviceId, into: &mut Burst<Buf>) {
         while self.left > 0
             && !into.is_full()
-            && let Some(mut frame) = self.free.pop()
+            && let Some(buf) = self.ring.pop_front()
         {
-            fill(frame.bytes_mut(), self.order.next(self.flows), self.flags);
-            into.push(frame);
+            into.push(buf);
             self.left -= 1;
         }
     }
 
-    fn tx(&mut self, _device: DeviceId, from: &mut Burst<Frame>) {
-        self.free.extend(from.drain(..));
+    #[inline]
+    fn tx(&mut self, _device: DeviceId, from: &mut Burst<Buf>) {
+        for buf in from.drain(..) {
+            self.sent += 1;
+            self.learn(&buf);
+            self.refill(buf);
+        }
     }
 
-    fn alloc(&mut self) -> Option<Frame> {
+    fn alloc(&mut self) -> Option<Buf> {
         None
     }
 
-    fn hand_over(&mut self, _to: WorkerId, _from: &mut Burst<Frame>) {}
+    fn hand_over(&mut self, _to: WorkerId, _from: &mut Burst<Buf>) {}
 
-    fn take_over(&mut self, _into: &mut Burst<Frame>) {}
+    fn take_over(&mut self, _into: &mut Burst<Buf>) {}
 }
 
 #[cfg(test)]
 mod tests {
+    use lb_dataplane::io::Packet as _;
+
     use super::*;
+    use crate::frames::{ACK, SYN_ACK};
+
+    /// The next `n` frames.
+    fn frames(generator: &mut Generator, n: u64) -> Vec<Vec<u8>> {
+        generator.offer(n);
+        let (mut all, mut burst) = (Vec::new(), Burst::new());
+        while generator.left() > 0 {
+            generator.rx(DeviceId(0), &mut burst);
+            all.extend(burst.iter().map(|buf| buf.bytes().to_vec()));
+            generator.tx(DeviceId(0), &mut burst);
+        }
+        all
+    }
 
     #[test]
     fn every_flow_comes_once_a_round() {
-        for flows in [1u64, 5, 1000, 4096] {
-            let mut order = Order { mask: flows.next_power_of_two().max(4) - 1, at: 0 };
-            let mut seen: Vec<u64> = (0..flows).map(|_| order.next(flows)).collect();
-            seen.sort_unstable();
-            assert!(seen.iter().copied().eq(0..flows), "{flows}");
+        for flows in [1u64, 5, 1000] {
+            let mut generator = Generator::new(Family::V4, Buf::pool(64));
+            generator.begin(Order::Round { flows, step: (Leg::In, ACK) });
+            let mut first = frames(&mut generator, flows);
+            assert_eq!(first, frames(&mut generator, flows), "{flows}");
+            first.sort_unstable();
+            first.dedup();
+            assert_eq!((first.len() as u64, generator.sent()), (flows, 2 * flows));
         }
+    }
+
+    #[test]
+    fn ranks_come_in_their_order() {
+        let mut generator = Generator::new(Family::V6, Buf::pool(40));
+        generator.begin(Order::Ranks { ranks: [0, 0, 7].into(), step: (Leg::In, ACK) });
+        let all = frames(&mut generator, 6);
+        assert!(all[0] == all[1] && all[1] != all[2] && all[..3] == all[3..]);
+    }
+
+    #[test]
+    fn lives_go_step_by_step_in_blocks_and_answers_go_where_requests_came_from() {
+        const STEPS: &[Step] = &[(Leg::In, SYN), (Leg::OutToLocal, SYN_ACK)];
+        let mut generator = Generator::new(Family::V4, Buf::pool(32));
+        generator.learn_last(100);
+        generator.begin(Order::Lives { flows: 150, block: 100, steps: STEPS });
+        let all = frames(&mut generator, 600);
+        let flags: Vec<u8> = all.iter().map(|frame| frame[47]).collect();
+        assert!(flags[..100].iter().all(|f| *f == SYN) && flags[100..200].iter().all(|f| *f == SYN_ACK));
+        assert!(flags[200..250].iter().all(|f| *f == SYN) && flags[250..300].iter().all(|f| *f == SYN_ACK));
+        assert_eq!(all[..300], all[300..]);
+        // nobody rewrote the request: its source is the client, its destination's last bits are the VIP's
+        assert_eq!((&all[100][32..34], &all[100][36..38]), (&all[0][28..30], &all[0][34..36]));
+        assert_eq!(all[100][28..30], all[0][32..34]);
     }
 }

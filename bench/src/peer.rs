@@ -2,12 +2,23 @@
 
 use std::collections::HashMap;
 
-use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo};
+use lb_dataplane::io::{Burst, DeviceId, Packet as _, PacketIo as _};
 
 use crate::generator::Generator;
 
-/// The floor: rewrites the MAC addresses of every frame, as dpdk-testpmd's `mac` forwarding does.
-pub fn mac_rewrite(io: &mut Generator) {
+/// The floor: receives and sends `packets` frames, so that all the time is the generator's.
+pub fn floor(io: &mut Generator, packets: u64) {
+    io.offer(packets);
+    let mut burst = Burst::new();
+    while io.left() > 0 {
+        io.rx(DeviceId(0), &mut burst);
+        io.tx(DeviceId(0), &mut burst);
+    }
+}
+
+/// Rewrites the MAC addresses of the next `packets` frames, as dpdk-testpmd's `mac` forwarding does.
+pub fn mac_rewrite(io: &mut Generator, packets: u64) {
+    io.offer(packets);
     let mut burst = Burst::new();
     while io.left() > 0 {
         io.rx(DeviceId(0), &mut burst);
@@ -24,7 +35,7 @@ fn rewrite(bytes: &mut [u8]) {
 }
 
 /// The textbook balancer: the standard library's `HashMap` from 5-tuple to server and time, one lookup a packet,
-/// nothing checked but what the key needs.
+/// nothing checked but what the key needs; direct routing of IPv4.
 #[derive(Default)]
 pub struct TextbookBalancer {
     connections: HashMap<(u32, u32, u32, u8), (u32, u64)>,
@@ -32,8 +43,9 @@ pub struct TextbookBalancer {
 }
 
 impl TextbookBalancer {
-    /// Forwards all that `io` offers.
-    pub fn run(&mut self, io: &mut Generator) {
+    /// Forwards the next `packets` frames of `io`.
+    pub fn run(&mut self, io: &mut Generator, packets: u64) {
+        io.offer(packets);
         let mut burst = Burst::new();
         let mut now = 0;
         while io.left() > 0 {
@@ -45,7 +57,7 @@ impl TextbookBalancer {
                     |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
                 let key = (word(26), word(30), word(34), bytes[23]);
                 let entry = self.connections.entry(key).or_insert_with(|| {
-                    self.next = (self.next + 1) % 4;
+                    self.next = (self.next + 1) % 16;
                     (self.next, 0)
                 });
                 entry.1 = now;

@@ -8,6 +8,8 @@ BUILD_PACKAGES=(libdpdk-dev libclang-dev gcc libc6-dev pkg-config ca-certificate
 LAB_PACKAGES=(iproute2 ethtool nginx-light curl iputils-arping iputils-ping procps util-linux jq python3-minimal)
 # What the end-to-end tests need beside the lab.
 TEST_PACKAGES=(tcpdump wrk iperf3)
+# What the suites of lb-bench need beside the build.
+BENCH_PACKAGES=(valgrind)
 
 # missing_packages NAME...: prints the packages that are not installed.
 missing_packages() {

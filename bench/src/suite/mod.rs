@@ -1,0 +1,80 @@
+//! The suites: a file or folder each, and a line in [`SUITES`].
+
+use anyhow::Context as _;
+
+use crate::context::Context;
+
+mod instructions;
+mod path;
+
+/// One suite.
+pub struct Suite {
+    /// What it is called on the command line; its results are `NAME.json` and `NAME-*.svg`.
+    pub name: &'static str,
+    /// What it measures, in a line.
+    pub doc: &'static str,
+    /// Measures. Errors end the suite, and nothing of it is kept.
+    pub run: fn(&mut Context) -> anyhow::Result<()>,
+}
+
+/// Every suite, in the order in which `all` runs them and the report shows them.
+pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "path",
+        doc: "ns per packet of the packet path in memory, by forwarding and connections",
+        run: path::run,
+    },
+    Suite {
+        name: "instructions",
+        doc: "instructions per packet, counted by callgrind",
+        run: instructions::run,
+    },
+];
+
+/// What a process that a suite starts does, given the words after its name; not shown to users.
+type Child = fn(&[String]) -> anyhow::Result<()>;
+
+/// Work that suites have done in a process of its own (`lb-bench NAME WORD...`), as under callgrind.
+const CHILDREN: &[(&str, Child)] = &[(instructions::CHILD, instructions::child)];
+
+/// The suite of that name.
+///
+/// Errors: there is none; says which there are.
+pub fn named(name: &str) -> anyhow::Result<&'static Suite> {
+    let names = || SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ");
+    SUITES
+        .iter()
+        .find(|suite| suite.name == name)
+        .with_context(|| format!("no suite '{name}': there are {}, and all, report, check, list", names()))
+}
+
+/// The work of that name that is for a process of its own.
+pub fn child(name: &str) -> Option<Child> {
+    CHILDREN.iter().find(|(known, _)| *known == name).map(|(_, child)| *child)
+}
+
+/// The suites and what they measure, for `--help`.
+pub fn help() -> String {
+    let lines = SUITES.iter().map(|suite| format!("  {:<13} {}\n", suite.name, suite.doc));
+    format!("Suites:\n{}", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_of_a_kind_and_no_command() {
+        for (at, suite) in SUITES.iter().enumerate() {
+            assert!(!["all", "report", "check", "list"].contains(&suite.name), "{}", suite.name);
+            assert!(SUITES[..at].iter().all(|other| other.name != suite.name), "{}", suite.name);
+            assert!(child(suite.name).is_none(), "{}", suite.name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_suite_is_refused_with_those_that_there_are() {
+        let error = named("pth").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("'pth'") && error.contains("path"), "{error}");
+    }
+}
