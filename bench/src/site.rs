@@ -84,12 +84,14 @@ pub struct Plan {
     pub connections: u64,
     /// More of the configuration, after the tables that are there.
     pub more: String,
+    /// More of its `[limits]`.
+    pub limits: String,
 }
 
 impl Plan {
     /// A site with room for so many connections.
     pub fn new(forwarding: Forwarding, family: Family, connections: u64) -> Self {
-        Self { forwarding, family, connections, more: String::new() }
+        Self { forwarding, family, connections, more: String::new(), limits: String::new() }
     }
 
     /// Its configuration.
@@ -114,6 +116,7 @@ impl Plan {
             workers = [0]
             [limits]
             max_connections = {max}
+            {limits}
             [[ports]]
             name = "lan"
             device = "null"
@@ -134,6 +137,7 @@ impl Plan {
             gateway = host(GATEWAY),
             vip = host(VIP),
             more = self.more,
+            limits = self.limits,
             servers = servers.collect::<Vec<_>>().join(", ")
         )
     }

@@ -5,7 +5,9 @@ use anyhow::Context as _;
 use crate::context::Context;
 
 mod instructions;
+mod maglev;
 mod path;
+mod reconfig;
 
 /// One suite.
 pub struct Suite {
@@ -28,6 +30,16 @@ pub const SUITES: &[Suite] = &[
         name: "instructions",
         doc: "instructions per packet, counted by callgrind",
         run: instructions::run,
+    },
+    Suite {
+        name: "maglev",
+        doc: "time to build Maglev's tables, how even they are, and what moves when a server comes or goes",
+        run: maglev::run,
+    },
+    Suite {
+        name: "reconfig",
+        doc: "packets lost by changes under full load, and what changes cost the control core",
+        run: reconfig::run,
     },
 ];
 
