@@ -23,6 +23,8 @@ mod registry;
 mod report;
 mod strangers;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod walks;
 
 use std::collections::HashMap;

@@ -161,6 +161,15 @@ impl Tables {
         }
     }
 
+    /// Values in use of each kind.
+    #[cfg(test)]
+    pub fn census(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let Self { timeouts, tunnels, ends, rules, policies, .. } = self;
+        let counts = [timeouts.places.len(), tunnels.places.len(), ends.places.len(), rules.places.len()];
+        let names = ["timeouts", "tunnels", "ends", "rules", "policies"];
+        names.into_iter().zip(counts.into_iter().chain([policies.places.len()]))
+    }
+
     /// One more destination uses these.
     pub fn again(&mut self, places: Places) {
         self.timeouts.again(places.timeouts);
