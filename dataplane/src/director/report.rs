@@ -147,15 +147,22 @@ pub struct WorkerRow {
 
 impl Director {
     /// Every service, in the order of the configuration.
+    ///
+    /// Cost: in proportion to all servers; [`Director::services_in`] takes some at a time.
     pub fn services(&self) -> Vec<ServiceRow> {
+        self.services_in(0..self.model.services.len())
+    }
+
+    /// The services at these places of the configuration; those beyond its end are none.
+    pub fn services_in(&self, places: std::ops::Range<usize>) -> Vec<ServiceRow> {
         let mut removed: std::collections::HashMap<_, Vec<DestId>> = std::collections::HashMap::new();
         for dest in &self.registry.removed {
             if let Some(service) = self.registry.record(*dest).and_then(|record| record.key.owner.service()) {
                 removed.entry(service).or_default().push(*dest);
             }
         }
-        let mut rows = Vec::with_capacity(self.model.services.len());
-        for service in &self.model.services {
+        let mut rows = Vec::with_capacity(places.len());
+        for service in self.model.services.iter().skip(places.start).take(places.len()) {
             let key = service.address;
             let Some(record) = self.registry.services.get(&key) else { continue };
             let standing = record.entry.candidates.iter().map(|candidate| candidate.dest);
