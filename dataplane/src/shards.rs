@@ -13,12 +13,15 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 /// Entries of a shard when another shard is due.
 const FULL: usize = 256;
 
+/// Entries whose hashes have the same part of the upper half.
+type Shard<K, V> = Arc<HashTable<(K, V)>>;
+
 /// Values by key.
 #[derive(Clone, Debug)]
 pub struct Shards<K, V> {
     hasher: DefaultHashBuilder,
     /// A power of two of them; by the upper half of the hash, as a table goes by both ends.
-    shards: Arc<[Arc<HashTable<(K, V)>>]>,
+    shards: Arc<[Shard<K, V>]>,
     len: usize,
 }
 

@@ -123,11 +123,14 @@ struct Known<S> {
 /// Port ranges of one address or prefix, the narrowest first.
 type Ranges<S> = Vec<(PortRange, S)>;
 
+/// By protocol and network.
+type RangesOf<S> = Shards<(L4, IpAddr), Ranges<S>>;
+
 /// All prefixes of one length.
 #[derive(Clone, Debug)]
 struct Length<S> {
     len: u8,
-    ranges: Shards<(L4, IpAddr), Ranges<S>>,
+    ranges: RangesOf<S>,
     /// The networks in `ranges`, whatever the protocol, and how many ranges each has.
     networks: Shards<IpAddr, u32>,
 }
@@ -138,7 +141,7 @@ pub struct Classifier<S> {
     marks: Arc<[MarkRule]>,
     by_mark: Shards<(u32, bool), S>,
     exact: Shards<(L4, IpAddr, u16), Known<S>>,
-    on_vip: Shards<(L4, IpAddr), Ranges<S>>,
+    on_vip: RangesOf<S>,
     /// By falling length, so that the first hit is the longest; IPv4 and IPv6 apart.
     prefixes: [Vec<Length<S>>; 2],
     /// VIPs, and how many services each has.
@@ -243,7 +246,7 @@ impl<S: Clone> Classifier<S> {
         &mut self,
         vips: IpPrefix,
         ports: PortRange,
-    ) -> (&mut Shards<(L4, IpAddr), Ranges<S>>, &mut Shards<IpAddr, u32>) {
+    ) -> (&mut RangesOf<S>, &mut Shards<IpAddr, u32>) {
         if vips.is_host() && !ports.is_all() {
             return (&mut self.on_vip, &mut self.vips);
         }
