@@ -93,6 +93,8 @@ pub struct Plan {
     pub spare: u64,
     /// When clients have to prove that they are there: "off", "auto" or "always".
     pub syn_proxy: &'static str,
+    /// More of its `[limits]`.
+    pub limits: String,
 }
 
 impl Plan {
@@ -106,6 +108,7 @@ impl Plan {
             syn_flood: 0,
             spare: 0,
             syn_proxy: "off",
+            limits: String::new(),
         }
     }
 
@@ -131,6 +134,7 @@ impl Plan {
             workers = [0]
             [limits]
             max_connections = {max}
+            {limits}
             [policy]
             syn_flood = {syn_flood}
             [[ports]]
@@ -156,6 +160,7 @@ impl Plan {
             gateway = host(GATEWAY),
             vip = host(VIP),
             more = self.more,
+            limits = self.limits,
             servers = servers.collect::<Vec<_>>().join(", ")
         )
     }

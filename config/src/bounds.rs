@@ -106,8 +106,8 @@ pub const INTERFACE_NAME_LEN: usize = 15;
 pub const RING_NAME_LEN: usize = 20;
 /// `cluster_secret`, bytes: at least the 128 bits of a SipHash key, at most a line.
 pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=256;
-/// Largest configuration file, bytes: 1 Mi servers in about 60 bytes each.
-pub const FILE_LEN: u64 = 64 << 20;
+/// Largest configuration file, bytes: 4 Mi servers in about 60 bytes each.
+pub const FILE_LEN: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {

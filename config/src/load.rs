@@ -128,6 +128,6 @@ mod tests {
         assert_eq!(file.error(), format!("{}:\n{want}", file.0.display()));
         let file = Temp::new("long", b"");
         File::options().write(true).open(&file.0).unwrap().set_len(FILE_LEN + 1).unwrap();
-        assert_eq!(file.error(), format!("{}: longer than the limit of 67108864 bytes", file.0.display()));
+        assert_eq!(file.error(), format!("{}: longer than the limit of 268435456 bytes", file.0.display()));
     }
 }

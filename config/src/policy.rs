@@ -75,7 +75,7 @@ words!(Compat, "a compatibility", [
 ]);
 
 /// What a client hears when a service has no server for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnNoServer {
     /// ICMP port unreachable, as from IPVS.
     #[default]
@@ -93,7 +93,7 @@ words!(OnNoServer, "an answer", [
 ]);
 
 /// What becomes of connections whose server was taken out of the configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnServerDown {
     /// They go on until they end.
     #[default]
@@ -114,7 +114,7 @@ words!(OnServerDown, "a fate of connections", [
 ]);
 
 /// When a SYN on a known connection begins a new one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Reuse {
     /// When the known one is closing in any way (for TCP FIN_WAIT, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK), or its
     /// server was removed or has weight 0. One that is established goes to its server, whose answer (a challenge ACK,
@@ -131,7 +131,7 @@ words!(Reuse, "a judgement of port reuse", [
 ]);
 
 /// When the director makes clients prove that they are there before a server hears of them (SYN cookies).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SynProxy {
     /// Never.
     #[default]
@@ -170,7 +170,7 @@ pub struct ServicePolicy {
 }
 
 /// What holds for a service, when all defaults are filled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EffectivePolicy {
     /// What a client hears when there is no server.
     pub on_no_server: OnNoServer,

@@ -6,12 +6,13 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
+use zerocopy::FromZeros;
 
 use crate::drop_reason::DropReason;
 use crate::ids::DestId;
 
 /// A monotonic count. Worker: wo, control: ro.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromZeros)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
@@ -35,7 +36,7 @@ impl Counter {
 }
 
 /// A level that goes up and down, such as the number of connections. Worker: wo, control and other workers: ro.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromZeros)]
 pub struct Gauge(AtomicU32);
 
 impl Gauge {
@@ -59,7 +60,7 @@ impl Gauge {
 }
 
 /// What one worker counts for one destination; one cache line.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromZeros)]
 #[repr(align(64))]
 pub struct DestCounters {
     /// Connections in an active state (IPVS: `activeconns`).
@@ -160,10 +161,12 @@ pub struct OwnCounters {
 
 impl WorkerCounters {
     /// Counters for `devices` devices and destinations 0 to `max_dests - 1`.
+    ///
+    /// Memory: 64 bytes for each destination, which the system gives when it is first used.
     pub fn new(devices: usize, max_dests: usize) -> Self {
         Self {
             devices: (0..devices).map(|_| DeviceCounters::default()).collect(),
-            dests: (0..max_dests).map(|_| DestCounters::default()).collect(),
+            dests: zeroed(max_dests),
             drops: Box::new(CachePadded::new(std::array::from_fn(|_| Counter::default()))),
             own: CachePadded::default(),
         }
@@ -198,6 +201,12 @@ impl WorkerCounters {
     pub fn drop_packet(&self, reason: DropReason) {
         self.drops[reason as usize].add(1);
     }
+}
+
+/// So many values of zero bytes. The memory is asked of the system as such, and not touched.
+pub(crate) fn zeroed<T: FromZeros>(len: usize) -> Box<[T]> {
+    // too long for an address space, as nothing that is configured is, is no memory at all
+    <[T]>::new_box_zeroed_with_elems(len).unwrap_or_else(|_| Box::default())
 }
 
 #[cfg(test)]

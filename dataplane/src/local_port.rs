@@ -29,7 +29,7 @@ const LOOKUPS: u32 = 128;
 const STRIDES: [u32; 8] = [5_003, 10_007, 20_011, 25_013, 30_011, 40_009, 50_021, 60_013];
 
 /// Where packets of a service by full NAT, or of a rule of source NAT, come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LocalEnds {
     /// Addresses, one at least.
     pub addresses: Vec<IpAddr>,

@@ -5,7 +5,8 @@
 //! RFC 4861 section 7.3 for both families, with one difference: a next hop in use is configured, so its entry never
 //! goes stale unasked; after [`REACHABLE_MS`] it is probed whether or not packets flow. Times are passed in.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -114,6 +115,8 @@ struct Entry {
     since_ms: Option<u64>,
     /// When the next tick has something to do.
     due_ms: u64,
+    /// When the book looks at it next, not after that.
+    queued_ms: u64,
     /// Probes sent in this state.
     sent: u32,
     /// Probes sent since the last answer.
@@ -123,7 +126,7 @@ struct Entry {
 impl Entry {
     fn new(link: LinkId, ip: IpAddr) -> Self {
         let state = NeighborState::Incomplete;
-        Self { link, ip, state, mac: None, since_ms: None, due_ms: 0, sent: 0, probes: 0 }
+        Self { link, ip, state, mac: None, since_ms: None, due_ms: 0, queued_ms: 0, sent: 0, probes: 0 }
     }
 
     fn enter(&mut self, state: NeighborState, now_ms: u64) {
@@ -197,13 +200,27 @@ pub struct NeighborBook {
     entries: Vec<Option<Entry>>,
     by_address: HashMap<(LinkId, IpAddr), NeighborId>,
     free: Vec<NeighborId>,
+    /// Who is due when; an item that is not at its entry's `queued_ms` is of the past.
+    queue: BinaryHeap<Reverse<(u64, NeighborId)>>,
+    /// What workers see of these changed since [`NeighborBook::take_changed`].
+    changed: Vec<NeighborId>,
 }
+
+/// Most next hops that one tick moves on; the others wait for the next one.
+const TICK_MOST: usize = 4096;
 
 impl NeighborBook {
     /// A book for at most `capacity` next hops; 8 bytes each are taken at once.
     pub fn new(capacity: usize) -> Self {
         let cells = Arc::new(NeighborCells::new(capacity));
-        Self { cells, entries: Vec::new(), by_address: HashMap::new(), free: Vec::new() }
+        Self {
+            cells,
+            entries: Vec::new(),
+            by_address: HashMap::new(),
+            free: Vec::new(),
+            queue: BinaryHeap::new(),
+            changed: Vec::new(),
+        }
     }
 
     /// What workers read.
@@ -232,20 +249,25 @@ impl NeighborBook {
             *slot = Some(Entry::new(link, ip));
         }
         self.by_address.insert((link, ip), id);
+        self.queue.push(Reverse((0, id)));
         self.cells.set(id, Resolution::Pending);
         Ok(id)
     }
 
-    /// Forgets the next hops that `keep` refuses; their indices may be given out again.
+    /// Forgets a next hop; its index may be given out again.
     ///
-    /// Call it once every worker has left the snapshots that use them.
-    pub fn retain(&mut self, keep: impl Fn(NeighborId) -> bool) {
-        for (id, slot) in (0..).map(NeighborId).zip(self.entries.iter_mut()) {
-            let Some(entry) = slot.take_if(|_| !keep(id)) else { continue };
-            self.by_address.remove(&(entry.link, entry.ip));
-            self.cells.set(id, Resolution::Pending);
-            self.free.push(id);
-        }
+    /// Call it once every worker has left the snapshots that use it.
+    pub fn forget(&mut self, id: NeighborId) {
+        let Some(entry) = self.entries.get_mut(id.0 as usize).and_then(Option::take) else { return };
+        self.by_address.remove(&(entry.link, entry.ip));
+        self.cells.set(id, Resolution::Pending);
+        self.free.push(id);
+    }
+
+    /// Link and address of a next hop.
+    pub fn address(&self, id: NeighborId) -> Option<(LinkId, IpAddr)> {
+        let entry = self.entries.get(id.0 as usize)?.as_ref()?;
+        Some((entry.link, entry.ip))
     }
 
     /// Takes in what was heard on a link. `true`: what workers see of the next hop changed. A station that is no
@@ -254,32 +276,63 @@ impl NeighborBook {
         let Some(id) = self.by_address.get(&(sighting.link, sighting.ip)) else { return false };
         let Some(Some(entry)) = self.entries.get_mut(id.0 as usize) else { return false };
         entry.heard(now_ms, sighting);
-        self.cells.set(*id, entry.resolution())
+        if entry.due_ms < entry.queued_ms {
+            entry.queued_ms = entry.due_ms;
+            self.queue.push(Reverse((entry.due_ms, *id)));
+        }
+        let changed = self.cells.set(*id, entry.resolution());
+        self.changed.extend(changed.then_some(*id));
+        changed
     }
 
-    /// Moves every next hop on whose time has come, and appends the probes to send now to `out`.
+    /// Moves the next hops on whose time has come, some thousand at most, and appends the probes to send now to `out`.
     ///
-    /// Cost: one pass over the book. At most one step and one probe per next hop, however late the call is.
+    /// Cost: in proportion to those. At most one step and one probe per next hop, however late the call is.
     pub fn tick(&mut self, now_ms: u64, out: &mut Vec<Probe>) {
-        for (id, slot) in (0..).map(NeighborId).zip(self.entries.iter_mut()) {
-            let Some(entry) = slot else { continue };
+        for _ in 0..TICK_MOST {
+            let Some(&Reverse((due_ms, id))) = self.queue.peek().filter(|first| first.0.0 <= now_ms) else {
+                return;
+            };
+            self.queue.pop();
+            let entry = self.entries.get_mut(id.0 as usize).and_then(Option::as_mut);
+            let Some(entry) = entry.filter(|entry| entry.queued_ms == due_ms) else { continue };
             out.extend(entry.tick(now_ms));
-            self.cells.set(id, entry.resolution());
+            entry.queued_ms = entry.due_ms;
+            self.queue.push(Reverse((entry.due_ms, id)));
+            let changed = self.cells.set(id, entry.resolution());
+            self.changed.extend(changed.then_some(id));
         }
+    }
+
+    /// The next hops of which workers see something else since the last call, each once, by index.
+    pub fn take_changed(&mut self) -> Vec<NeighborId> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        changed
+    }
+
+    /// One next hop.
+    pub fn row(&self, id: NeighborId, now_ms: u64) -> Option<NeighborRow> {
+        Some(row(id, self.entries.get(id.0 as usize)?.as_ref()?, now_ms))
     }
 
     /// Every next hop, by index.
     pub fn rows(&self, now_ms: u64) -> Vec<NeighborRow> {
-        let row = |(id, entry): (u32, &Entry)| NeighborRow {
-            id: NeighborId(id),
-            link: entry.link,
-            ip: entry.ip,
-            mac: entry.mac,
-            state: entry.state,
-            since_ms: entry.since_ms.map_or(0, |since| now_ms.saturating_sub(since)),
-            probes: entry.probes,
-        };
-        (0..).zip(&self.entries).filter_map(|(id, entry)| Some((id, entry.as_ref()?))).map(row).collect()
+        let entries = (0..).map(NeighborId).zip(&self.entries);
+        entries.filter_map(|(id, entry)| Some(row(id, entry.as_ref()?, now_ms))).collect()
+    }
+}
+
+fn row(id: NeighborId, entry: &Entry, now_ms: u64) -> NeighborRow {
+    NeighborRow {
+        id,
+        link: entry.link,
+        ip: entry.ip,
+        mac: entry.mac,
+        state: entry.state,
+        since_ms: entry.since_ms.map_or(0, |since| now_ms.saturating_sub(since)),
+        probes: entry.probes,
     }
 }
 

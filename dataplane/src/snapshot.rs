@@ -1,9 +1,11 @@
 //! What the workers know of the configuration: an immutable value, replaced as a whole.
 //!
+//! What is long in it is shared with the snapshots before and behind ([`crate::paged`], [`crate::shards`]), so that a new one costs
+//! what changed.
+//!
 //! Built on the control core by [`crate::director`], read by every worker. Invariant: every index in it is within
 //! the bounds of what it points to.
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,9 +18,11 @@ use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
 use crate::local_port::LocalEnds;
 use crate::neighbor::{LinkId, NeighborCells, NeighborId};
+use crate::paged::Paged;
 use crate::persist::Rule;
 use crate::rewrite::Encap;
 use crate::sched::{Candidate, DrawSource, FlowHash, NewConnection, Overload, Question, Scheduler};
+use crate::shards::Shards;
 use crate::snat::SnatEntry;
 use crate::state::TimeoutTable;
 use crate::transmit::{Awaited, NextHop};
@@ -170,34 +174,34 @@ pub struct Snapshot {
     /// By [`LinkId`].
     pub links: Vec<Link>,
     /// VIPs and DIPs.
-    pub local: HashMap<IpAddr, LocalAddress>,
+    pub local: Shards<IpAddr, LocalAddress>,
     /// Services by what clients address.
     pub services: Classifier<Arc<ServiceEntry>>,
     /// By [`DestId`]; `None`: unused.
-    pub dests: Vec<Option<DestEntry>>,
+    pub dests: Paged<Option<DestEntry>>,
     /// Servers whose replies pass the director: address, port (0: any), protocol. Says which end of a packet is the
-    /// client before its connection is looked up.
-    pub nat_servers: HashSet<(IpAddr, u16, u8)>,
+    /// client before its connection is looked up. With the number of destinations that it is.
+    pub nat_servers: Shards<(IpAddr, u16, u8), u32>,
     /// Where packets of full NAT and source NAT come from.
-    pub local_ends: Vec<LocalEnds>,
+    pub local_ends: Arc<Vec<LocalEnds>>,
     /// All addresses in `local_ends`: what comes to one of them is a reply.
-    pub translated: HashSet<IpAddr>,
-    /// The same as these two, for every packet.
+    pub translated: Shards<IpAddr, ()>,
+    /// A hint of these two, for every packet.
     pub reply_ends: ReplyEnds,
     /// Source NAT, in the order in which rules are tried.
     pub snat: Vec<SnatEntry>,
     /// What goes around packets into tunnels.
-    pub tunnels: Vec<Encap>,
+    pub tunnels: Arc<Vec<Encap>>,
     /// Persistence that destinations are subject to.
-    pub rules: Vec<Rule>,
+    pub rules: Arc<Vec<Rule>>,
     /// What the director decides for all services.
     pub policy: Policy,
     /// What services decide for their destinations.
-    pub policies: Vec<EffectivePolicy>,
+    pub policies: Arc<Vec<EffectivePolicy>>,
     /// Timeouts that destinations use.
-    pub timeouts: Vec<TimeoutTable>,
+    pub timeouts: Arc<Vec<TimeoutTable>>,
     /// Next hops by link and address.
-    pub neighbors: HashMap<(LinkId, IpAddr), NeighborId>,
+    pub neighbors: Shards<(LinkId, IpAddr), NeighborId>,
     /// Next hop for what is not directly connected: IPv4, IPv6.
     pub gateways: [Option<(LinkId, NeighborId)>; 2],
     /// MAC addresses of next hops.
@@ -269,21 +273,22 @@ impl Snapshot {
     #[inline]
     pub fn is_nat_server(&self, address: IpAddr, port: u16, protocol: u8) -> bool {
         !self.nat_servers.is_empty()
-            && (self.nat_servers.contains(&(address, port, protocol))
-                || self.nat_servers.contains(&(address, 0, protocol)))
+            && (self.nat_servers.contains_key(&(address, port, protocol))
+                || self.nat_servers.contains_key(&(address, 0, protocol)))
     }
 
     /// Whether packets from `src` to `dst` belong to a connection by their destination: replies that are to be
     /// translated back.
     #[inline]
     pub fn is_reply(&self, src: (IpAddr, u16), dst: IpAddr, protocol: u8) -> bool {
-        self.is_translated(dst) || self.is_nat_server(src.0, src.1, protocol)
+        self.reply_ends.may_be_to(dst) && self.is_translated(dst)
+            || self.reply_ends.may_be_from(src.0) && self.is_nat_server(src.0, src.1, protocol)
     }
 
     /// Whether what comes to `address` is a reply of a connection by full NAT or source NAT.
     #[inline]
     pub fn is_translated(&self, address: IpAddr) -> bool {
-        !self.translated.is_empty() && self.translated.contains(&address)
+        !self.translated.is_empty() && self.translated.contains_key(&address)
     }
 
     /// Whether any replies pass the director: then a NIC's own choice of a worker, which is another one for each

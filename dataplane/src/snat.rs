@@ -127,7 +127,7 @@ impl<I: PacketIo> Worker<I> {
         let dst: IpAddr = message.dst.into();
         match echo_kind(message) {
             Some(true) => !self.snapshot.is_ours(dst),
-            Some(false) => self.snapshot.translated.contains(&dst),
+            Some(false) => self.snapshot.is_translated(dst),
             None => false,
         }
     }

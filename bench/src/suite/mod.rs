@@ -8,8 +8,10 @@ mod calibrate;
 mod flood;
 mod instructions;
 mod latency;
+mod maglev;
 mod path;
 mod port;
+mod reconfig;
 mod table;
 mod workers;
 
@@ -64,6 +66,16 @@ pub const SUITES: &[Suite] = &[
         name: "workers",
         doc: "one and two workers, with packets handed over, beside two directors that share nothing",
         run: workers::run,
+    },
+    Suite {
+        name: "maglev",
+        doc: "time to build Maglev's tables, how even they are, and what moves when a server comes or goes",
+        run: maglev::run,
+    },
+    Suite {
+        name: "reconfig",
+        doc: "packets lost by changes under full load, and what changes cost the control core",
+        run: reconfig::run,
     },
 ];
 

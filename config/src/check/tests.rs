@@ -746,8 +746,8 @@ fn limits_have_ranges_and_hold_for_the_file_itself() {
     let limits = |lines: &str| faults_after(&format!("[limits]\n{lines}\n"));
     for (key, below, min, above, max) in [
         ("max_connections", 1023, 1024, 200_000_001_u64, 200_000_000),
-        ("max_services", 0, 1, 65_537, 65_536),
-        ("max_servers", 0, 1, 1_048_577, 1_048_576),
+        ("max_services", 0, 1, 262_145, 262_144),
+        ("max_servers", 0, 1, 4_194_305, 4_194_304),
         ("neighbor_queue", 0, 1, 4097, 4096),
         ("mbufs", 1023, 1024, 4_194_305, 4_194_304),
     ] {

@@ -121,3 +121,94 @@ impl<'m> Novelties<'m> {
                 && other.servers.iter().any(|server| taken(&server.address)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::forwarding::Forwarding;
+    use crate::model::Server;
+    use crate::tests::small;
+
+    /// Services that clash: few names, VIPs that are servers, servers that are local addresses.
+    fn service() -> impl Strategy<Value = Service> {
+        let addresses = prop::sample::select(vec![
+            "192.168.150.100:81/tcp",
+            "192.168.150.21:80/tcp",
+            "192.168.150.22:80/udp",
+            "192.168.150.16/30:80-90/tcp",
+            "10.9.0.0/16:80-90/tcp",
+            "10.9.1.0/24:80-90/tcp",
+            "10.9.1.1:80-90/tcp",
+            "10.9.1.1:85-95/tcp",
+            "10.9.1.1:85/tcp",
+            "mark:7",
+        ]);
+        let servers = prop::collection::btree_set(20..24u8, 0..3);
+        let locals = prop::collection::btree_set(22..26u8, 0..3);
+        (0..40u8, addresses, servers, locals, any::<bool>()).prop_map(
+            |(name, address, servers, locals, full)| {
+                let forwarding =
+                    if full && !locals.is_empty() { Forwarding::FullNat } else { Forwarding::Dr };
+                let mut service = Service::new(format!("s{name}"), address.parse().unwrap());
+                let own = |host: u8| IpAddr::from([192, 168, 150, host]);
+                let port = service.port();
+                service.servers =
+                    servers.into_iter().map(|host| Server::new(own(host), port, forwarding)).collect();
+                service.forwarding = forwarding;
+                let needed = forwarding == Forwarding::FullNat;
+                service.local_addresses = locals.into_iter().filter(|_| needed).map(own).collect();
+                service
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_part_is_refused_when_the_whole_is(
+            services in prop::collection::vec(service(), 0..8),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), service(), 0..4u8), 1..12),
+        ) {
+            let mut model = small();
+            for service in services {
+                let mut more = model.clone();
+                more.services.push(service);
+                if validate(&more).is_ok() {
+                    model = more;
+                }
+            }
+            for (at, service, kind) in changes {
+                let mut next = model.clone();
+                let at = at.index(next.services.len());
+                match kind {
+                    0 => next.services.push(service),
+                    1 => next.services[at] = service,
+                    2 => next.services[at].servers = service.servers,
+                    _ => next.services[at].local_addresses = service.local_addresses,
+                }
+                let whole = validate(&next);
+                prop_assert_eq!(validate_change(&model, &next), whole.clone());
+                if whole.is_ok() {
+                    model = next;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn limits_hold_for_the_whole() {
+        let mut model = small();
+        model.limits.max_servers = 2;
+        let mut more = model.clone();
+        more.services[0].servers.push(Server::new("192.168.150.20".parse().unwrap(), 80, Forwarding::Dr));
+        assert!(validate_change(&model, &more).is_err());
+        model.limits.max_services = 1;
+        let mut more = model.clone();
+        more.services.push(Service::new("b", "10.0.0.1:80/tcp".parse().unwrap()));
+        assert_eq!(validate_change(&model, &more), validate(&more));
+        assert!(validate(&more).is_err());
+    }
+}

@@ -1,9 +1,7 @@
 //! Changes of the configuration: whole files and edits end in the same place.
 
-use std::collections::HashSet;
-
 use lb_config::edit::EditError;
-use lb_config::{Model, ValueError, diff, warnings};
+use lb_config::{Model, ValueError, diff, new_warnings, warnings};
 use lb_dataplane::director::ApplyError;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -40,12 +38,14 @@ impl Core {
     ///
     /// Errors: it needs a restart, or does not fit the sizes fixed at start; nothing was changed.
     fn replace(&mut self, model: &Model) -> Result<Changes, ApiError> {
-        let mut changes = self.rehearse(model)?;
+        let mut model = model.clone();
+        // What is equal is one and the same from here on: nobody has to look at it again.
+        model.services.share_with(&self.model().services);
         // Who changes one thing is not told every time what was doubtful before; `check` and `diff` tell all.
-        let known: HashSet<String> = warnings(self.model()).iter().map(ToString::to_string).collect();
-        changes.warnings.retain(|warning| !known.contains(warning));
+        let doubts = new_warnings(self.model(), &model).iter().map(ToString::to_string).collect();
+        let changes = possible(Changes { changes: rows(self.model(), &model), warnings: doubts })?;
         if !changes.changes.is_empty() {
-            self.director.apply(model)?;
+            self.director.apply(&model)?;
             changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
             changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));
         }
@@ -54,14 +54,7 @@ impl Core {
 
     /// What [`Core::replace`] would change. Errors: it needs a restart.
     pub(super) fn rehearse(&self, model: &Model) -> Result<Changes, ApiError> {
-        let changes = changes(self.model(), model);
-        let fixed = changes.changes.iter().filter(|row| row.needs_restart);
-        let fixed: Vec<&str> = fixed.map(|row| row.text.as_str()).collect();
-        if fixed.is_empty() {
-            return Ok(changes);
-        }
-        let message = format!("nothing was changed, this needs a restart of lbd:\n{}", fixed.join("\n"));
-        Err(ApiError::new(ErrorKind::NeedsRestart, message))
+        possible(changes(self.model(), model))
     }
 
     /// Answers those whose change every worker goes by.
@@ -77,16 +70,29 @@ impl Core {
     }
 }
 
+/// The changes, if none of them needs a restart.
+fn possible(changes: Changes) -> Result<Changes, ApiError> {
+    let fixed = changes.changes.iter().filter(|row| row.needs_restart);
+    let fixed: Vec<&str> = fixed.map(|row| row.text.as_str()).collect();
+    if fixed.is_empty() {
+        return Ok(changes);
+    }
+    let message = format!("nothing was changed, this needs a restart of lbd:\n{}", fixed.join("\n"));
+    Err(ApiError::new(ErrorKind::NeedsRestart, message))
+}
+
 /// The differences, and what is doubtful in `new`.
 pub(super) fn changes(old: &Model, new: &Model) -> Changes {
+    let warnings = warnings(new).iter().map(ToString::to_string).collect();
+    Changes { changes: rows(old, new), warnings }
+}
+
+fn rows(old: &Model, new: &Model) -> Vec<ChangeRow> {
     let row = |change: lb_config::Change| ChangeRow {
         text: change.to_string(),
         needs_restart: change.needs_restart(),
     };
-    Changes {
-        changes: diff(old, new).into_iter().map(row).collect(),
-        warnings: warnings(new).iter().map(ToString::to_string).collect(),
-    }
+    diff(old, new).into_iter().map(row).collect()
 }
 
 impl From<EditError> for ApiError {

@@ -79,34 +79,45 @@ impl Estimator {
 /// The estimators of all objects of a kind.
 #[derive(Clone, Debug)]
 pub struct Rates<K> {
-    estimators: HashMap<K, Estimator>,
+    /// With the round in which each was read last.
+    estimators: HashMap<K, (u64, Estimator)>,
+    round: u64,
+    /// Objects read in this round.
+    read: usize,
 }
 
 impl<K> Default for Rates<K> {
     fn default() -> Self {
-        Self { estimators: HashMap::new() }
+        Self { estimators: HashMap::new(), round: 0, read: 0 }
     }
 }
 
 impl<K: Eq + Hash> Rates<K> {
-    /// Reads the counters of everything there is; what is no longer there is forgotten.
-    pub fn tick(&mut self, now: impl IntoIterator<Item = (K, Counters)>) {
-        let mut before = std::mem::take(&mut self.estimators);
-        for (key, counters) in now {
-            let mut estimator = before.remove(&key).unwrap_or_default();
-            estimator.tick(counters);
-            self.estimators.insert(key, estimator);
+    /// Reads an object's counters. Every object is read once between two ends of a round, which are [`TICK_MS`] apart.
+    pub fn read(&mut self, key: K, counters: Counters) {
+        let (round, estimator) = self.estimators.entry(key).or_default();
+        self.read += usize::from(std::mem::replace(round, self.round + 1) != self.round + 1);
+        estimator.tick(counters);
+    }
+
+    /// Everything there is was read: what was not is no longer there, and forgotten.
+    ///
+    /// Cost: a pass over all objects if one is gone.
+    pub fn end_round(&mut self) {
+        self.round += 1;
+        if std::mem::take(&mut self.read) < self.estimators.len() {
+            self.estimators.retain(|_, (round, _)| *round == self.round);
         }
     }
 
     /// The estimator of one object; one that has counted nothing until its first tick.
     pub fn get(&self, key: &K) -> Estimator {
-        self.estimators.get(key).copied().unwrap_or_default()
+        self.estimators.get(key).map_or_else(Estimator::default, |(_, estimator)| *estimator)
     }
 
     /// Sets one object's counters back.
     pub fn set_back(&mut self, key: &K) {
-        if let Some(estimator) = self.estimators.get_mut(key) {
+        if let Some((_, estimator)) = self.estimators.get_mut(key) {
             estimator.set_back();
         }
     }
@@ -128,6 +139,11 @@ mod tests {
         rate: HashMap<String, Counters>,
     }
 
+    fn tick<K: Eq + Hash>(rates: &mut Rates<K>, now: impl IntoIterator<Item = (K, Counters)>) {
+        now.into_iter().for_each(|(key, counters)| rates.read(key, counters));
+        rates.end_round();
+    }
+
     #[test]
     fn rates_are_those_that_the_kernel_showed() {
         let path = format!("{}/../tests/golden/rate.json", env!("CARGO_MANIFEST_DIR"));
@@ -137,7 +153,7 @@ mod tests {
         for sample in recording.samples {
             // A tick shows as a change; between two samples there is one at most.
             if last.as_ref().is_none_or(|last| (&last.stats, &last.rate) != (&sample.stats, &sample.rate)) {
-                rates.tick(sample.stats.clone());
+                tick(&mut rates, sample.stats.clone());
                 ticks += 1;
             }
             for (key, want) in &sample.rate {
@@ -156,19 +172,19 @@ mod tests {
     #[test]
     fn setting_back_moves_the_zero_point_to_the_last_tick() {
         let mut rates: Rates<u8> = Rates::default();
-        rates.tick([(1, [10, 10, 0, 400, 0]), (2, [4, 4, 4, 4, 4])]);
+        tick(&mut rates, [(1, [10, 10, 0, 400, 0]), (2, [4, 4, 4, 4, 4])]);
         assert_eq!(rates.get(&1).counters(), [10, 10, 0, 400, 0]);
         assert_ne!(rates.get(&1).rates(), [0; 5]);
         rates.set_back(&1);
         assert_eq!((rates.get(&1).counters(), rates.get(&1).rates()), ([0; 5], [0; 5]));
         assert_eq!(rates.get(&2).counters(), [4; 5]);
-        rates.tick([(1, [13, 11, 0, 440, 0])]);
+        tick(&mut rates, [(1, [13, 11, 0, 440, 0])]);
         assert_eq!(rates.get(&1).counters(), [3, 1, 0, 40, 0]);
         // Gone and back: a new object.
         assert_eq!(rates.get(&2).counters(), [0; 5]);
         assert_eq!(rates.get(&1).of_object([13, 11, 0, 440, 1]), rates.get(&1));
         assert_eq!(rates.get(&1).of_object([1, 0, 0, 0, 0]), Estimator::default());
-        rates.tick([(1, [1, 0, 0, 0, 0])]);
+        tick(&mut rates, [(1, [1, 0, 0, 0, 0])]);
         assert_eq!(rates.get(&1).counters(), [1, 0, 0, 0, 0]);
     }
 }

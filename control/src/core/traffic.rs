@@ -19,23 +19,40 @@ pub struct Traffic {
     /// By the service's name.
     servers: Rates<(String, SocketAddr)>,
     next_ms: u64,
+    /// Of a round under way: the service that is next, and when it began, ms.
+    round: Option<(usize, u64)>,
 }
+
+/// Services that are read in one turn, however early it comes.
+const AT_ONCE: usize = 256;
 
 impl Traffic {
     /// Reads the counters when it is time for that.
     pub fn turn(&mut self, director: &Director, now_ms: u64) {
-        if now_ms < self.next_ms {
-            return;
+        let count = director.model().services.len();
+        let (at, since_ms) = match self.round {
+            Some(round) => round,
+            None if now_ms < self.next_ms => return,
+            None => {
+                // A turn that comes late does not put off those after it.
+                self.next_ms = now_ms - now_ms % TICK_MS + TICK_MS;
+                (0, now_ms)
+            }
+        };
+        // Few are read at once, many bit by bit: the control core has other things to do.
+        let due = count as u64 * (now_ms - since_ms) / (TICK_MS * 3 / 4);
+        let until = (at + AT_ONCE).max(usize::try_from(due).unwrap_or(usize::MAX)).min(count);
+        for service in director.services_in(at..until) {
+            self.services.read(service.name.clone(), of_service(&service));
+            for server in servers(&service) {
+                self.servers.read((service.name.clone(), server.address), server.counted);
+            }
         }
-        // A turn that comes late does not put off those after it.
-        self.next_ms = now_ms - now_ms % TICK_MS + TICK_MS;
-        let services = director.services();
-        self.services.tick(services.iter().map(|service| (service.name.clone(), of_service(service))));
-        let servers = services.iter().flat_map(|service| {
-            let key = |server: &Server| (service.name.clone(), server.address);
-            servers(service).into_iter().map(move |server| (key(&server), server.counted))
-        });
-        self.servers.tick(servers);
+        self.round = (until < count).then_some((until, since_ms));
+        if self.round.is_none() {
+            self.services.end_round();
+            self.servers.end_round();
+        }
     }
 
     /// Sets back the counters of all services and servers, or of the service of this name.

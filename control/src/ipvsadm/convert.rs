@@ -37,7 +37,7 @@ impl Table {
     pub fn model(&self, base: &Model) -> Result<Model, HostError> {
         let services =
             self.services(&base.services).map_err(|faults| HostError::Refused(faults.join("\n")))?;
-        let mut model = Model { services, ..base.clone() };
+        let mut model = Model { services: services.into(), ..base.clone() };
         let (now, new) = (Self::of(base).timeouts, self.timeouts);
         for (field, now, new) in [
             (&mut model.timeouts.tcp_established, now.tcp, new.tcp),
@@ -57,7 +57,7 @@ impl Table {
     /// The services, those that are in `base` with what the command line has no words for.
     ///
     /// Errors: every service that the director cannot express, with the value and why.
-    pub(super) fn services(&self, base: &[config::Service]) -> Result<Vec<config::Service>, Vec<String>> {
+    pub(super) fn services(&self, base: &config::Services) -> Result<Vec<config::Service>, Vec<String>> {
         let present: HashMap<Address, &config::Service> =
             base.iter().map(|service| (address_of(service), service)).collect();
         let mut names: HashSet<String> =
@@ -417,7 +417,9 @@ address = "10.0.0.11"
             "{saved}"
         );
         assert!(!saved.contains("10.0.0.11:0"), "{saved}");
-        assert_eq!(after(&model, &["-D -t 10.0.0.100:80"]).unwrap().services, model.services[1..]);
+        let mut rest = model.services.clone();
+        rest.remove(0);
+        assert_eq!(after(&model, &["-D -t 10.0.0.100:80"]).unwrap().services, rest);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn import(text: &str, names: &Names) -> Result<String, ImportError> {
         };
         faults.extend(done.err().map(|message| format!("line {}: {}", line.number, message.trim_end())));
     }
-    let services = match table.services(&[]) {
+    let services = match table.services(&lb_config::Services::default()) {
         Ok(services) => services,
         Err(more) => {
             faults.extend(more);

@@ -1,6 +1,6 @@
 //! Which service a packet without a connection is for.
 //!
-//! Built on the control core, immutable, part of the snapshot. The order is IPVS's, with the ranges that IPVS does
+//! Kept on the control core; a copy of it, which costs some pointers, is part of each snapshot. The order is IPVS's, with the ranges that IPVS does
 //! not know put where they are more specific than its catch-alls:
 //!
 //! 1. a firewall mark: the first [`MarkRule`] that matches gives the mark; a service of this mark and address family;
@@ -20,14 +20,15 @@ mod prefix;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use mark::MarkRule;
 pub use prefix::{IpPrefix, PortRange};
 
 use crate::io::DeviceId;
 use crate::parse::L4;
+use crate::shards::Shards;
 
 /// Control port of FTP (RFC 959 section 8).
 pub const FTP: u16 = 21;
@@ -122,27 +123,33 @@ struct Known<S> {
 /// Port ranges of one address or prefix, the narrowest first.
 type Ranges<S> = Vec<(PortRange, S)>;
 
+/// By protocol and network.
+type RangesOf<S> = Shards<(L4, IpAddr), Ranges<S>>;
+
 /// All prefixes of one length.
 #[derive(Clone, Debug)]
 struct Length<S> {
     len: u8,
-    ranges: HashMap<(L4, IpAddr), Ranges<S>>,
-    /// The networks in `ranges`, whatever the protocol.
-    networks: HashSet<IpAddr>,
+    ranges: RangesOf<S>,
+    /// The networks in `ranges`, whatever the protocol, and how many ranges each has.
+    networks: Shards<IpAddr, u32>,
 }
 
 /// Finds services; see the module's text for the order.
 #[derive(Clone, Debug)]
 pub struct Classifier<S> {
-    marks: Vec<MarkRule>,
-    by_mark: HashMap<(u32, bool), S>,
-    exact: HashMap<(L4, IpAddr, u16), Known<S>>,
-    on_vip: HashMap<(L4, IpAddr), Ranges<S>>,
+    marks: Arc<[MarkRule]>,
+    by_mark: Shards<(u32, bool), S>,
+    exact: Shards<(L4, IpAddr, u16), Known<S>>,
+    on_vip: RangesOf<S>,
     /// By falling length, so that the first hit is the longest; IPv4 and IPv6 apart.
     prefixes: [Vec<Length<S>>; 2],
-    vips: HashSet<IpAddr>,
-    has_ftp: bool,
-    has_any_port: bool,
+    /// VIPs, and how many services each has.
+    vips: Shards<IpAddr, u32>,
+    /// Number of services on FTP's port.
+    ftp: u32,
+    /// Number of services for every port.
+    any_port: u32,
 }
 
 impl<S: Clone> Classifier<S> {
@@ -153,57 +160,120 @@ impl<S: Clone> Classifier<S> {
     /// second one), and of two ranges of equal width that overlap on one prefix the first.
     pub fn new(marks: Vec<MarkRule>, services: impl IntoIterator<Item = (Address, bool, S)>) -> Self {
         let mut new = Self {
-            marks,
-            by_mark: HashMap::new(),
-            exact: HashMap::new(),
-            on_vip: HashMap::new(),
+            marks: marks.into(),
+            by_mark: Shards::default(),
+            exact: Shards::default(),
+            on_vip: Shards::default(),
             prefixes: [Vec::new(), Vec::new()],
-            vips: HashSet::new(),
-            has_ftp: false,
-            has_any_port: false,
+            vips: Shards::default(),
+            ftp: 0,
+            any_port: 0,
         };
         for (address, persistent, service) in services {
             new.add(address, persistent, service);
         }
-        for lengths in &mut new.prefixes {
-            lengths.sort_by_key(|length| std::cmp::Reverse(length.len));
-        }
-        let on_prefixes = new.prefixes.iter_mut().flatten().flat_map(|length| length.ranges.values_mut());
-        for ranges in new.on_vip.values_mut().chain(on_prefixes) {
-            ranges.sort_by_key(|(ports, _)| ports.width());
-        }
         new
     }
 
-    fn add(&mut self, address: Address, persistent: bool, service: S) {
+    /// Other rules for marks.
+    pub fn set_marks(&mut self, marks: Vec<MarkRule>) {
+        self.marks = marks.into();
+    }
+
+    /// Adds a service, unless there is one of the same address.
+    pub fn add(&mut self, address: Address, persistent: bool, service: S) {
         match address {
             Address::Mark { mark, ipv6 } => {
-                self.by_mark.entry((mark, ipv6)).or_insert(service);
+                if !self.by_mark.contains_key(&(mark, ipv6)) {
+                    self.by_mark.insert((mark, ipv6), service);
+                }
             }
             Address::Vip { vip, port, protocol } => {
-                self.has_ftp |= port == FTP && protocol == L4::Tcp;
-                self.has_any_port |= port == 0;
-                self.vips.insert(vip);
-                self.exact.entry((protocol, vip, port)).or_insert(Known { service, persistent });
-            }
-            Address::Range { vips, ports, protocol } => {
-                if vips.is_host() && !ports.is_all() {
-                    self.on_vip.entry((protocol, vips.network())).or_default().push((ports, service));
-                    self.vips.insert(vips.network());
+                if self.exact.contains_key(&(protocol, vip, port)) {
                     return;
                 }
-                let lengths = &mut self.prefixes[usize::from(vips.is_ipv6())];
-                let at = lengths.iter().position(|length| length.len == vips.len()).unwrap_or_else(|| {
-                    lengths.push(Length {
-                        len: vips.len(),
-                        ranges: HashMap::new(),
-                        networks: HashSet::new(),
-                    });
-                    lengths.len() - 1
-                });
-                lengths[at].networks.insert(vips.network());
-                lengths[at].ranges.entry((protocol, vips.network())).or_default().push((ports, service));
+                self.exact.insert((protocol, vip, port), Known { service, persistent });
+                self.ftp += u32::from(port == FTP && protocol == L4::Tcp);
+                self.any_port += u32::from(port == 0);
+                count_up(&mut self.vips, vip);
             }
+            Address::Range { vips, ports, protocol } => {
+                let (ranges, networks) = self.ranges_of(vips, ports);
+                let key = (protocol, vips.network());
+                let mut list = ranges.get(&key).cloned().unwrap_or_default();
+                // behind those that are as narrow
+                let at = list.partition_point(|(other, _)| other.width() <= ports.width());
+                list.insert(at, (ports, service));
+                ranges.insert(key, list);
+                count_up(networks, vips.network());
+            }
+        }
+    }
+
+    /// Takes a service out.
+    pub fn remove(&mut self, address: Address) {
+        match address {
+            Address::Mark { mark, ipv6 } => {
+                self.by_mark.remove(&(mark, ipv6));
+            }
+            Address::Vip { vip, port, protocol } => {
+                if self.exact.remove(&(protocol, vip, port)).is_some() {
+                    self.ftp -= u32::from(port == FTP && protocol == L4::Tcp);
+                    self.any_port -= u32::from(port == 0);
+                    count_down(&mut self.vips, vip);
+                }
+            }
+            Address::Range { vips, ports, protocol } => {
+                let (ranges, networks) = self.ranges_of(vips, ports);
+                let key = (protocol, vips.network());
+                let mut list = ranges.get(&key).cloned().unwrap_or_default();
+                let Some(at) = list.iter().position(|(other, _)| *other == ports) else { return };
+                list.remove(at);
+                if list.is_empty() {
+                    ranges.remove(&key);
+                } else {
+                    ranges.insert(key, list);
+                }
+                count_down(networks, vips.network());
+                let lengths = &mut self.prefixes[usize::from(vips.is_ipv6())];
+                lengths.retain(|length| !length.networks.is_empty());
+            }
+        }
+    }
+
+    /// Where ranges of ports of these VIPs are kept.
+    fn ranges_of(
+        &mut self,
+        vips: IpPrefix,
+        ports: PortRange,
+    ) -> (&mut RangesOf<S>, &mut Shards<IpAddr, u32>) {
+        if vips.is_host() && !ports.is_all() {
+            return (&mut self.on_vip, &mut self.vips);
+        }
+        let lengths = &mut self.prefixes[usize::from(vips.is_ipv6())];
+        let at = lengths.partition_point(|length| length.len > vips.len());
+        if lengths.get(at).is_none_or(|length| length.len != vips.len()) {
+            let (ranges, networks) = (Shards::default(), Shards::default());
+            lengths.insert(at, Length { len: vips.len(), ranges, networks });
+        }
+        let length = &mut lengths[at];
+        (&mut length.ranges, &mut length.networks)
+    }
+}
+
+fn count_up(counts: &mut Shards<IpAddr, u32>, address: IpAddr) {
+    let count = counts.get(&address).copied().unwrap_or_default();
+    counts.insert(address, count + 1);
+}
+
+fn count_down(counts: &mut Shards<IpAddr, u32>, address: IpAddr) {
+    match counts.get(&address) {
+        Some(count @ 2..) => {
+            let left = count - 1;
+            counts.insert(address, left);
+        }
+        _ => {
+            counts.remove(&address);
         }
     }
 }
@@ -233,7 +303,7 @@ impl<S> Classifier<S> {
         {
             return Some(Hit { service, how: How::PortRange });
         }
-        if self.has_ftp
+        if self.ftp > 0
             && protocol == L4::Tcp
             && (port == FTP_DATA || port >= UNPRIVILEGED)
             && let Some(known) = self.exact.get(&(protocol, vip, FTP))
@@ -241,7 +311,7 @@ impl<S> Classifier<S> {
             // an FTP service without persistence ends the search in IPVS too, which then leaves the packet to the host
             return known.persistent.then_some(Hit { service: &known.service, how: How::FtpData });
         }
-        if self.has_any_port
+        if self.any_port > 0
             && let Some(known) = self.exact.get(&(protocol, vip, 0))
         {
             return Some(Hit { service: &known.service, how: How::AnyPort });
@@ -261,10 +331,10 @@ impl<S> Classifier<S> {
 
     /// Whether `address` is virtual: a service's VIP or in one's prefix. Services by mark have no addresses.
     pub fn is_vip(&self, address: IpAddr) -> bool {
-        self.vips.contains(&address)
+        self.vips.contains_key(&address)
             || self.prefixes[usize::from(address.is_ipv6())]
                 .iter()
-                .any(|length| length.networks.contains(&prefix::network(address, length.len)))
+                .any(|length| length.networks.contains_key(&prefix::network(address, length.len)))
     }
 }
 

@@ -31,9 +31,12 @@ struct Announcement {
 
 impl Announcer {
     /// Notes the addresses that `new` has and `old` has not, or has elsewhere.
-    pub fn added(&mut self, old: &Snapshot, new: &Snapshot) {
+    ///
+    /// `came`: all that may be such.
+    pub fn added(&mut self, came: &[IpAddr], old: &Snapshot, new: &Snapshot) {
         self.pending.retain(|announcement| new.answers_for(announcement.address, announcement.link));
-        for (address, local) in &new.local {
+        for address in came {
+            let Some(local) = new.local.get(address) else { continue };
             if old.local.get(address) == Some(local) {
                 continue;
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use lb_config::ServerRef;
 
-use super::registry::Registry;
+use super::registry::{DestRecord, Registry};
 use super::{Director, Notice};
 use crate::ids::DestId;
 
@@ -30,21 +30,28 @@ struct Drain {
 }
 
 impl Drains {
-    /// Makes it what the registry now holds. A deadline that was there before counts on.
-    pub fn follow(&mut self, registry: &Registry) {
-        let former = std::mem::take(&mut self.0);
-        for (at, record) in registry.dests.iter().enumerate() {
-            let Some(period) = record.as_ref().and_then(|record| record.drain_deadline()) else { continue };
-            let dest = DestId(at as u32);
+    /// Makes it what the registry now holds of the destinations that it touched. A deadline that was there before
+    /// counts on; where it has passed, the packet path goes on to see the destination as removed.
+    pub fn follow(&mut self, registry: &mut Registry) {
+        for dest in std::mem::take(&mut registry.touched) {
+            let Some(period) = registry.record(dest).and_then(DestRecord::drain_deadline) else {
+                self.0.remove(&dest);
+                continue;
+            };
             let new = Drain { period, ends_ms: None, over: false };
-            let same = former.get(&dest).filter(|drain| drain.period == period);
-            self.0.insert(dest, same.copied().unwrap_or(new));
+            let drain = self.0.entry(dest).or_insert(new);
+            if drain.period != period {
+                *drain = new;
+            }
+            if drain.over {
+                registry.end(dest);
+            }
         }
     }
 
-    /// Whether the deadline of `dest` has passed.
-    pub fn is_over(&self, dest: DestId) -> bool {
-        self.0.get(&dest).is_some_and(|drain| drain.over)
+    /// The destinations whose deadlines have passed.
+    pub fn over(&self) -> impl Iterator<Item = DestId> {
+        self.0.iter().filter(|(_, drain)| drain.over).map(|(dest, _)| *dest)
     }
 
     /// Time that `dest` has left, ms, 0 when it is over; `None`: it has no deadline.
@@ -83,13 +90,14 @@ impl Director {
         if passed.is_empty() {
             return;
         }
+        passed.iter().for_each(|dest| self.registry.end(*dest));
         notices.extend(passed.into_iter().filter_map(|dest| self.drained(dest)));
         self.republish();
         self.expire_removed();
     }
 
     fn drained(&self, dest: DestId) -> Option<Notice> {
-        let record = self.registry.dests.get(dest.0 as usize)?.as_ref()?;
+        let record = self.registry.record(dest)?;
         let service =
             self.model.services.iter().find(|service| Some(service.address) == record.key.owner.service())?;
         let tracked = |worker: &std::sync::Arc<crate::counters::WorkerCounters>| {
@@ -99,7 +107,7 @@ impl Director {
             service: service.name.clone(),
             server: ServerRef { address: record.key.address, port: record.key.port },
             connections: self.counters.iter().map(tracked).sum(),
-            fate: record.policy().on_server_down,
+            fate: self.model.policy.of(service).on_server_down,
         })
     }
 }

@@ -2,46 +2,58 @@
 //! counters.
 //!
 //! A [`Director`] does no I/O and reads no clock: `lbd` calls [`Director::poll`] with the time, some ten times a
-//! second. Files: this one (applying, polling), `registry` (indices), `context` (what they are made with),
-//! `strangers` (next hops that are only met), `drain` (deadlines of servers), `announce` (gratuitous ARP), `walks`
-//! (listing and flushing connections), `report` (what `lbctl` shows), `explain` (what would become of a packet).
+//! second. Files: this one (polling), `apply` (a new model becomes a snapshot), `registry` (indices), `context` (what they
+//! are made with), `tables`, `hops` and `addresses` (what destinations and services share), `strangers` (next hops that
+//! are only met), `drain` (deadlines of servers), `expire` (the end of removed servers), `announce` (gratuitous ARP),
+//! `walks` (listing and flushing connections), `report` (what `lbctl` shows), `explain` (what would become of a packet).
+//!
+//! Cost: a change of the configuration costs in proportion to what changed, and a compare of two pointers and the copy of
+//! one for each service; a poll in proportion to next hops whose time has come and to removed servers.
 
+mod addresses;
 mod addressing;
 mod announce;
+mod apply;
 mod context;
 mod drain;
+mod expire;
 mod explain;
+mod hops;
 mod registry;
 mod report;
 mod strangers;
+mod tables;
+#[cfg(test)]
+mod tests;
 mod walks;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_config::{Device, EffectivePolicy, Model, OnServerDown, ServerRef};
+use lb_config::{Device, Model, OnServerDown, ServerRef};
 
 use crate::classify::Classifier;
 use crate::conn::HashKey;
 use crate::counters::WorkerCounters;
 use crate::express::ReplyEnds;
 use crate::ids::DestId;
-use crate::io::{DeviceId, WorkerId};
-use crate::local_port::LocalEnds;
-use crate::mailbox::{ConnFilter, Event, Listing, Mail, Mailbox, Purpose};
-use crate::neighbor::{LinkId, NeighborBook, NeighborId};
-use crate::persist::{Rule, Templates};
-use crate::rewrite::Encap;
+use crate::io::WorkerId;
+use crate::mailbox::{Event, Mailbox, Purpose};
+use crate::neighbor::{LinkId, NeighborBook};
+use crate::paged::Paged;
+use crate::persist::Templates;
 use crate::sched::{FlowHash, Overload};
 use crate::setup::{DeviceSetup, Setup, WorkerSeed};
-use crate::snapshot::{Link, LocalAddress, Snapshot};
-use crate::state::TimeoutTable;
+use crate::shards::Shards;
+use crate::snapshot::Snapshot;
 
+use addresses::Addresses;
 use announce::Announcer;
-use context::Context;
 use drain::Drains;
-use registry::{DestRecord, Registry, Totals};
+use hops::Hops;
+use registry::{Registry, Totals};
+use tables::Tables;
 
 pub use explain::{Explanation, Hop, Known, Outcome, Tried};
 use strangers::MAX_STRANGERS;
@@ -82,6 +94,14 @@ pub enum ApplyError {
         service: String,
         /// Why.
         reason: crate::rewrite::PlanError,
+    },
+    /// More distinct values of something than 65,535, which is what a destination can name.
+    #[error("service {service}: there are too many distinct {what}, the limit is 65535")]
+    TooManyDistinct {
+        /// What.
+        what: &'static str,
+        /// The service that wanted one more.
+        service: String,
     },
     /// Something that is fixed at start differs.
     #[error("{what} cannot change without a restart")]
@@ -144,6 +164,9 @@ pub struct Director {
     registry: Registry,
     drains: Drains,
     book: NeighborBook,
+    next_hops: Hops,
+    tables: Tables,
+    addresses: Addresses,
     announcer: Announcer,
     mailboxes: Vec<Arc<Mailbox>>,
     counters: Vec<Arc<WorkerCounters>>,
@@ -153,25 +176,12 @@ pub struct Director {
     reachable: HashMap<(LinkId, IpAddr), bool>,
     /// Stations on connected networks that workers asked for, and since when, ms.
     strangers: HashMap<(LinkId, IpAddr), u64>,
-    /// Version of the neighbour cells that was last looked at.
-    noticed: u64,
     polled_ms: u64,
     retired_ms: u64,
     /// Workers that still remove connections of servers that were removed.
     expiring: usize,
     /// Since when, ms.
     expiring_ms: u64,
-}
-
-/// What a snapshot is made of beside what the director keeps.
-struct Published {
-    links: Vec<Link>,
-    timeouts: Vec<TimeoutTable>,
-    tunnels: Vec<Encap>,
-    local_ends: Vec<LocalEnds>,
-    rules: Vec<Rule>,
-    policies: Vec<EffectivePolicy>,
-    gateways: [Option<(LinkId, NeighborId)>; 2],
 }
 
 /// How often removed destinations are looked through, ms.
@@ -202,20 +212,20 @@ impl Director {
         let empty = Snapshot {
             generation: 0,
             links: Vec::new(),
-            local: HashMap::new(),
+            local: Shards::default(),
             services: Classifier::new(Vec::new(), []),
-            dests: Vec::new(),
-            nat_servers: HashSet::new(),
-            tunnels: Vec::new(),
-            local_ends: Vec::new(),
-            translated: HashSet::new(),
+            dests: Paged::default(),
+            nat_servers: Shards::default(),
+            tunnels: Arc::default(),
+            local_ends: Arc::default(),
+            translated: Shards::default(),
             reply_ends: ReplyEnds::default(),
             snat: Vec::new(),
-            rules: Vec::new(),
+            rules: Arc::default(),
             policy: model.policy,
-            policies: Vec::new(),
-            timeouts: Vec::new(),
-            neighbors: HashMap::new(),
+            policies: Arc::default(),
+            timeouts: Arc::default(),
+            neighbors: Shards::default(),
             gateways: [None; 2],
             cells: book.cells(),
             flow_hash: FlowHash::from_secret(model.appliance.cluster_secret.as_deref()),
@@ -226,11 +236,14 @@ impl Director {
             .collect();
         let mut director = Self {
             setup: setup.clone(),
-            model: model.clone(),
+            model: model.without_services(),
             running: Arc::new(empty),
             registry: Registry::new(max_dests),
             drains: Drains::default(),
             book,
+            next_hops: Hops::default(),
+            tables: Tables::default(),
+            addresses: Addresses::default(),
             announcer: Announcer::default(),
             mailboxes: (0..workers).map(|_| Arc::default()).collect(),
             samples_read: vec![0; usize::from(workers)],
@@ -239,7 +252,6 @@ impl Director {
             next_ticket: 0,
             reachable: HashMap::new(),
             strangers: HashMap::new(),
-            noticed: 0,
             polled_ms: 0,
             retired_ms: 0,
             expiring: 0,
@@ -262,162 +274,11 @@ impl Director {
         &self.model
     }
 
-    /// Runs `model` instead. Workers pick it up between bursts; connections stay with their servers, also with
-    /// servers that `model` no longer has, until they end.
-    ///
-    /// Errors: nothing was changed.
-    pub fn apply(&mut self, model: &Model) -> Result<(), ApplyError> {
-        self.check_fixed(model)?;
-        let device_of = |device: &Device| {
-            devices(model).iter().position(|(other, _)| other == device).unwrap_or_default()
-        };
-        let links: Vec<Link> = model
-            .ports
-            .iter()
-            .map(|port| {
-                let device = device_of(&port.device);
-                Link {
-                    name: port.name.clone(),
-                    device: DeviceId(device as u16),
-                    vlan: port.vlan.unwrap_or(0),
-                    mac: self.setup.devices[device].mac,
-                    mtu: port.mtu,
-                    addresses: port.addresses.clone(),
-                }
-            })
-            .collect();
-        let counters = &self.counters;
-        let mut timeouts = Vec::new();
-        let mut tunnels = Vec::new();
-        let mut local_ends = Vec::new();
-        let mut rules = Vec::new();
-        let mut policies = Vec::new();
-        let mut gateways = [None; 2];
-        for (at, port) in model.ports.iter().enumerate() {
-            for gateway in &port.gateways {
-                let link = LinkId(at as u16);
-                let neighbor = self.book.intern(link, *gateway).map_err(|_| ApplyError::TooManyNeighbors)?;
-                gateways[usize::from(gateway.is_ipv6())] = Some((link, neighbor));
-            }
-        }
-        let mut context = Context {
-            generation: self.running.generation + 1,
-            links: &links,
-            book: &mut self.book,
-            tables: &mut timeouts,
-            tunnels: &mut tunnels,
-            local_ends: &mut local_ends,
-            rules: &mut rules,
-            director_policy: model.policy,
-            policies: &mut policies,
-            gateways,
-            hash: &self.running.flow_hash,
-            overload: &self.running.overload,
-            readings: &|dest| readings(counters, dest),
-        };
-        self.registry.apply(model, &mut context)?;
-        self.model = model.clone();
-        self.drains.follow(&self.registry);
-        self.publish(Published { links, timeouts, tunnels, local_ends, rules, policies, gateways });
-        self.expire_removed();
-        Ok(())
-    }
-
     /// A server of `service` was edited to what it was. IPVS tells the scheduler of that too: `wrr` starts at the
     /// head of its list again.
     pub fn touch(&self, service: &lb_config::Service) {
         if let Some(record) = self.registry.services.get(&service.address) {
             record.touch();
-        }
-    }
-
-    /// Devices, workers and sizes do not change while the process runs.
-    fn check_fixed(&self, model: &Model) -> Result<(), ApplyError> {
-        let differs = |what| Err(ApplyError::NeedsRestart { what });
-        let shape = |model: &Model| -> Vec<_> {
-            model.ports.iter().map(|port| (port.device.clone(), port.vlan, port.mtu)).collect()
-        };
-        if model.appliance != self.model.appliance {
-            return differs("[appliance]");
-        }
-        if model.limits != self.model.limits {
-            return differs("[limits]");
-        }
-        if shape(model) != shape(&self.model) {
-            return differs("a port's device, vlan or mtu, or the list of ports,");
-        }
-        Ok(())
-    }
-
-    /// Publishes what runs once more: indices or next hops changed.
-    fn republish(&mut self) {
-        let running = self.running.clone();
-        self.publish(Published {
-            links: running.links.clone(),
-            timeouts: running.timeouts.clone(),
-            tunnels: running.tunnels.clone(),
-            local_ends: running.local_ends.clone(),
-            rules: running.rules.clone(),
-            policies: running.policies.clone(),
-            gateways: running.gateways,
-        });
-    }
-
-    fn publish(
-        &mut self,
-        Published { links, timeouts, tunnels, local_ends, rules, policies, gateways }: Published,
-    ) {
-        let registry = &self.registry;
-        let mut local = HashMap::new();
-        for vip in self.model.services.iter().filter_map(|service| service.address.vip()) {
-            local.insert(vip, LocalAddress { link: context::link_to(&links, vip).map(|(id, _)| id) });
-        }
-        let marks = self.model.marks.iter().filter_map(|rule| addressing::mark(rule, &links)).collect();
-        let translated: HashSet<IpAddr> =
-            local_ends.iter().flat_map(|ends| ends.addresses.iter().copied()).collect();
-        for address in &translated {
-            local.insert(
-                *address,
-                LocalAddress { link: context::link_to(&links, *address).map(|(id, _)| id) },
-            );
-        }
-        for (at, link) in links.iter().enumerate() {
-            for address in &link.addresses {
-                local.insert(address.addr, LocalAddress { link: Some(LinkId(at as u16)) });
-            }
-        }
-        let entry = |(at, record): (usize, &Option<DestRecord>)| {
-            let mut entry = *record.as_ref()?.entry();
-            entry.removed |= self.drains.is_over(DestId(at as u32));
-            Some(entry)
-        };
-        let nat_servers = registry.nat_servers();
-        let snapshot = Arc::new(Snapshot {
-            generation: self.running.generation + 1,
-            services: registry.classifier(marks),
-            dests: registry.dests.iter().enumerate().map(entry).collect(),
-            reply_ends: ReplyEnds::new(&nat_servers, &translated),
-            nat_servers,
-            snat: registry.snat_entries(),
-            translated,
-            local_ends,
-            tunnels,
-            rules,
-            policy: self.model.policy,
-            policies,
-            neighbors: self.wanted_neighbors(&gateways),
-            cells: self.running.cells.clone(),
-            flow_hash: self.running.flow_hash.clone(),
-            overload: self.running.overload.clone(),
-            links,
-            local,
-            timeouts,
-            gateways,
-        });
-        self.announcer.added(&self.running, &snapshot);
-        self.running = snapshot;
-        for mailbox in &self.mailboxes {
-            mailbox.publish(self.running.clone());
         }
     }
 
@@ -486,24 +347,6 @@ impl Director {
         self.setup.templates.sweep(now_ns, self.setup.templates.buckets(), has_connections);
     }
 
-    /// Lets go of removed destinations whose last connection has ended.
-    fn retire(&mut self) {
-        let seen = self.generation_seen();
-        let counters = &self.counters;
-        let connections = |dest: DestId| {
-            let tracked = counters.iter().map(|w| u64::from(w.dests[dest.0 as usize].total.get()));
-            tracked.sum::<u64>() + u64::from(self.setup.templates.count(dest))
-        };
-        let building = self.running.generation + 1;
-        if self.registry.retire(seen, building, connections, |dest| readings(counters, dest)) {
-            self.republish();
-        } else if seen == self.running.generation {
-            // no worker has an older snapshot, so nobody looks at what only those used
-            let published: HashSet<_> = self.running.neighbors.values().copied().collect();
-            self.book.retain(|id| published.contains(&id));
-        }
-    }
-
     /// The oldest generation that a worker uses.
     pub fn generation_seen(&self) -> u64 {
         self.counters.iter().map(|worker| worker.own.generation.get()).min().unwrap_or_default()
@@ -512,30 +355,6 @@ impl Director {
     /// Generation of the newest snapshot.
     pub fn generation(&self) -> u64 {
         self.running.generation
-    }
-
-    /// Removes the connections and templates of removed servers whose services schedule them anew, rather than at
-    /// each one's next packet (IPVS: `ip_vs_expire_nodest_conn_flush`). Tried again until none is left.
-    fn expire_removed(&mut self) {
-        let running = &self.running;
-        let expires = |dest: DestId| running.dest(dest).is_some_and(|entry| running.reschedules(entry));
-        let templates = &self.setup.templates;
-        let (mut any, mut tracked) = (false, false);
-        for dest in (0..running.dests.len()).map(|at| DestId(at as u32)).filter(|dest| expires(*dest)) {
-            any |= templates.count(dest) > 0;
-            tracked |= self.counters.iter().any(|worker| worker.dests[dest.0 as usize].total.get() > 0);
-        }
-        if any {
-            templates.drop_unused(self.workers_now_ns(), |listed| expires(listed.dest));
-        }
-        // a worker whose answer was lost is not waited for
-        if tracked && (self.expiring == 0 || self.polled_ms.saturating_sub(self.expiring_ms) >= LISTING_MS) {
-            (self.expiring, self.expiring_ms) = (0, self.polled_ms);
-            for mailbox in &self.mailboxes {
-                let walk = Listing::new(0, Purpose::Expire, ConnFilter::default(), Vec::new());
-                self.expiring += usize::from(mailbox.send(Mail::List(walk)).is_ok());
-            }
-        }
     }
 }
 

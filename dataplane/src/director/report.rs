@@ -163,17 +163,22 @@ pub struct WorkerRow {
 
 impl Director {
     /// Every service, in the order of the configuration.
+    ///
+    /// Cost: in proportion to all servers; [`Director::services_in`] takes some at a time.
     pub fn services(&self) -> Vec<ServiceRow> {
+        self.services_in(0..self.model.services.len())
+    }
+
+    /// The services at these places of the configuration; those beyond its end are none.
+    pub fn services_in(&self, places: std::ops::Range<usize>) -> Vec<ServiceRow> {
         let mut removed: std::collections::HashMap<_, Vec<DestId>> = std::collections::HashMap::new();
-        for (at, record) in self.registry.dests.iter().enumerate() {
-            if let Some(record) = record.as_ref().filter(|record| record.entry().removed)
-                && let Some(service) = record.key.owner.service()
-            {
-                removed.entry(service).or_default().push(DestId(at as u32));
+        for dest in &self.registry.removed {
+            if let Some(service) = self.registry.record(*dest).and_then(|record| record.key.owner.service()) {
+                removed.entry(service).or_default().push(*dest);
             }
         }
-        let mut rows = Vec::with_capacity(self.model.services.len());
-        for service in &self.model.services {
+        let mut rows = Vec::with_capacity(places.len());
+        for service in self.model.services.iter().skip(places.start).take(places.len()) {
             let key = service.address;
             let Some(record) = self.registry.services.get(&key) else { continue };
             let standing = record.entry.candidates.iter().map(|candidate| candidate.dest);
@@ -211,12 +216,12 @@ impl Director {
 
     /// Whether a destination is a rule of source NAT, one that was removed included.
     pub fn is_snat(&self, dest: DestId) -> bool {
-        let record = self.registry.dests.get(dest.0 as usize).and_then(Option::as_ref);
+        let record = self.registry.record(dest);
         record.is_some_and(|record| record.key.owner.service().is_none())
     }
 
     fn dest_row(&self, dest: DestId) -> Option<DestRow> {
-        let record = self.registry.dests[dest.0 as usize].as_ref()?;
+        let (record, entry) = (self.registry.record(dest)?, self.registry.entry(dest)?);
         let now = readings(&self.counters, dest);
         let (mut active, mut total) = (0, 0);
         for worker in &self.counters {
@@ -231,10 +236,10 @@ impl Director {
             forwarding: record.key.forwarding,
             upper_threshold: record.thresholds().0,
             lower_threshold: record.thresholds().1,
-            weight: record.weight(),
-            removed: record.entry().removed,
+            weight: record.server.weight,
+            removed: record.removed,
             drain_left_ms: self.drains.left_ms(dest, self.polled_ms),
-            reachable: match self.running.cells.mac(record.entry().neighbor) {
+            reachable: match self.running.cells.mac(entry.neighbor) {
                 Resolution::Resolved(_) => Some(true),
                 Resolution::Failed => Some(false),
                 Resolution::Pending => None,
@@ -252,7 +257,7 @@ impl Director {
 
     /// Address and port of a destination's server; `None`: the index is unused.
     pub fn server_of(&self, dest: DestId) -> Option<ServerRef> {
-        let key = &self.registry.dests.get(dest.0 as usize)?.as_ref()?.key;
+        let key = &self.registry.record(dest)?.key;
         Some(ServerRef { address: key.address, port: key.port })
     }
 

@@ -1,10 +1,9 @@
 //! Next hops as time goes by: stations that workers meet on connected networks, and who answers.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::{Director, Notice};
-use crate::neighbor::{LinkId, NeighborId, Resolution};
+use crate::neighbor::{LinkId, Resolution};
 
 /// Stations beside servers and gateways that are known at a time, and for how long, ms; who is still needed after
 /// that is asked for again.
@@ -19,49 +18,40 @@ impl Director {
         if self.strangers.len() >= MAX_STRANGERS || self.strangers.contains_key(&(link, address)) {
             return;
         }
-        if self.book.intern(link, address).is_ok() {
+        if let Ok(id) = self.book.intern(link, address) {
             self.strangers.insert((link, address), now_ms);
+            self.next_hops.hold(&self.book, id);
         }
     }
 
     /// Makes known to the workers who was met, and forgets who was met long ago or does not answer.
     pub(super) fn settle_strangers(&mut self, now_ms: u64) {
-        let before = self.strangers.len();
         let running = &self.running;
+        let mut gone = Vec::new();
         self.strangers.retain(|at, since| {
-            let silent =
-                running.neighbors.get(at).is_some_and(|id| running.cells.mac(*id) == Resolution::Failed);
-            now_ms.saturating_sub(*since) < if silent { SILENT_MS } else { STRANGER_MS }
+            let id = self.next_hops.published.get(at);
+            let silent = id.is_some_and(|id| running.cells.mac(*id) == Resolution::Failed);
+            let stays = now_ms.saturating_sub(*since) < if silent { SILENT_MS } else { STRANGER_MS };
+            gone.extend(id.copied().filter(|_| !stays));
+            stays
         });
+        let any_gone = !gone.is_empty();
+        gone.into_iter().for_each(|id| self.next_hops.release(&self.book, id, running.generation + 1));
         let is_new = |at: &(LinkId, IpAddr)| !self.running.neighbors.contains_key(at);
-        if before != self.strangers.len() || self.strangers.keys().any(is_new) {
+        if any_gone || self.strangers.keys().any(is_new) {
             self.republish();
         }
     }
 
-    /// The next hops that workers may use from now on: those of destinations, gateways and whoever was met. An index
-    /// leaves the book only after every worker has left the snapshots that name it.
-    pub(super) fn wanted_neighbors(
-        &self,
-        gateways: &[Option<(LinkId, NeighborId)>; 2],
-    ) -> HashMap<(LinkId, IpAddr), NeighborId> {
-        let used = self.registry.neighbors();
-        let is_gateway = |id| gateways.iter().flatten().any(|(_, gateway)| *gateway == id);
-        let rows = self.book.rows(0).into_iter();
-        rows.filter(|row| {
-            used.contains(&row.id) || is_gateway(row.id) || self.strangers.contains_key(&(row.link, row.ip))
-        })
-        .map(|row| ((row.link, row.ip), row.id))
-        .collect()
-    }
-
     /// Notes which next hops came and went; of stations that were only met there may be thousands.
     pub(super) fn notice_neighbors(&mut self, now_ms: u64, notices: &mut Vec<Notice>) {
-        let version = self.running.cells.version();
-        if std::mem::replace(&mut self.noticed, version) == version {
-            return;
-        }
-        for row in self.book.rows(now_ms) {
+        for row in self
+            .book
+            .take_changed()
+            .into_iter()
+            .filter_map(|id| self.book.row(id, now_ms))
+            .collect::<Vec<_>>()
+        {
             if self.strangers.contains_key(&(row.link, row.ip)) {
                 continue;
             }

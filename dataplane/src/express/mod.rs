@@ -248,7 +248,7 @@ impl<I: PacketIo> Worker<I> {
         let mut reply = false;
         if burden.replies {
             let src = (key.client().into(), key.client_port());
-            reply = self.snapshot.reply_ends.is_reply(src, key.vip().into(), number);
+            reply = self.snapshot.is_reply(src, key.vip().into(), number);
         }
         if burden.foreign {
             let client = if reply { (key.vip(), key.vip_port()) } else { (key.client(), key.client_port()) };

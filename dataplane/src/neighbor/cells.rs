@@ -53,7 +53,7 @@ pub struct NeighborCells {
 impl NeighborCells {
     /// `capacity` cells, all pending.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { cells: (0..capacity).map(|_| AtomicU64::new(0)).collect(), version: AtomicU64::new(0) }
+        Self { cells: crate::counters::zeroed(capacity), version: AtomicU64::new(0) }
     }
 
     /// Number of cells.

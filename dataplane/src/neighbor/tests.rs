@@ -272,7 +272,7 @@ fn what_is_forgotten_is_asked_for_no_more_and_its_index_starts_anew() {
     let mut lab = Lab::reachable();
     let kept = lab.book.intern(LINK, IpAddr::from([192, 168, 150, 13])).unwrap();
     let gone = lab.id;
-    lab.book.retain(|id| id != gone);
+    lab.book.forget(gone);
     assert_eq!(lab.book.rows(0).len(), 1);
     assert_eq!(lab.book.cells().mac(gone), Resolution::Pending);
     assert!(!lab.hear(Some(A), REPLY), "no longer wanted");

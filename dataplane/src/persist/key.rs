@@ -15,7 +15,7 @@ pub const PROTOCOL_IP: u8 = 0;
 const FORMER: usize = 4;
 
 /// What a service's templates stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// A service with this port: 0 for every port, 21 for FTP, whose templates cover the data connections too.
     Port(u16),
@@ -31,7 +31,7 @@ pub enum Scope {
 }
 
 /// How a persistent service, or one that was persistent, ties clients to servers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// What one template covers.
     pub scope: Scope,

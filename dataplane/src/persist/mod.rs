@@ -94,7 +94,7 @@ impl Templates {
         let buckets = capacity.div_ceil(SLOTS / 2).next_power_of_two();
         Self {
             buckets: (0..buckets).map(|_| Mutex::default()).collect(),
-            counts: (0..max_dests).map(|_| AtomicU32::new(0)).collect(),
+            counts: crate::counters::zeroed(max_dests as usize),
             evicted: AtomicU64::new(0),
             hand: AtomicUsize::new(0),
             secret,

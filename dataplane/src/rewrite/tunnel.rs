@@ -44,7 +44,7 @@ const MIN_MTU6: u16 = 1280;
 const GUE_PORTS: (u16, u16) = (32768, 28232);
 
 /// One tunnel of the director to a real server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelPlan {
     /// How packets are wrapped.
     pub kind: TunnelKind,

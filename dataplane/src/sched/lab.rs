@@ -8,6 +8,7 @@ use crate::counters::WorkerCounters;
 use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
 use crate::neighbor::NeighborId;
+use crate::paged::Paged;
 use crate::snapshot::{DestEntry, Way};
 
 /// Most destinations of a lab.
@@ -16,7 +17,7 @@ const MAX: usize = 64;
 /// One service's candidates.
 pub(crate) struct Lab {
     pub candidates: Vec<Candidate>,
-    pub dests: Vec<Option<DestEntry>>,
+    pub dests: Paged<Option<DestEntry>>,
     pub workers: Vec<Arc<WorkerCounters>>,
     pub overload: Overload,
     pub new: NewConnection,
@@ -49,7 +50,7 @@ impl Lab {
     pub fn new(weights: &[u32]) -> Self {
         let mut lab = Self {
             candidates: Vec::new(),
-            dests: vec![None; MAX],
+            dests: Paged::default(),
             workers: Vec::new(),
             overload: Overload::new(MAX),
             new: NewConnection {
@@ -82,13 +83,13 @@ impl Lab {
 
     pub fn remove(&mut self, dest: u32) {
         self.candidates.retain(|candidate| candidate.dest.0 != dest);
-        self.dests[dest as usize] = None;
+        self.dests.set(dest as usize, None);
         self.renumber();
     }
 
     fn renumber(&mut self) {
         for (position, candidate) in self.candidates.iter().enumerate() {
-            self.dests[candidate.dest.0 as usize] = Some(entry(position as u32));
+            self.dests.set(candidate.dest.0 as usize, Some(entry(position as u32)));
         }
     }
 
@@ -176,7 +177,7 @@ impl Lab {
 /// What threads share of a lab.
 struct Parts<'a> {
     candidates: &'a [Candidate],
-    dests: &'a [Option<DestEntry>],
+    dests: &'a Paged<Option<DestEntry>>,
     workers: &'a [Arc<WorkerCounters>],
     overload: &'a Overload,
     new: &'a NewConnection,

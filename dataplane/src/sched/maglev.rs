@@ -88,6 +88,13 @@ impl MaglevTable {
     ///
     /// Cost: see [`fill`](super::fill).
     pub fn new(members: &[Member], size: usize, hash: &FlowHash) -> Self {
+        let modulus = Modulus::new(size as u64);
+        let turns = Self::turns(members, size, hash);
+        Self { slots: fill(&turns, modulus).into_iter().map(DestId).collect() }
+    }
+
+    /// The permutations of the members that get slots, in the order of turns; values are destinations.
+    pub fn turns(members: &[Member], size: usize, hash: &FlowHash) -> Vec<Turn> {
         let mut able: Vec<&Member> = members.iter().filter(|member| member.weight > 0).collect();
         // the order of turns decides who gets a contested slot: it must not depend on the order of configuration
         able.sort_by_key(|member| (member.address, member.port));
@@ -108,8 +115,12 @@ impl MaglevTable {
                 value: member.dest.0,
             }
         };
-        let turns: Vec<Turn> = able.iter().map(turn).collect();
-        Self { slots: fill(&turns, modulus).into_iter().map(DestId).collect() }
+        able.iter().map(turn).collect()
+    }
+
+    /// What each slot holds.
+    pub fn slots(&self) -> &[DestId] {
+        &self.slots
     }
 
     /// The destination of a flow with this hash: that of its slot, or of the first slot behind it whose destination

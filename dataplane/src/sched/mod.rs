@@ -38,6 +38,7 @@ use lb_config::SchedulerFlags;
 
 use crate::counters::WorkerCounters;
 use crate::ids::DestId;
+use crate::paged::Paged;
 use crate::snapshot::DestEntry;
 
 pub use build::{Memory, ServerState};
@@ -113,7 +114,7 @@ pub struct Question<'a> {
     /// Candidates in scheduling order, which is IPVS's list order.
     pub candidates: &'a [Candidate],
     /// Every destination, by index.
-    pub dests: &'a [Option<DestEntry>],
+    pub dests: &'a Paged<Option<DestEntry>>,
     /// Every worker's counters.
     pub workers: &'a [Arc<WorkerCounters>],
     /// Which destinations are at their upper threshold.

@@ -12,11 +12,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
 
+use zerocopy::FromZeros;
+
 use crate::counters::WorkerCounters;
 use crate::ids::DestId;
 
 /// Thresholds and flag of a destination. Thresholds: control: wo, workers: ro; flag: both rw.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromZeros)]
 struct Cell {
     upper: AtomicU32,
     lower: AtomicU32,
@@ -30,7 +32,7 @@ pub struct Overload(Box<[Cell]>);
 impl Overload {
     /// For destinations 0 to `max_dests - 1`, none with a threshold.
     pub fn new(max_dests: usize) -> Self {
-        Self((0..max_dests).map(|_| Cell::default()).collect())
+        Self(crate::counters::zeroed(max_dests))
     }
 
     /// Whether a destination is full.

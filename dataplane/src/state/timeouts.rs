@@ -8,7 +8,7 @@ use super::State;
 use crate::conn::entry::Tick;
 
 /// Timeout of every state, ticks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimeoutTable([u32; TimeoutTable::STATES]);
 
 impl TimeoutTable {

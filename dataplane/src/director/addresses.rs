@@ -1,0 +1,86 @@
+//! The director's addresses: VIPs, local ends of full NAT and source NAT, and those of its links.
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+
+use super::context::link_to;
+use crate::express::ReplyEnds;
+use crate::neighbor::LinkId;
+use crate::shards::Shards;
+use crate::snapshot::{Link, LocalAddress};
+
+/// All of them, kept as services come and go.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    /// Services of each VIP, local ends of each local address.
+    uses: HashMap<IpAddr, [u32; 2]>,
+    /// What snapshots hold.
+    pub local: Shards<IpAddr, LocalAddress>,
+    /// Likewise: those of local ends.
+    pub translated: Shards<IpAddr, ()>,
+    /// Likewise: a hint of these.
+    pub targets: ReplyEnds,
+    /// Those that came, or have another link, since somebody looked.
+    pub came: Vec<IpAddr>,
+}
+
+/// What an address is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Vip,
+    LocalEnd,
+}
+
+impl Addresses {
+    /// An address has one more user, or one less.
+    pub fn count(&mut self, address: IpAddr, what: Use, more: bool, links: &[Link]) {
+        let uses = self.uses.entry(address).or_default();
+        let count = &mut uses[what as usize];
+        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        match (what, *count, more) {
+            (Use::LocalEnd, 1, true) => {
+                self.translated.insert(address, ());
+                self.targets.add_target(address, self.translated.iter().map(|(address, ())| *address));
+            }
+            (Use::LocalEnd, 0, false) => {
+                self.translated.remove(&address);
+            }
+            _ => {}
+        }
+        if *uses == [0; 2] {
+            self.uses.remove(&address);
+        }
+        self.settle(address, links);
+    }
+
+    /// The links changed from `old` to `new`.
+    pub fn relink(&mut self, old: &[Link], new: &[Link]) {
+        let own = old.iter().chain(new).flat_map(|link| link.addresses.iter().map(|own| own.addr));
+        let all: Vec<IpAddr> = self.uses.keys().copied().chain(own).collect();
+        all.into_iter().for_each(|address| self.settle(address, new));
+    }
+
+    fn settle(&mut self, address: IpAddr, links: &[Link]) {
+        let own = links.iter().rposition(|link| link.addresses.iter().any(|own| own.addr == address));
+        let now = match own {
+            Some(at) => Some(LocalAddress { link: Some(LinkId(at as u16)) }),
+            None if self.uses.contains_key(&address) => {
+                Some(LocalAddress { link: link_to(links, address).map(|(id, _)| id) })
+            }
+            None => None,
+        };
+        if self.local.get(&address) == now.as_ref() {
+            return;
+        }
+        match now {
+            Some(now) => {
+                self.local.insert(address, now);
+                self.came.push(address);
+            }
+            None => {
+                self.local.remove(&address);
+            }
+        }
+    }
+}
