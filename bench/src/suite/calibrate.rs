@@ -104,7 +104,7 @@ fn ahead(lines: &[Line], seed: &mut u64, count: usize, steps: u32) -> anyhow::Re
     for _ in 0..rounds {
         for at in &mut chosen[..count] {
             *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            *at = ((*seed >> 32) * lines.len() as u64 >> 32) as usize;
+            *at = (((*seed >> 32) * lines.len() as u64) >> 32) as usize;
             prefetch::line(&lines[*at]);
         }
         for &at in &chosen[..count] {
@@ -125,7 +125,7 @@ fn circle(lines: &mut [Line]) {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for at in (1..lines.len()).rev() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let other = ((seed >> 32) * at as u64 >> 32) as usize;
+        let other = (((seed >> 32) * at as u64) >> 32) as usize;
         let (a, b) = (lines[at][0], lines[other][0]);
         (lines[at][0], lines[other][0]) = (b, a);
     }

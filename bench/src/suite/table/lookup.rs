@@ -11,7 +11,7 @@ use lb_dpdk::hash::{BULK, Hash, KEY_LEN};
 use lb_dpdk::{Eal, EalConfig};
 
 use super::keys::{Made, Order, TCP, padded};
-use super::{BURST, filled, timed};
+use super::{BURST, filled, sliced};
 use crate::context::Context;
 use crate::record::{Plot, Reached, Table as Rows};
 use crate::stats::{Series, short};
@@ -44,11 +44,11 @@ pub fn run(context: &mut Context, memory: &Arc<dyn Lender>) -> anyhow::Result<()
         check(&table, &peer, count)?;
         let mut orders = [Order::new(count); 5];
         let [a, b, c, d, e] = &mut orders;
-        let mut floor = || Ok(timed(lookups, || make(a, lookups)));
-        let mut rte = || Ok(timed(lookups, || bulk(&peer, c, lookups, 0)));
-        let mut own = || Ok(timed(lookups, || find(&table, b, lookups, 0)));
-        let mut rte_miss = || Ok(timed(lookups, || bulk(&peer, d, lookups, count)));
-        let mut miss = || Ok(timed(lookups, || find(&table, e, lookups, count)));
+        let mut floor = || Ok(sliced(lookups, |n| make(a, n)));
+        let mut rte = || Ok(sliced(lookups, |n| bulk(&peer, c, n, 0)));
+        let mut own = || Ok(sliced(lookups, |n| find(&table, b, n, 0)));
+        let mut rte_miss = || Ok(sliced(lookups, |n| bulk(&peer, d, n, count)));
+        let mut miss = || Ok(sliced(lookups, |n| find(&table, e, n, count)));
         let series = context.compare(
             &format!("IPv4 lookup, {} keys", short(f64::from(count))),
             "ns/key",
@@ -135,8 +135,8 @@ fn kind<K: Made>(
 ) -> anyhow::Result<Series> {
     let table = filled::<K>(count, memory)?;
     let (mut hits, mut misses) = (Order::new(count), Order::new(count));
-    let mut hit = || Ok(timed(lookups, || find(&table, &mut hits, lookups, 0)));
-    let mut miss = || Ok(timed(lookups, || find(&table, &mut misses, lookups, count)));
+    let mut hit = || Ok(sliced(lookups, |n| find(&table, &mut hits, n, 0)));
+    let mut miss = || Ok(sliced(lookups, |n| find(&table, &mut misses, n, count)));
     let setting = format!("{} lookup, {} keys", K::NAME, short(f64::from(count)));
     let series = context.compare(&setting, "ns/key", &mut [("hit", &mut hit), ("miss", &mut miss)])?;
     rows.row([K::NAME.to_owned(), short(f64::from(count)), series[0].shown(), series[1].shown()]);

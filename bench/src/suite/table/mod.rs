@@ -16,6 +16,7 @@ use lb_dataplane::state::State;
 use lb_dpdk::TableMemory;
 
 use crate::context::Context;
+use crate::stats::Series;
 use keys::{Made, SECRET, TCP};
 
 /// Keys of a burst.
@@ -79,4 +80,11 @@ fn timed(n: u64, work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_nanos() as f64 / n as f64
+}
+
+/// ns per unit of `n` units of work in 64 slices: the middle one, so that what else the machine does in a few of them
+/// does not count. `work` is told how many units to do.
+fn sliced(n: u64, mut work: impl FnMut(u64)) -> f64 {
+    let slice = n / 64;
+    (0..64).map(|_| timed(slice, || work(slice))).collect::<Series>().median()
 }
