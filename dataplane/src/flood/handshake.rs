@@ -211,6 +211,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// A client's segment of a connection whose handshake the director did.
+    #[inline(never)]
     pub(crate) fn spliced_in<K: Family>(
         &mut self,
         mut frame: I::Packet,
@@ -262,6 +263,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// A server's segment of such a connection, which may go on to its client by `back`.
+    #[inline(never)]
     pub(crate) fn spliced_out<K: Family>(
         &mut self,
         mut frame: I::Packet,
