@@ -24,8 +24,8 @@ use crate::stats::{Series, short};
 /// Buffers beside those that the replayed file takes.
 pub const SPARE: u64 = 16_384;
 
-/// Bytes of a buffer with all that is around it.
-const BUFFER: u64 = 2_560;
+/// Bytes of a buffer with all that is around it, and what DPDK loses between them.
+const BUFFER: u64 = 3_072;
 
 /// A way to forward: its name, and a run that gives ns per packet.
 type Mode<'a> = (String, Box<dyn FnMut() -> anyhow::Result<f64> + 'a>);
@@ -293,5 +293,5 @@ pub fn cpu_ns(thread: &Path) -> anyhow::Result<u64> {
 
 /// Memory that so many buffers need, MiB.
 pub fn memory_mib(mbufs: u64) -> u64 {
-    mbufs * BUFFER / (1 << 20) + 64
+    mbufs * BUFFER / (1 << 20) + 128
 }
