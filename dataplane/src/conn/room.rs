@@ -21,7 +21,7 @@ const VICTIM_STEPS: usize = 64;
 const VICTIM_LINES: u32 = 32;
 
 /// Of those, the lines that are looked at even when one has a victim, see [`Table::make_way`].
-const MIN_VICTIM_LINES: u32 = 4;
+const MIN_VICTIM_LINES: u32 = 8;
 
 /// A line that an entry of another line could move to, in the search for room.
 #[derive(Clone, Copy)]
