@@ -34,7 +34,6 @@ impl<I: PacketIo> Worker<I> {
         }
         let received = &self.counters.devices[usize::from(device.0)];
         received.rx_packets.add(burst.len() as u64);
-        received.rx_bytes.add(burst.iter().map(|frame| frame.bytes().len()).sum::<usize>() as u64);
         let rss = self.setup.devices[usize::from(device.0)].rss;
         let steered = self.setup.workers == 1 || rss && !self.snapshot.has_replies();
         self.process(&mut burst, if steered { Origin::Steered } else { Origin::Device })

@@ -16,7 +16,7 @@ use crate::policy::is_guarded;
 use crate::sched::DrawSource;
 use crate::setup::{Setup, WorkerSeed};
 use crate::snapshot::Snapshot;
-use crate::transmit::{Budget, Waiting};
+use crate::transmit::{Budget, Outgoing, Waiting};
 
 /// Lines that the sweep visits in a turn with packets: bounds the pause that it makes.
 pub const SWEEP_BUSY: u32 = 32;
@@ -62,7 +62,7 @@ pub struct Worker<I: PacketIo> {
     /// TCP's stricter table is in force, see [`crate::policy::is_guarded`].
     pub(crate) guarded: bool,
     /// Frames to be sent, by device.
-    pub(crate) out: Vec<Burst<I::Packet>>,
+    pub(crate) out: Vec<Outgoing<I::Packet>>,
     /// Frames to be handed over, by worker.
     pub(crate) hand: Vec<Burst<I::Packet>>,
     pub(crate) waiting: Waiting<I::Packet>,
@@ -104,7 +104,7 @@ impl<I: PacketIo> Worker<I> {
                 pairs6: Table::new(max.saturating_mul(2), secret)?,
                 max,
             },
-            out: setup.devices.iter().map(|_| Burst::new()).collect(),
+            out: setup.devices.iter().map(|_| Outgoing::new()).collect(),
             hand: (0..setup.workers).map(|_| Burst::new()).collect(),
             guarded: false,
             waiting: Waiting::new(setup.neighbor_queue),
@@ -193,7 +193,7 @@ impl<I: PacketIo> Worker<I> {
         }
         self.pieces.expire(self.now_ns, counters);
         counters.own.connections.set(u64::from(self.tables.len()));
-        let bursts = self.out.iter().chain(&self.hand).map(|burst| burst.len()).sum::<usize>();
+        let bursts = self.out.iter().map(|out| &out.frames).chain(&self.hand).map(|burst| burst.len()).sum::<usize>();
         counters.own.held.set((self.waiting.len() + self.pieces.held() + bursts) as u64);
     }
 
@@ -218,7 +218,7 @@ impl<I: PacketIo> Worker<I> {
             all_counters: self.all_counters,
             draws: self.draws,
             tables: self.tables,
-            out: self.setup.devices.iter().map(|_| Burst::new()).collect(),
+            out: self.setup.devices.iter().map(|_| Outgoing::new()).collect(),
             hand: (0..self.setup.workers).map(|_| Burst::new()).collect(),
             guarded: self.guarded,
             waiting: Waiting::new(self.setup.neighbor_queue),

@@ -294,7 +294,7 @@ impl<K: TableKey> Table<K> {
     /// What was found, with its entry as it is now; the table's only changes since were [`Table::update`]s.
     #[inline(always)]
     pub fn again(&self, found: Found) -> Found {
-        Found { meta: self.lines[found.line as usize].metas[usize::from(found.slot)], ..found }
+        Found { meta: self.lines[found.line as usize].meta(usize::from(found.slot)), ..found }
     }
 
     /// The key of a connection that was found, with what it holds beside the part that is compared.
