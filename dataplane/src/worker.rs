@@ -193,7 +193,8 @@ impl<I: PacketIo> Worker<I> {
         }
         self.pieces.expire(self.now_ns, counters);
         counters.own.connections.set(u64::from(self.tables.len()));
-        let bursts = self.out.iter().map(|out| &out.frames).chain(&self.hand).map(|burst| burst.len()).sum::<usize>();
+        let bursts =
+            self.out.iter().map(|out| &out.frames).chain(&self.hand).map(|burst| burst.len()).sum::<usize>();
         counters.own.held.set((self.waiting.len() + self.pieces.held() + bursts) as u64);
     }
 

@@ -334,6 +334,10 @@ impl<I: PacketIo> Worker<I> {
         let packet = glance::Packet { batch, at, key, fresh: progress.fresh };
         let taken = if packet.facts().steady { self.to_server(frame, &packet) } else { Err(frame) };
         progress.disturbed = true;
+        #[cfg(test)]
+        if taken.is_ok() {
+            tests::taken(if packet.found().is_some() { 1 } else { 2 });
+        }
         if let Err(frame) = taken {
             progress.fresh = false;
             self.at_length(frame, &packet);

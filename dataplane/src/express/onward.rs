@@ -68,6 +68,8 @@ impl<I: PacketIo> Worker<I> {
         let Some(dst) = self.snapshot.cells.known(entry.neighbor) else { return Err(frame) };
         let Some(meta) = self.renewed_settled(found.meta, entry, facts, false) else { return Err(frame) };
         let (src, device) = (raw_mac(entry.mac), entry.device);
+        #[cfg(test)]
+        super::tests::taken(0);
         let mut frame = frame;
         let bytes = frame.bytes_mut();
         let len = bytes.len();
@@ -86,7 +88,14 @@ impl<I: PacketIo> Worker<I> {
 
     /// What a packet's connection is now, after others of its burst.
     #[inline(never)]
-    fn once_more<K: Ends>(&self, key: &K, facts: &Facts, probe: Probe, found: Found, progress: &Progress) -> Found {
+    fn once_more<K: Ends>(
+        &self,
+        key: &K,
+        facts: &Facts,
+        probe: Probe,
+        found: Found,
+        progress: &Progress,
+    ) -> Found {
         let (table, _) = K::tables_ref(&self.tables);
         if progress.fresh && found.is_some() {
             table.again(found)
