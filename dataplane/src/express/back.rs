@@ -17,7 +17,7 @@ impl<I: PacketIo> Worker<I> {
         mut frame: I::Packet,
         packet: &Packet<'_, K>,
     ) -> Result<(), I::Packet> {
-        let protocol = packet.facts().protocol as u8;
+        let protocol = packet.facts().protocol() as u8;
         let (table, pairs) = K::tables_ref(&self.tables);
         let at = match packet.second() {
             Second::Connection(pair, probe) if packet.fresh => Some((pairs.key(pair).other, probe)),
@@ -34,7 +34,7 @@ impl<I: PacketIo> Worker<I> {
         let Some(found) = table.find(&key, protocol, probe) else { return Err(frame) };
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
         let told = entry.way.local_ends().is_some_and(|at| {
-            found.meta.is_proxied() || self.tells(at, packet.facts().protocol) != ClientAddress::None
+            found.meta.is_proxied() || self.tells(at, packet.facts().protocol()) != ClientAddress::None
         });
         if found.meta.deadline().left(self.now).is_none() || entry.removed || told {
             return Err(frame);
@@ -44,7 +44,7 @@ impl<I: PacketIo> Worker<I> {
             return Err(frame);
         }
         let to = Hit { found, key, entry: *entry }.back();
-        if !K::translate(frame.bytes_mut(), packet.facts().protocol, &to) {
+        if !K::translate(frame.bytes_mut(), packet.facts().protocol(), &to) {
             return Err(frame);
         }
         let meta = self.renewed(found.meta, entry, packet, (&key, true), &frame);

@@ -17,11 +17,12 @@ use crate::state::{Event, tcp};
 use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP, checksum, ethernet, ipv4, ipv6, udp};
 
 /// What a glance says of a plain packet beside its key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Facts {
     /// Whole IP packet, bytes.
     pub ip_len: u16,
-    pub protocol: L4,
+    /// UDP, else TCP.
+    pub udp: bool,
     pub event: Event,
     /// Nothing but its connection decides about it: its TTL suffices, it begins no connection.
     pub steady: bool,
@@ -30,9 +31,10 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Of no packet.
-    const NONE: Self =
-        Self { ip_len: 0, protocol: L4::Tcp, event: tcp::NO_FLAG, steady: false, reply: false };
+    #[inline(always)]
+    pub fn protocol(&self) -> L4 {
+        if self.udp { L4::Udp } else { L4::Tcp }
+    }
 }
 
 /// What a packet's second lookup is for.
@@ -70,7 +72,7 @@ impl<K: Plain> Batch<K> {
             keys: ArrayVec::new(),
             protocols: [0; BURST],
             probes: [Probe::default(); BURST],
-            facts: [Facts::NONE; BURST],
+            facts: [Facts::default(); BURST],
             founds: [Found::NOTHING; BURST],
             seconds: ArrayVec::new(),
         }
@@ -79,7 +81,7 @@ impl<K: Plain> Batch<K> {
     #[inline(always)]
     pub fn push(&mut self, key: K, facts: Facts, probe: Probe) {
         let at = place(self.keys.len());
-        self.protocols[at] = facts.protocol as u8;
+        self.protocols[at] = facts.protocol() as u8;
         self.facts[at] = facts;
         self.probes[at] = probe;
         self.keys.push(key);
@@ -135,13 +137,13 @@ fn be128<const N: usize>(bytes: &[u8; N], at: usize) -> u128 {
 
 /// What the transport header at `at` means; `room`: what the packet has behind its IP header, bytes.
 #[inline(always)]
-fn transport<const N: usize>(head: &[u8; N], at: usize, protocol: u8, room: u16) -> Option<(L4, Event)> {
+fn transport<const N: usize>(head: &[u8; N], at: usize, protocol: u8, room: u16) -> Option<(bool, Event)> {
     if protocol == PROTOCOL_TCP {
         let header_len = u16::from(head[at + 12] >> 4) * 4;
-        (header_len >= 20 && header_len <= room).then(|| (L4::Tcp, tcp::event(head[at + 13])))
+        (header_len >= 20 && header_len <= room).then(|| (false, tcp::event(head[at + 13])))
     } else if protocol == PROTOCOL_UDP {
         let len = be16(head, at + 4);
-        (len >= udp::HEADER_LEN as u16 && len <= room).then(|| (L4::Udp, Event::default()))
+        (len >= udp::HEADER_LEN as u16 && len <= room).then(|| (true, Event::default()))
     } else {
         None
     }
@@ -179,10 +181,10 @@ impl Plain for Key4 {
             return None;
         }
         let room = ip_len.checked_sub(ipv4::HEADER_LEN as u16)?;
-        let (protocol, event) = transport(head, Self::L4_AT, (words[2] >> 8) as u8, room)?;
+        let (udp, event) = transport(head, Self::L4_AT, (words[2] >> 8) as u8, room)?;
         let dst = Ipv4Addr::from_bits(words[4].swap_bytes());
         let key = Key4::new(src, be16(head, 34), dst, be16(head, 36));
-        Some((key, Facts { ip_len, protocol, event, steady: ttl > 1 && !event.is_new(), reply: false }))
+        Some((key, Facts { ip_len, udp, event, steady: ttl > 1 && !event.is_new(), reply: false }))
     }
 
     #[inline]
@@ -212,10 +214,10 @@ impl Plain for Key6 {
         {
             return None;
         }
-        let (protocol, event) = transport(head, Self::L4_AT, head[20], room)?;
+        let (udp, event) = transport(head, Self::L4_AT, head[20], room)?;
         let dst = Ipv6Addr::from_bits(be128(head, 38));
         let key = Key6::new(src, be16(head, 54), dst, be16(head, 56));
-        Some((key, Facts { ip_len, protocol, event, steady: head[21] > 1 && !event.is_new(), reply: false }))
+        Some((key, Facts { ip_len, udp, event, steady: head[21] > 1 && !event.is_new(), reply: false }))
     }
 
     #[inline]
@@ -258,7 +260,7 @@ impl<K: Plain> Packet<'_, K> {
         K::Address: Address,
     {
         let (ttl, df) = K::ttl_and_df(frame);
-        let flags = match self.facts().protocol {
+        let flags = match self.facts().protocol() {
             L4::Tcp => frame.get(K::L4_AT + 13).copied().unwrap_or_default(),
             L4::Udp | L4::Sctp => 0,
         };
@@ -267,7 +269,7 @@ impl<K: Plain> Packet<'_, K> {
             dst: self.key.vip(),
             src_port: self.key.client_port(),
             dst_port: self.key.vip_port(),
-            protocol: self.facts().protocol,
+            protocol: self.facts().protocol(),
             tcp_flags: TcpFlags(flags),
             event: self.facts().event,
             l4: K::L4_AT as u16,

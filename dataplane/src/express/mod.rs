@@ -198,7 +198,7 @@ impl<I: PacketIo> Worker<I> {
     ) -> Kind {
         let Some((key, facts)) = K::glance(bytes) else { return Kind::Other };
         let (table, _) = K::tables_ref(&self.tables);
-        let probe = table.probe(&key, facts.protocol as u8);
+        let probe = table.probe(&key, facts.protocol() as u8);
         table.prefetch(probe);
         batch.push(key, facts, probe);
         if burden.replies || burden.foreign { self.note_more(burden, batch, owners, own) } else { own }
@@ -216,7 +216,7 @@ impl<I: PacketIo> Worker<I> {
         let at = batch.keys.len().wrapping_sub(1);
         let (Some(key), facts) = (batch.keys.get(at), &mut batch.facts[place(at)]) else { return own };
         let (client, vip) = ((key.client(), key.client_port()), (key.vip(), key.vip_port()));
-        let number = facts.protocol as u8;
+        let number = facts.protocol() as u8;
         facts.reply = burden.replies
             && self.snapshot.reply_ends.is_reply((client.0.into(), client.1), vip.0.into(), number);
         if burden.foreign {
@@ -240,7 +240,7 @@ impl<I: PacketIo> Worker<I> {
             return Second::No;
         }
         let (_, pairs) = K::tables_ref(&self.tables);
-        let probe = pairs.probe(&Pair::wanted(*key), facts.protocol as u8);
+        let probe = pairs.probe(&Pair::wanted(*key), facts.protocol() as u8);
         pairs.prefetch(probe);
         Second::Pair(probe)
     }
@@ -291,16 +291,20 @@ impl<I: PacketIo> Worker<I> {
     /// The third pass.
     #[inline(never)]
     fn act(&mut self, burst: &mut Burst<I::Packet>, board: &Board, origin: Origin) {
+        if board.v4.keys.len() == burst.len() {
+            return self.act_alike(burst, &board.v4);
+        }
+        if board.v6.keys.len() == burst.len() {
+            return self.act_alike(burst, &board.v6);
+        }
         let mut progress = Progress { fresh: true, disturbed: false };
         let (mut at4, mut at6, mut other, mut foreign) = (0, 0, 0, 0);
         for (frame, kind) in burst.drain(..).zip(&board.kinds) {
             if *kind == Kind::V4 {
-                if let Err(frame) = self.direct(frame, &board.v4, at4, &mut progress) {
-                    self.indirect(frame, &board.v4, at4, &mut progress);
-                }
+                self.express(frame, &board.v4, at4, &mut progress);
                 at4 += 1;
             } else if *kind == Kind::V6 {
-                self.express6(frame, &board.v6, at6, &mut progress);
+                self.express(frame, &board.v6, at6, &mut progress);
                 at6 += 1;
             } else if *kind == Kind::Foreign {
                 if let Some(owner) = board.owners.get(foreign) {
@@ -319,9 +323,20 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// The third pass of an IPv6 packet, see [`Worker::note6`].
+    /// The third pass of a burst of this worker's plain packets of one family.
     #[inline(never)]
-    fn express6(&mut self, frame: I::Packet, batch: &Batch<Key6>, at: usize, progress: &mut Progress) {
+    fn act_alike<K: Ends>(&mut self, burst: &mut Burst<I::Packet>, batch: &Batch<K>) {
+        let mut progress = Progress { fresh: true, disturbed: false };
+        for (at, frame) in burst.drain(..).enumerate() {
+            if let Err(frame) = self.direct(frame, batch, at, &mut progress) {
+                self.indirect(frame, batch, at, &mut progress);
+            }
+        }
+    }
+
+    /// The third pass of a plain packet.
+    #[inline(never)]
+    fn express<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
         if let Err(frame) = self.direct(frame, batch, at, progress) {
             self.indirect(frame, batch, at, progress);
         }

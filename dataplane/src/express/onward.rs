@@ -102,7 +102,7 @@ impl<I: PacketIo> Worker<I> {
         } else if progress.fresh {
             found
         } else {
-            table.find(key, facts.protocol as u8, probe).unwrap_or(Found::NOTHING)
+            table.find(key, facts.protocol() as u8, probe).unwrap_or(Found::NOTHING)
         }
     }
 
@@ -124,7 +124,7 @@ impl<I: PacketIo> Worker<I> {
         let found = if packet.fresh {
             packet.found()
         } else {
-            table.find(packet.key, packet.facts().protocol as u8, packet.probe()).unwrap_or(Found::NOTHING)
+            table.find(packet.key, packet.facts().protocol() as u8, packet.probe()).unwrap_or(Found::NOTHING)
         };
         if !found.is_some() {
             return if packet.facts().reply { self.to_client(frame, packet) } else { Err(frame) };
@@ -196,7 +196,7 @@ impl<I: PacketIo> Worker<I> {
             },
             Way::Dr => return Err(frame),
         };
-        if !K::translate(frame.bytes_mut(), packet.facts().protocol, &to) {
+        if !K::translate(frame.bytes_mut(), packet.facts().protocol(), &to) {
             return Err(frame);
         }
         let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
@@ -218,11 +218,11 @@ impl<I: PacketIo> Worker<I> {
         let (_, pairs) = K::tables_ref(&self.tables);
         let probe = match packet.second() {
             Second::Pair(probe) if packet.fresh => probe,
-            _ => self.onward_probe(packet.key, packet.facts().protocol),
+            _ => self.onward_probe(packet.key, packet.facts().protocol()),
         };
-        let pair = pairs.find(&Pair::wanted(*packet.key), forward(packet.facts().protocol as u8), probe)?;
+        let pair = pairs.find(&Pair::wanted(*packet.key), forward(packet.facts().protocol() as u8), probe)?;
         let told = pair.meta.is_pair_proxied()
-            || self.tells(at, packet.facts().protocol) == ClientAddress::Toa && !pair.meta.answered();
+            || self.tells(at, packet.facts().protocol()) == ClientAddress::Toa && !pair.meta.answered();
         let is_full = matches!(entry.way, Way::FullNat(_));
         if is_full && told {
             return None;
@@ -294,7 +294,7 @@ impl<I: PacketIo> Worker<I> {
         outbound: bool,
     ) -> Option<Meta> {
         // established and acknowledged stays established, whoever speaks, see the tables; so does UDP
-        let state = match facts.protocol {
+        let state = match facts.protocol() {
             L4::Tcp if facts.event == tcp::ACK && meta.is_settled(State::Established) => State::Established,
             L4::Udp if meta.is_settled(State::Udp) => State::Udp,
             _ => return None,
