@@ -81,6 +81,7 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
+    #[inline(never)]
     pub(crate) fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, origin: Origin) {
         let device = frame.device();
         let to_us = frame.bytes().starts_with(&self.setup.devices[usize::from(device.0)].mac);

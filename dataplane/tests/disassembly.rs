@@ -115,19 +115,27 @@ fn the_express_path_neither_locks_nor_allocates() {
         left.extend(of);
     }
     let (mut seen, mut lines) = (HashSet::new(), 0);
+    let mut callers: HashMap<u64, u64> = HashMap::new();
+    let way = |callers: &HashMap<u64, u64>, to: u64| {
+        let steps = std::iter::successors(Some(to), |at| callers.get(at).copied()).take(20);
+        steps.filter_map(|at| functions.get(&at)).map(|f| f.name.clone()).collect::<Vec<_>>().join(" from ")
+    };
     while let Some(address) = left.pop() {
         let Some(function) = functions.get(&address) else { continue };
         if !seen.insert(address) {
             continue;
         }
         for code in &function.lines {
-            assert!(!is_locked(code), "{}: {code}", function.name);
-            assert!(!is_allocator(code), "{}: {code}", function.name);
+            assert!(!is_locked(code), "{}: {code}", way(&callers, address));
+            assert!(!is_allocator(code), "{}: {code}", way(&callers, address));
         }
         lines += function.lines.len();
         let goes_on =
             |to: &&u64| functions.get(to).is_some_and(|to| !ENDS.iter().any(|end| to.name.contains(end)));
-        left.extend(function.targets.iter().filter(goes_on));
+        for to in function.targets.iter().filter(goes_on).filter(|to| !seen.contains(to)) {
+            callers.entry(*to).or_insert(address);
+            left.push(*to);
+        }
     }
     assert!(lines > 1000, "the path was followed: {} functions, {lines} instructions", seen.len());
     let all: usize = functions.values().flat_map(|f| &f.lines).filter(|code| is_locked(code)).count();
