@@ -173,7 +173,7 @@ impl WorkerCounters {
     }
 
     /// Counts a client's packet of so many bytes to a destination.
-    #[inline]
+    #[inline(always)]
     pub fn inbound(&self, dest: DestId, bytes: u16) {
         let dest = &self.dests[dest.0 as usize];
         dest.in_packets.add(1);

@@ -27,6 +27,11 @@ pub trait Packet: Sized {
     fn bytes(&self) -> &[u8];
     /// The same, to be rewritten in place.
     fn bytes_mut(&mut self) -> &mut [u8];
+    /// Starts to fetch the frame's headers.
+    #[inline]
+    fn prefetch(&self) {
+        crate::prefetch::bytes(self.bytes());
+    }
     /// Makes the frame `n` bytes longer at its front; the new bytes are unspecified. `false`: no room, unchanged.
     fn grow_front(&mut self, n: usize) -> bool;
     /// Cuts `n` bytes off the front. `false`: shorter than that, unchanged.

@@ -76,14 +76,19 @@ impl Frame {
 }
 
 impl Packet for Frame {
-    #[inline]
+    #[inline(always)]
     fn bytes(&self) -> &[u8] {
         &self.0.bytes[usize::from(self.0.start)..usize::from(self.0.end)]
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0.bytes[usize::from(self.0.start)..usize::from(self.0.end)]
+    }
+
+    #[inline(always)]
+    fn prefetch(&self) {
+        crate::prefetch::line(&self.0.bytes[HEADROOM]);
     }
 
     fn grow_front(&mut self, n: usize) -> bool {

@@ -37,7 +37,6 @@ impl<I: PacketIo> Worker<I> {
         }
         let received = &self.counters.devices[usize::from(device.0)];
         received.rx_packets.add(burst.len() as u64);
-        received.rx_bytes.add(burst.iter().map(|frame| frame.frame_len()).sum::<usize>() as u64);
         let rss = self.setup.devices[usize::from(device.0)].rss;
         let steered = self.setup.workers == 1 || rss && !self.snapshot.has_replies();
         self.process(&mut burst, if steered { Origin::Steered } else { Origin::Device })
@@ -85,6 +84,7 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
+    #[inline(never)]
     pub(crate) fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, origin: Origin) {
         let device = frame.device();
         let to_us = frame.bytes().starts_with(&self.setup.devices[usize::from(device.0)].mac);

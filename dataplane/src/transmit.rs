@@ -41,6 +41,27 @@ struct Held<P> {
     since_ns: u64,
 }
 
+/// Frames to be sent by one device, and how many bytes they are.
+#[derive(Debug)]
+pub(crate) struct Outgoing<P> {
+    pub frames: Burst<P>,
+    bytes: u64,
+}
+
+impl<P: Packet> Outgoing<P> {
+    pub fn new() -> Self {
+        Self { frames: Burst::new(), bytes: 0 }
+    }
+
+    /// Adds a frame that is `len` bytes long. Errors: the frame comes back when there is no room.
+    #[inline(always)]
+    pub fn push(&mut self, frame: P, len: usize) -> Result<(), P> {
+        self.frames.try_push(frame).map_err(|full| full.element())?;
+        self.bytes += len as u64;
+        Ok(())
+    }
+}
+
 /// How long a frame waits for a next hop at most, ns: longer than resolution takes to fail (three questions, a
 /// second apart), so only a frame whose question was never asked gets there.
 const PATIENCE_NS: u64 = 5_000_000_000;
@@ -197,11 +218,11 @@ impl<I: PacketIo> Worker<I> {
 
     /// Sends a complete frame with this turn's burst.
     pub(crate) fn send(&mut self, device: DeviceId, frame: I::Packet) {
-        let at = usize::from(device.0);
-        if self.out[at].is_full() {
+        let (at, len) = (usize::from(device.0), frame.bytes().len());
+        if self.out[at].frames.is_full() {
             self.flush_device(at);
         }
-        if self.out[at].try_push(frame).is_err() {
+        if self.out[at].push(frame, len).is_err() {
             self.counters.drop_packet(DropReason::TxFull);
         }
     }
@@ -224,15 +245,16 @@ impl<I: PacketIo> Worker<I> {
     }
 
     fn flush_device(&mut self, at: usize) {
-        let burst = &mut self.out[at];
+        let Outgoing { frames: burst, bytes } = &mut self.out[at];
         if burst.is_empty() {
             return;
         }
-        let (frames, bytes) = (burst.len(), bytes(burst));
+        let (frames, before) = (burst.len(), *bytes);
         self.io.tx(DeviceId(at as u16), burst);
+        *bytes = self::bytes(burst);
         let sent = &self.counters.devices[at];
         sent.tx_packets.add((frames - burst.len()) as u64);
-        sent.tx_bytes.add((bytes - self::bytes(burst)) as u64);
+        sent.tx_bytes.add(before - *bytes);
     }
 
     fn flush_hand(&mut self, at: usize) {
@@ -271,8 +293,8 @@ impl<I: PacketIo> Worker<I> {
     }
 }
 
-fn bytes<P: Packet>(burst: &Burst<P>) -> usize {
-    burst.iter().map(|frame| frame.frame_len()).sum()
+fn bytes<P: Packet>(burst: &Burst<P>) -> u64 {
+    burst.iter().map(|frame| frame.frame_len() as u64).sum()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::sched::DrawSource;
 use crate::setup::{Setup, WorkerSeed};
 use crate::snapshot::Snapshot;
 use crate::tables::Tables;
-use crate::transmit::{Budget, Waiting};
+use crate::transmit::{Budget, Outgoing, Waiting};
 
 /// Lines that the sweep visits in a turn with packets: bounds the pause that it makes.
 pub const SWEEP_BUSY: u32 = 32;
@@ -48,7 +48,7 @@ pub struct Worker<I: PacketIo> {
     /// TCP's stricter table is in force, see [`crate::policy::is_guarded`].
     pub(crate) guarded: bool,
     /// Frames to be sent, by device.
-    pub(crate) out: Vec<Burst<I::Packet>>,
+    pub(crate) out: Vec<Outgoing<I::Packet>>,
     /// Frames to be handed over, by worker.
     pub(crate) hand: Vec<Burst<I::Packet>>,
     pub(crate) waiting: Waiting<I::Packet>,
@@ -88,7 +88,7 @@ impl<I: PacketIo> Worker<I> {
             all_counters: seed.counters,
             draws: DrawSource::random(),
             tables,
-            out: setup.devices.iter().map(|_| Burst::new()).collect(),
+            out: setup.devices.iter().map(|_| Outgoing::new()).collect(),
             hand: (0..setup.workers).map(|_| Burst::new()).collect(),
             guarded: false,
             waiting: Waiting::new(setup.neighbor_queue),
@@ -181,7 +181,8 @@ impl<I: PacketIo> Worker<I> {
         }
         self.pieces.expire(self.now_ns, counters);
         counters.own.connections.set(u64::from(self.tables.len()));
-        let bursts = self.out.iter().chain(&self.hand).map(|burst| burst.len()).sum::<usize>();
+        let bursts =
+            self.out.iter().map(|out| &out.frames).chain(&self.hand).map(|burst| burst.len()).sum::<usize>();
         counters.own.held.set((self.waiting.len() + self.pieces.held() + bursts) as u64);
     }
 
@@ -206,7 +207,7 @@ impl<I: PacketIo> Worker<I> {
             all_counters: self.all_counters,
             draws: self.draws,
             tables: self.tables,
-            out: self.setup.devices.iter().map(|_| Burst::new()).collect(),
+            out: self.setup.devices.iter().map(|_| Outgoing::new()).collect(),
             hand: (0..self.setup.workers).map(|_| Burst::new()).collect(),
             guarded: self.guarded,
             waiting: Waiting::new(self.setup.neighbor_queue),

@@ -30,6 +30,12 @@ impl Tick {
         Self((self.0 + timeout.min(Self::MAX_TIMEOUT)) & Self::MASK)
     }
 
+    /// [`Tick::after`] of a timeout that is known not to be above [`Tick::MAX_TIMEOUT`].
+    #[inline(always)]
+    pub(crate) fn later(self, timeout: u32) -> Self {
+        Self((self.0 + timeout) & Self::MASK)
+    }
+
     /// Ticks from `now` to `self`, or `None` when it has passed.
     #[inline]
     pub fn left(self, now: Tick) -> Option<u32> {
@@ -228,7 +234,9 @@ impl Meta {
     pub fn is_settled(self, state: State) -> bool {
         const CONTROLLED: u64 = 1 << Meta::CONTROLLED;
         const ASSURED: u64 = 1 << Meta::ASSURED;
-        self.0 >> Self::STATE & 15 == u64::from(state.bits()) && self.0 & (CONTROLLED | ASSURED) != CONTROLLED
+        let wanted = u64::from(state.bits()) << Self::STATE;
+        self.0 & (15 << Self::STATE | CONTROLLED) == wanted
+            || self.0 & (15 << Self::STATE | CONTROLLED | ASSURED) == wanted | CONTROLLED | ASSURED
     }
 
     /// Whether two entries of one connection are in the same state.

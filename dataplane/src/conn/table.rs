@@ -57,6 +57,17 @@ pub struct Found {
     pub meta: Meta,
 }
 
+impl Found {
+    /// Stands for no connection where a place is kept for one.
+    pub const NOTHING: Self = Self { line: 0, slot: 0, meta: Meta::EMPTY };
+
+    /// Whether it is a connection.
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        !self.meta.is_empty()
+    }
+}
+
 /// The table has no room for one more connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -242,6 +253,14 @@ impl<K: TableKey> Table<K> {
         let second = &lines[line as usize];
         let slot = second.find(key, protocol, probe.tag())?;
         Some(Found { line, slot: slot as u8, meta: second.meta(slot) })
+    }
+
+    /// [`Table::find`] for many keys; [`Found::NOTHING`] where there is nothing. As many as the shortest of the four hold.
+    #[inline]
+    pub fn find_burst(&self, keys: &[K], protocols: &[u8], probes: &[Probe], found: &mut [Found]) {
+        for (((key, &protocol), &probe), found) in keys.iter().zip(protocols).zip(probes).zip(found) {
+            *found = self.find(key, protocol, probe).unwrap_or(Found::NOTHING);
+        }
     }
 
     /// What was found, with its entry as it is now; the table's only changes since were [`Table::update`]s.

@@ -11,15 +11,15 @@ use crate::worker::Worker;
 
 impl<I: PacketIo> Worker<I> {
     /// Sends a reply on, or gives it back unchanged, when anything about it is unusual.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn to_client<K: Ends>(
         &mut self,
         mut frame: I::Packet,
         packet: &Packet<'_, K>,
     ) -> Result<(), I::Packet> {
-        let protocol = packet.slot.protocol as u8;
+        let protocol = packet.facts().protocol() as u8;
         let (table, pairs) = K::tables_ref(&self.tables);
-        let at = match packet.second {
+        let at = match packet.second() {
             Second::Connection(pair, probe) if packet.fresh => Some((pairs.key(pair).other, probe)),
             _ if packet.fresh => None,
             _ => {
@@ -34,23 +34,23 @@ impl<I: PacketIo> Worker<I> {
         let Some(found) = table.find(&key, protocol, probe) else { return Err(frame) };
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
         let told = entry.way.local_ends().is_some_and(|at| {
-            found.meta.is_proxied() || self.tells(at, packet.slot.protocol) != ClientAddress::None
+            found.meta.is_proxied() || self.tells(at, packet.facts().protocol()) != ClientAddress::None
         });
         if found.meta.deadline().left(self.now).is_none() || entry.removed || told || found.meta.is_spliced()
         {
             return Err(frame);
         }
         let Some((exit, mtu)) = self.exit_towards(key.client().into()) else { return Err(frame) };
-        if packet.slot.ip_len > mtu {
+        if packet.facts().ip_len > mtu {
             return Err(frame);
         }
         let to = Hit { found, key, entry: *entry }.back();
-        if !K::translate(frame.bytes_mut(), packet.slot.protocol, &to) {
+        if !K::translate(frame.bytes_mut(), packet.facts().protocol(), &to) {
             return Err(frame);
         }
         let meta = self.renewed(found.meta, entry, packet, (&key, true), &frame);
         self.keep::<K>(found, meta);
-        self.counters.outbound(found.meta.dest(), packet.slot.ip_len);
+        self.counters.outbound(found.meta.dest(), packet.facts().ip_len);
         self.go(exit, frame);
         Ok(())
     }

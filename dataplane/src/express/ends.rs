@@ -31,7 +31,9 @@ pub(crate) trait Ends: Plain {
 #[inline(always)]
 fn replace<const N: usize>(head: &mut [u8; N], at: usize, new: u32) -> u64 {
     let old = raw32(head, at);
-    head[at..at + 4].copy_from_slice(&new.to_le_bytes());
+    if let Some(bytes) = head[at..].first_chunk_mut::<4>() {
+        *bytes = new.to_le_bytes();
+    }
     u64::from(!old) + u64::from(new)
 }
 
@@ -131,13 +133,22 @@ impl Ends for Key6 {
     }
 }
 
-/// Writes both MAC addresses.
+/// Writes both MAC addresses, given as their six bytes lie in memory.
 #[inline(always)]
-pub(super) fn set_macs(frame: &mut [u8], dst: Mac, src: Mac) {
+pub(super) fn set_macs(frame: &mut [u8], dst: u64, src: u64) {
     if let Some(head) = frame.first_chunk_mut::<12>() {
-        let [a, b, c, d, e, f] = dst;
-        let [g, h, i, j, k, l] = src;
-        head[..8].copy_from_slice(&[a, b, c, d, e, f, g, h]);
-        head[8..].copy_from_slice(&[i, j, k, l]);
+        let (first, last) = (dst | src << 48, (src >> 16) as u32);
+        if let Some(bytes) = head.first_chunk_mut::<8>() {
+            *bytes = first.to_le_bytes();
+        }
+        if let Some(bytes) = head.last_chunk_mut::<4>() {
+            *bytes = last.to_le_bytes();
+        }
     }
+}
+
+/// A MAC address as its six bytes lie in memory.
+#[inline(always)]
+pub(super) fn raw_mac([a, b, c, d, e, f]: Mac) -> u64 {
+    u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(u16::from_le_bytes([e, f])) << 32
 }

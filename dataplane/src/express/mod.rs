@@ -16,6 +16,7 @@ use arrayvec::ArrayVec;
 use crate::conn::{Key4, Key6, Pair, Probe};
 use crate::drop_reason::DropReason;
 use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo, WorkerId};
+use crate::local_port::forward;
 use crate::parse::{Parsed, parse};
 use crate::receive::Origin;
 use crate::steer;
@@ -32,16 +33,13 @@ mod tests;
 pub use reply_ends::ReplyEnds;
 
 use ends::Ends;
-use glance::{Glance, Second, Slot};
-
-/// How many frames ahead headers are asked for.
-const AHEAD: usize = 4;
+use glance::{Batch, Facts, Second, place};
+use onward::Progress;
 
 /// What a burst's first pass makes of a frame.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Not plain: its place among what the parser said.
-    #[default]
+    /// Not plain.
     Other,
     V4,
     V6,
@@ -49,36 +47,15 @@ enum Kind {
     Foreign,
 }
 
-/// What is known of a burst's frames, by their place in it.
+/// What is known of a burst's frames.
 struct Board {
     kinds: [Kind; BURST],
-    slots: [Slot; BURST],
-    seconds: [Second; BURST],
-    keys4: [Key4; BURST],
-    keys6: [Key6; BURST],
-    owners: [WorkerId; BURST],
+    v4: Batch<Key4>,
+    v6: Batch<Key6>,
+    /// Whose the foreign ones are, in their order.
+    owners: ArrayVec<WorkerId, BURST>,
     /// What the parser said of those that are not plain, in their order.
     others: ArrayVec<(Result<Parsed, DropReason>, Probe), BURST>,
-}
-
-/// A place in a burst, for the compiler to see.
-#[inline(always)]
-fn place(at: usize) -> usize {
-    at % BURST
-}
-
-impl Board {
-    fn new() -> Self {
-        Self {
-            kinds: [Kind::Other; BURST],
-            slots: [Slot::default(); BURST],
-            seconds: [Second::No; BURST],
-            keys4: [Key4::default(); BURST],
-            keys6: [Key6::default(); BURST],
-            owners: [WorkerId(0); BURST],
-            others: ArrayVec::new(),
-        }
-    }
 }
 
 /// What frames of one device must carry to be seen.
@@ -95,14 +72,10 @@ impl Gate {
     /// EtherType and version of a frame to this device's MAC address.
     #[inline(always)]
     fn kind(&self, frame: &[u8]) -> u32 {
-        match frame.first_chunk::<16>() {
-            Some([a, b, c, d, e, f, g, h, .., m, n, o, p])
-                if u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) & Self::MAC == self.mac =>
-            {
-                u32::from_le_bytes([*m, *n, *o, *p]) & 0x00f0_ffff
-            }
-            _ => 0,
-        }
+        let Some(head) = frame.first_chunk::<16>() else { return 0 };
+        let to = head.first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word));
+        let kind = head.last_chunk::<4>().map_or(0, |word| u32::from_le_bytes(*word));
+        if to & Self::MAC == self.mac { kind & 0x00f0_ffff } else { 0 }
     }
 }
 
@@ -116,10 +89,10 @@ const IPV6: u32 = 0x0060_dd86;
 struct Burden {
     /// Flows in it may be other workers'.
     foreign: bool,
+    /// Frames may be of several devices.
+    mixed: bool,
     /// Servers' replies pass the director.
     replies: bool,
-    /// Connections have local ends.
-    pairs: bool,
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -134,58 +107,29 @@ impl<I: PacketIo> Worker<I> {
         let frames = burst.len();
         let burden = Burden {
             foreign: origin == Origin::Device,
+            mixed: origin == Origin::Worker,
             replies: self.snapshot.has_replies(),
-            pairs: !self.snapshot.local_ends.is_empty(),
         };
-        let mut board = Board::new();
-        self.see(burst, &burden, &mut board);
-        let mut other = 0;
-        for at in 0..frames {
-            let at = place(at);
-            match board.kinds[at] {
-                Kind::V4 => {
-                    self.look(&board.keys4[at], &mut board.slots[at], &mut board.seconds[at], &burden);
-                }
-                Kind::V6 => {
-                    self.look(&board.keys6[at], &mut board.slots[at], &mut board.seconds[at], &burden);
-                }
-                Kind::Other => {
-                    if let Some((parsed, probe)) = board.others.get(other) {
-                        self.fetch_spilled(parsed, *probe);
-                    }
-                    other += 1;
-                }
-                Kind::Foreign => {}
-            }
+        let mut board = Board {
+            kinds: [Kind::Other; BURST],
+            v4: Batch::new(),
+            v6: Batch::new(),
+            owners: ArrayVec::new(),
+            others: ArrayVec::new(),
+        };
+        let bytes = self.see(burst, &burden, &mut board);
+        if origin != Origin::Worker
+            && let Some(frame) = burst.first()
+            && let Some(received) = self.counters.devices.get(usize::from(frame.device().0))
+        {
+            received.rx_bytes.add(bytes as u64);
         }
-        // what was looked up holds until a packet that went the other way may have changed the tables
-        let (mut fresh, mut other) = (true, 0);
-        for (at, frame) in burst.drain(..).enumerate() {
-            let at = place(at);
-            let (slot, second) = (&board.slots[at], board.seconds[at]);
-            match board.kinds[at] {
-                Kind::V4 => {
-                    fresh =
-                        self.express(frame, &glance::Packet { key: &board.keys4[at], slot, second, fresh });
-                }
-                Kind::V6 => {
-                    fresh =
-                        self.express(frame, &glance::Packet { key: &board.keys6[at], slot, second, fresh });
-                }
-                Kind::Foreign => self.hand_over(board.owners[at], frame),
-                Kind::Other => {
-                    fresh = false;
-                    match board.others.get(other) {
-                        Some((Ok(parsed), probe)) => self.dispatch(frame, parsed, *probe, origin),
-                        // with the rest of it in view it may be right
-                        Some((Err(_), _)) if !frame.is_whole() => self.in_pieces(frame, origin),
-                        Some((Err(reason), _)) => self.counters.drop_packet(*reason),
-                        None => {}
-                    }
-                    other += 1;
-                }
-            }
+        self.look(&mut board.v4, &burden);
+        self.look(&mut board.v6, &burden);
+        for (parsed, probe) in &board.others {
+            self.fetch_spilled(parsed, *probe);
         }
+        self.act(burst, &board, origin);
         frames
     }
 
@@ -202,116 +146,218 @@ impl<I: PacketIo> Worker<I> {
         Gate { device, mac }
     }
 
-    /// The first pass.
-    #[inline(always)]
-    fn see(&self, burst: &Burst<I::Packet>, burden: &Burden, board: &mut Board) {
-        let Some(first) = burst.first() else { return };
+    /// The first pass. Returns the bytes of all frames.
+    #[inline(never)]
+    fn see(&self, burst: &Burst<I::Packet>, burden: &Burden, board: &mut Board) -> usize {
+        let Some(first) = burst.first() else { return 0 };
         let mut gate = self.gate(first.device());
-        burst.iter().take(AHEAD).for_each(|frame| crate::prefetch::bytes(frame.bytes()));
+        burst.iter().for_each(|frame| frame.prefetch());
+        let mut total = 0;
         for (at, frame) in burst.iter().enumerate() {
-            let at = place(at);
-            if let Some(later) = burst.get(at + AHEAD) {
-                crate::prefetch::bytes(later.bytes());
-            }
-            if frame.device() != gate.device {
+            if burden.mixed && frame.device() != gate.device {
                 gate = self.gate(frame.device());
             }
             let bytes = frame.bytes();
-            let (slot, second, owner) = (&mut board.slots[at], &mut board.seconds[at], &mut board.owners[at]);
+            total += frame.frame_len();
             let kind = match gate.kind(bytes) {
-                IPV4 => self.place(bytes, burden, (&mut board.keys4[at], slot, second, owner), Kind::V4),
-                IPV6 => self.place(bytes, burden, (&mut board.keys6[at], slot, second, owner), Kind::V6),
+                IPV4 => self.note(bytes, burden, &mut board.v4, &mut board.owners, Kind::V4),
+                IPV6 => self.note6(bytes, burden, board),
                 _ => Kind::Other,
             };
-            board.kinds[at] = kind;
-            if let Kind::Other = kind {
-                let parsed = parse(bytes);
-                let probe = self.fetch_ahead(&parsed);
-                board.others.push((parsed, probe));
+            board.kinds[place(at)] = kind;
+            if kind == Kind::Other {
+                self.read(bytes, board);
             }
         }
+        total
+    }
+
+    /// A frame that is not plain.
+    #[inline(never)]
+    fn read(&self, bytes: &[u8], board: &mut Board) {
+        let parsed = parse(bytes);
+        let probe = self.fetch_ahead(&parsed);
+        board.others.push((parsed, probe));
+    }
+
+    /// [`Worker::note`] of IPv6, a function of its own so that IPv4 need not save the registers that it takes.
+    #[inline(never)]
+    fn note6(&self, bytes: &[u8], burden: &Burden, board: &mut Board) -> Kind {
+        self.note(bytes, burden, &mut board.v6, &mut board.owners, Kind::V6)
     }
 
     /// A plain frame's flow, whose connection is asked for, or its owner.
     #[inline(always)]
-    fn place<K: Ends>(
+    fn note<K: Ends>(
         &self,
         bytes: &[u8],
         burden: &Burden,
-        (key, slot, second, other): (&mut K, &mut Slot, &mut Second, &mut WorkerId),
+        batch: &mut Batch<K>,
+        owners: &mut ArrayVec<WorkerId, BURST>,
         own: Kind,
     ) -> Kind {
-        let Some(glance) = K::glance(bytes) else { return Kind::Other };
-        *key = glance.key;
-        let Glance { ip_len, protocol, event, steady, .. } = glance;
-        let number = protocol as u8;
-        let mut reply = false;
-        if burden.replies {
-            let src = (key.client().into(), key.client_port());
-            reply = self.snapshot.is_reply(src, key.vip().into(), number);
-        }
+        let Some((key, facts)) = K::glance(bytes) else { return Kind::Other };
+        let (table, _) = K::tables_ref(&self.tables);
+        let probe = table.probe(&key, facts.protocol() as u8);
+        table.prefetch(probe);
+        batch.push(key, facts, probe);
+        if burden.replies || burden.foreign { self.note_more(burden, batch, owners, own) } else { own }
+    }
+
+    /// Where a packet may be a reply or another worker's.
+    #[inline(never)]
+    fn note_more<K: Ends>(
+        &self,
+        burden: &Burden,
+        batch: &mut Batch<K>,
+        owners: &mut ArrayVec<WorkerId, BURST>,
+        own: Kind,
+    ) -> Kind {
+        let at = batch.keys.len().wrapping_sub(1);
+        let (Some(key), facts) = (batch.keys.get(at), &mut batch.facts[place(at)]) else { return own };
+        let (client, vip) = ((key.client(), key.client_port()), (key.vip(), key.vip_port()));
+        let number = facts.protocol() as u8;
+        facts.reply =
+            burden.replies && self.snapshot.is_reply((client.0.into(), client.1), vip.0.into(), number);
         if burden.foreign {
-            let client = if reply { (key.vip(), key.vip_port()) } else { (key.client(), key.client_port()) };
-            let owner = steer::owner(client.0.into(), client.1, self.setup.workers, &self.setup.steer_key);
+            let end = if facts.reply { vip } else { client };
+            let owner = steer::owner(end.0.into(), end.1, self.setup.workers, &self.setup.steer_key);
             if owner != self.id {
-                *other = owner;
+                batch.keys.pop();
+                owners.push(owner);
                 return Kind::Foreign;
             }
         }
-        let (table, pairs) = K::tables_ref(&self.tables);
-        let probe = table.probe(key, number);
-        table.prefetch(probe);
-        if reply {
-            let probe = pairs.probe(&Pair::wanted(*key), number);
-            pairs.prefetch(probe);
-            *second = Second::Pair(probe);
-        }
-        *slot = Slot { ip_len, protocol, event, steady, reply, probe, found: None };
+        let second = self.second_of(key, facts);
+        batch.seconds.push(second);
         own
     }
 
-    /// The second pass of one packet.
+    /// What a packet's second lookup may be, as far as can be told before the first; it is asked for.
     #[inline(always)]
-    fn look<K: Ends>(&self, key: &K, slot: &mut Slot, second: &mut Second, burden: &Burden) {
-        let (table, pairs) = K::tables_ref(&self.tables);
-        let number = slot.protocol as u8;
-        slot.found = table.find(key, number, slot.probe);
-        match slot.found {
-            Some(found) => {
-                self.counters.prefetch_dest(found.meta.dest());
-                if burden.pairs
-                    && let Some(entry) = self.snapshot.dest(found.meta.dest())
-                    && entry.way.local_ends().is_some()
-                {
-                    let probe = self.onward_probe(key, slot.protocol);
-                    pairs.prefetch(probe);
-                    *second = Second::Pair(probe);
-                }
-            }
-            None if slot.reply => {
-                if let Second::Pair(probe) = *second
-                    && let Some(found) = pairs.find(&Pair::wanted(*key), number, probe)
-                {
-                    let key = pairs.key(found).other;
-                    let probe = table.probe(&key, number);
-                    table.prefetch(probe);
-                    *second = Second::Connection(found, probe);
-                }
-            }
-            None => {}
+    fn second_of<K: Ends>(&self, key: &K, facts: &Facts) -> Second {
+        if !facts.reply {
+            return Second::No;
+        }
+        let (_, pairs) = K::tables_ref(&self.tables);
+        let probe = pairs.probe(&Pair::wanted(*key), facts.protocol() as u8);
+        pairs.prefetch(probe);
+        Second::Pair(probe)
+    }
+
+    /// The second pass.
+    #[inline(always)]
+    fn look<K: Ends>(&self, batch: &mut Batch<K>, burden: &Burden) {
+        if batch.keys.is_empty() {
+            return;
+        }
+        let (table, _) = K::tables_ref(&self.tables);
+        table.find_burst(&batch.keys, &batch.protocols, &batch.probes, &mut batch.founds);
+        for found in batch.founds.iter().take(batch.keys.len()) {
+            self.counters.prefetch_dest(found.meta.dest());
+        }
+        if burden.replies {
+            self.look_on(batch);
         }
     }
 
-    /// The third pass of one packet. Returns whether what was looked up before still holds.
-    #[inline(always)]
-    fn express<K: Ends>(&mut self, frame: I::Packet, packet: &glance::Packet<'_, K>) -> bool {
-        let taken = if packet.slot.steady { self.to_server(frame, packet) } else { Err(frame) };
-        match taken {
-            Ok(()) => packet.fresh,
-            Err(frame) => {
-                self.at_length(frame, packet);
-                false
+    /// Finds what second lookups are for, and asks for it.
+    #[inline(never)]
+    fn look_on<K: Ends>(&self, batch: &mut Batch<K>) {
+        let (table, pairs) = K::tables_ref(&self.tables);
+        let rows = batch.keys.iter().zip(&batch.protocols).zip(&batch.founds).zip(&mut batch.seconds);
+        for (((key, &protocol), found), second) in rows {
+            if !found.is_some() {
+                if let Second::Pair(probe) = *second
+                    && let Some(found) = pairs.find(&Pair::wanted(*key), protocol, probe)
+                {
+                    let key = pairs.key(found).other;
+                    let probe = table.probe(&key, protocol);
+                    table.prefetch(probe);
+                    *second = Second::Connection(found, probe);
+                }
+            } else if let Some(entry) = self.snapshot.dest(found.meta.dest())
+                && entry.way.local_ends().is_some()
+            {
+                let probe = pairs.probe(&Pair::wanted(*key), forward(protocol));
+                pairs.prefetch(probe);
+                *second = Second::Pair(probe);
+            } else {
+                *second = Second::No;
             }
+        }
+    }
+
+    /// The third pass.
+    #[inline(never)]
+    fn act(&mut self, burst: &mut Burst<I::Packet>, board: &Board, origin: Origin) {
+        if board.v4.keys.len() == burst.len() {
+            return self.act_alike(burst, &board.v4);
+        }
+        if board.v6.keys.len() == burst.len() {
+            return self.act_alike(burst, &board.v6);
+        }
+        let mut progress = Progress { fresh: true, disturbed: false };
+        let (mut at4, mut at6, mut other, mut foreign) = (0, 0, 0, 0);
+        for (frame, kind) in burst.drain(..).zip(&board.kinds) {
+            if *kind == Kind::V4 {
+                self.express(frame, &board.v4, at4, &mut progress);
+                at4 += 1;
+            } else if *kind == Kind::V6 {
+                self.express(frame, &board.v6, at6, &mut progress);
+                at6 += 1;
+            } else if *kind == Kind::Foreign {
+                if let Some(owner) = board.owners.get(foreign) {
+                    self.hand_over(*owner, frame);
+                }
+                foreign += 1;
+            } else {
+                progress = Progress { fresh: false, disturbed: true };
+                match board.others.get(other) {
+                    Some((Ok(parsed), probe)) => self.dispatch(frame, parsed, *probe, origin),
+                    // with the rest of it in view it may be right
+                    Some((Err(_), _)) if !frame.is_whole() => self.in_pieces(frame, origin),
+                    Some((Err(reason), _)) => self.counters.drop_packet(*reason),
+                    None => {}
+                }
+                other += 1;
+            }
+        }
+    }
+
+    /// The third pass of a burst of this worker's plain packets of one family.
+    #[inline(never)]
+    fn act_alike<K: Ends>(&mut self, burst: &mut Burst<I::Packet>, batch: &Batch<K>) {
+        let mut progress = Progress { fresh: true, disturbed: false };
+        for (at, frame) in burst.drain(..).enumerate() {
+            if let Err(frame) = self.direct(frame, batch, at, &mut progress) {
+                self.indirect(frame, batch, at, &mut progress);
+            }
+        }
+    }
+
+    /// The third pass of a plain packet.
+    #[inline(never)]
+    fn express<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
+        if let Err(frame) = self.direct(frame, batch, at, progress) {
+            self.indirect(frame, batch, at, progress);
+        }
+    }
+
+    /// The third pass of a packet that does not go by direct routing, or that is unusual.
+    #[inline(never)]
+    fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
+        let Some(key) = batch.keys.get(at) else { return };
+        let packet = glance::Packet { batch, at, key, fresh: progress.fresh };
+        let taken = if packet.facts().steady { self.to_server(frame, &packet) } else { Err(frame) };
+        progress.disturbed = true;
+        #[cfg(test)]
+        if taken.is_ok() {
+            tests::taken(if packet.found().is_some() { 1 } else { 2 });
+        }
+        if let Err(frame) = taken {
+            progress.fresh = false;
+            self.at_length(frame, &packet);
         }
     }
 
@@ -320,6 +366,6 @@ impl<I: PacketIo> Worker<I> {
     fn at_length<K: Ends>(&mut self, frame: I::Packet, packet: &glance::Packet<'_, K>) {
         let flow = packet.flow(frame.bytes());
         let parsed = packet.parsed(flow);
-        self.flow::<K>(frame, &parsed, &flow, packet.slot.probe, true);
+        self.flow::<K>(frame, &parsed, &flow, packet.probe(), true);
     }
 }

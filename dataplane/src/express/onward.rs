@@ -2,32 +2,110 @@
 
 use lb_config::ClientAddress;
 
-use super::ends::{Ends, set_macs};
-use super::glance::{Packet, Second};
-use crate::conn::{Meta, Pair, Probe};
+use super::ends::{Ends, raw_mac, set_macs};
+use super::glance::{Batch, Facts, Packet, Second, place};
+use crate::conn::{Found, Meta, Pair, Probe};
 use crate::drop_reason::DropReason;
 use crate::flow::{peer_of, server_of};
 use crate::io::{DeviceId, Packet as _, PacketIo};
 use crate::local_port::forward;
-use crate::neighbor::Resolution;
 use crate::parse::L4;
 use crate::rewrite::{Translation, wrap};
 use crate::snapshot::{DestEntry, Route, Way};
 use crate::state::{State, tcp};
 use crate::steer;
 use crate::transmit::Awaited;
-use crate::wire::{Mac, ethernet};
+use crate::wire::ethernet;
 use crate::worker::Worker;
 
 /// Where a frame leaves and whom it is for; known, untagged.
 #[derive(Clone, Copy)]
 pub(super) struct Exit {
     device: DeviceId,
-    dst: Mac,
-    src: Mac,
+    dst: u64,
+    src: u64,
+}
+
+/// How far the third pass is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// What was looked up is still where it was: no packet has gone the other way, which may change the tables.
+    pub fresh: bool,
+    /// Entries of connections may be other ones than those that were looked up.
+    pub disturbed: bool,
 }
 
 impl<I: PacketIo> Worker<I> {
+    /// Sends as many frames on as go by direct routing without anything unusual about them, from `first` on, which is
+    /// the first in `batch` from `at`. Gives back the first that it does not, if it is of this family, and its place.
+    #[inline(always)]
+    pub(super) fn direct<K: Ends>(
+        &mut self,
+        frame: I::Packet,
+        batch: &Batch<K>,
+        at: usize,
+        progress: &mut Progress,
+    ) -> Result<(), I::Packet> {
+        let facts = &batch.facts[place(at)];
+        let (table, _) = K::tables_ref(&self.tables);
+        let mut found = batch.founds[place(at)];
+        if progress.disturbed {
+            let key = batch.keys.get(at).copied().unwrap_or_default();
+            found = self.once_more(&key, facts, batch.probes[place(at)], found, progress);
+        }
+        let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
+        let usual = facts.steady
+            && found.is_some()
+            && entry.way == Way::Dr
+            && !entry.removed
+            && entry.vlan == 0
+            && facts.ip_len <= entry.mtu
+            && found.meta.deadline().left(self.now).is_some();
+        let _ = table;
+        if !usual {
+            return Err(frame);
+        }
+        let Some(dst) = self.snapshot.cells.known(entry.neighbor) else { return Err(frame) };
+        let Some(meta) = self.renewed_settled(found.meta, entry, facts, false) else { return Err(frame) };
+        let (src, device) = (raw_mac(entry.mac), entry.device);
+        #[cfg(test)]
+        super::tests::taken(0);
+        let mut frame = frame;
+        let bytes = frame.bytes_mut();
+        let len = bytes.len();
+        K::step(bytes);
+        set_macs(bytes, dst, src);
+        if meta != found.meta {
+            self.keep::<K>(found, meta);
+            progress.disturbed = true;
+        }
+        self.counters.inbound(found.meta.dest(), facts.ip_len);
+        if let Err(frame) = self.out[usize::from(device.0)].push(frame, len) {
+            self.send(device, frame);
+        }
+        Ok(())
+    }
+
+    /// What a packet's connection is now, after others of its burst.
+    #[inline(never)]
+    fn once_more<K: Ends>(
+        &self,
+        key: &K,
+        facts: &Facts,
+        probe: Probe,
+        found: Found,
+        progress: &Progress,
+    ) -> Found {
+        let (table, _) = K::tables_ref(&self.tables);
+        if progress.fresh && found.is_some() {
+            table.again(found)
+        } else if progress.fresh {
+            found
+        } else {
+            table.find(key, facts.protocol() as u8, probe).unwrap_or(Found::NOTHING)
+        }
+    }
+
     /// Where the pair may be that says what the source of a client's packet becomes.
     #[inline(always)]
     pub(super) fn onward_probe<K: Ends>(&self, key: &K, protocol: L4) -> Probe {
@@ -36,7 +114,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// Sends a packet on, or gives it back unchanged, when anything about it is unusual.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn to_server<K: Ends>(
         &mut self,
         mut frame: I::Packet,
@@ -44,41 +122,43 @@ impl<I: PacketIo> Worker<I> {
     ) -> Result<(), I::Packet> {
         let (table, _) = K::tables_ref(&self.tables);
         let found = if packet.fresh {
-            packet.slot.found.map(|found| table.again(found))
+            packet.found()
         } else {
-            table.find(packet.key, packet.slot.protocol as u8, packet.slot.probe)
+            table.find(packet.key, packet.facts().protocol() as u8, packet.probe()).unwrap_or(Found::NOTHING)
         };
-        let Some(found) = found else {
-            return if packet.slot.reply { self.to_client(frame, packet) } else { Err(frame) };
-        };
+        if !found.is_some() {
+            return if packet.facts().reply { self.to_client(frame, packet) } else { Err(frame) };
+        }
+        // an earlier packet of the burst may have been of the same connection
+        let found = table.again(found);
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
         if found.meta.deadline().left(self.now).is_none() || entry.removed || found.meta.is_spliced() {
             return Err(frame);
         }
         if entry.way != Way::Dr {
-            let entry = *entry;
-            return self.to_server_otherwise(frame, packet, (found, &entry));
+            return self.to_server_otherwise(frame, packet, found);
         }
-        if packet.slot.ip_len > entry.mtu {
+        if packet.facts().ip_len > entry.mtu {
             return Err(frame);
         }
         let Some(exit) = self.exit(entry) else { return Err(frame) };
         let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
         self.keep::<K>(found, meta);
-        self.counters.inbound(found.meta.dest(), packet.slot.ip_len);
+        self.counters.inbound(found.meta.dest(), packet.facts().ip_len);
         K::step(frame.bytes_mut());
         self.go(exit, frame);
         Ok(())
     }
 
     /// [`Worker::to_server`] for what is not direct routing.
-    #[inline(always)]
+    #[inline(never)]
     fn to_server_otherwise<K: Ends>(
         &mut self,
         mut frame: I::Packet,
         packet: &Packet<'_, K>,
-        (found, entry): (crate::conn::Found, &DestEntry),
+        found: Found,
     ) -> Result<(), I::Packet> {
+        let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
         let dest = found.meta.dest();
         let (exit, mtu) = match entry.way {
             Way::Snat(_) => match self.exit_towards(packet.key.vip().into()) {
@@ -90,14 +170,14 @@ impl<I: PacketIo> Worker<I> {
                 None => return Err(frame),
             },
         };
-        if packet.slot.ip_len > mtu {
+        if packet.facts().ip_len > mtu {
             return Err(frame);
         }
         let to = match entry.way {
             Way::Tunnel(at) => {
                 let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
                 self.keep::<K>(found, meta);
-                self.counters.inbound(dest, packet.slot.ip_len);
+                self.counters.inbound(dest, packet.facts().ip_len);
                 K::step(frame.bytes_mut());
                 if self.wrap_plain(&mut frame, packet, at) {
                     self.go(exit, frame);
@@ -116,12 +196,12 @@ impl<I: PacketIo> Worker<I> {
             },
             Way::Dr => return Err(frame),
         };
-        if !K::translate(frame.bytes_mut(), packet.slot.protocol, &to) {
+        if !K::translate(frame.bytes_mut(), packet.facts().protocol(), &to) {
             return Err(frame);
         }
         let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
         self.keep::<K>(found, meta);
-        self.counters.inbound(dest, packet.slot.ip_len);
+        self.counters.inbound(dest, packet.facts().ip_len);
         self.go(exit, frame);
         Ok(())
     }
@@ -136,13 +216,13 @@ impl<I: PacketIo> Worker<I> {
         at: u16,
     ) -> Option<Translation<K::Address>> {
         let (_, pairs) = K::tables_ref(&self.tables);
-        let probe = match packet.second {
-            Second::Pair(probe) if packet.fresh && packet.slot.found.is_some() => probe,
-            _ => self.onward_probe(packet.key, packet.slot.protocol),
+        let probe = match packet.second() {
+            Second::Pair(probe) if packet.fresh => probe,
+            _ => self.onward_probe(packet.key, packet.facts().protocol()),
         };
-        let pair = pairs.find(&Pair::wanted(*packet.key), forward(packet.slot.protocol as u8), probe)?;
+        let pair = pairs.find(&Pair::wanted(*packet.key), forward(packet.facts().protocol() as u8), probe)?;
         let told = pair.meta.is_pair_proxied()
-            || self.tells(at, packet.slot.protocol) == ClientAddress::Toa && !pair.meta.answered();
+            || self.tells(at, packet.facts().protocol()) == ClientAddress::Toa && !pair.meta.answered();
         let is_full = matches!(entry.way, Way::FullNat(_));
         if is_full && told {
             return None;
@@ -166,12 +246,8 @@ impl<I: PacketIo> Worker<I> {
     /// Where a destination's frames leave.
     #[inline(always)]
     fn exit(&self, entry: &DestEntry) -> Option<Exit> {
-        match self.snapshot.cells.mac(entry.neighbor) {
-            Resolution::Resolved(dst) if entry.vlan == 0 => {
-                Some(Exit { device: entry.device, dst, src: entry.mac })
-            }
-            _ => None,
-        }
+        let dst = self.snapshot.cells.known(entry.neighbor).filter(|_| entry.vlan == 0)?;
+        Some(Exit { device: entry.device, dst, src: raw_mac(entry.mac) })
     }
 
     /// Where frames to any address leave, and the largest IP packet there.
@@ -180,13 +256,9 @@ impl<I: PacketIo> Worker<I> {
         let Route::Via(link, neighbor) = self.snapshot.route(address) else { return None };
         let hop = self.snapshot.hop(link, neighbor);
         let Awaited::Neighbor(neighbor) = hop.to else { return None };
-        match self.snapshot.cells.mac(neighbor) {
-            Resolution::Resolved(dst) if hop.vlan == 0 => {
-                let mtu = self.snapshot.links.get(usize::from(link.0))?.mtu;
-                Some((Exit { device: hop.device, dst, src: hop.mac }, mtu))
-            }
-            _ => None,
-        }
+        let dst = self.snapshot.cells.known(neighbor).filter(|_| hop.vlan == 0)?;
+        let mtu = self.snapshot.links.get(usize::from(link.0))?.mtu;
+        Some((Exit { device: hop.device, dst, src: raw_mac(hop.mac) }, mtu))
     }
 
     /// Gives a complete frame its addresses and puts it among those to be sent.
@@ -206,20 +278,32 @@ impl<I: PacketIo> Worker<I> {
         (key, outbound): (&K, bool),
         frame: &I::Packet,
     ) -> Meta {
-        // established and acknowledged stays established, whoever speaks, see the tables; so does UDP
-        let state = match packet.slot.protocol {
-            L4::Tcp if packet.slot.event == tcp::ACK && meta.is_settled(State::Established) => {
-                State::Established
-            }
-            L4::Udp if meta.is_settled(State::Udp) => State::Udp,
-            _ => return self.renewed_otherwise(meta, entry, packet, (key, outbound), frame),
-        };
-        let Some(timeouts) = self.snapshot.timeouts.get(usize::from(entry.timeouts)) else { return meta };
-        let told = meta.heard() && (!outbound || !meta.no_output());
-        if !told || timeouts.is_active(state) != meta.active() {
-            return self.renewed_otherwise(meta, entry, packet, (key, outbound), frame);
+        match self.renewed_settled(meta, entry, packet.facts(), outbound) {
+            Some(meta) => meta,
+            None => self.renewed_otherwise(meta, entry, packet, (key, outbound), frame),
         }
-        meta.with_deadline(self.now.after(timeouts.of(state)))
+    }
+
+    /// [`Worker::renewed`] of a connection whose packets change nothing but its deadline; `None`: of another one.
+    #[inline(always)]
+    pub(super) fn renewed_settled(
+        &self,
+        meta: Meta,
+        entry: &DestEntry,
+        facts: &Facts,
+        outbound: bool,
+    ) -> Option<Meta> {
+        // established and acknowledged stays established, whoever speaks, see the tables; so does UDP
+        let state = match facts.protocol() {
+            L4::Tcp if facts.event == tcp::ACK && meta.is_settled(State::Established) => State::Established,
+            L4::Udp if meta.is_settled(State::Udp) => State::Udp,
+            _ => return None,
+        };
+        let timeouts = self.snapshot.timeouts.get(usize::from(entry.timeouts))?;
+        if !meta.heard() || outbound && meta.no_output() || timeouts.is_active(state) != meta.active() {
+            return None;
+        }
+        Some(meta.with_deadline(self.now.later(timeouts.of(state))))
     }
 
     #[inline(never)]

@@ -70,6 +70,13 @@ impl NeighborCells {
         }
     }
 
+    /// The MAC address of `id` as its six bytes lie in memory, if it is known.
+    #[inline(always)]
+    pub(crate) fn known(&self, id: NeighborId) -> Option<u64> {
+        let bits = self.cells.get(id.0 as usize)?.load(Ordering::Relaxed);
+        (bits >> 48 == RESOLVED >> 48).then(|| bits.swap_bytes() >> 16)
+    }
+
     /// Changes whenever a cell does: a worker with waiting frames looks at them again only then.
     ///
     /// Who reads it before the cells sees at least the cells of that version.

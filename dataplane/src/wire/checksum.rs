@@ -41,7 +41,9 @@ pub fn finish(sum: u64) -> u16 {
 /// Cost: one multiplication; a sum folds to 0xffff when 0xffff divides it, unless it is 0.
 #[inline]
 pub fn is_valid(sum: u64) -> bool {
-    sum.is_multiple_of(0xffff) && sum != 0
+    /// What 65535 must be multiplied by for 1, modulo 2^64: multiples of 65535 become small, nothing else does.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff && sum != 0
 }
 
 /// Sum of a pseudo header of either family: addresses as bytes, `len` of the upper-layer packet in bytes.
