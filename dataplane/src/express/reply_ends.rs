@@ -139,7 +139,7 @@ mod tests {
     fn address() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
             (0u32..64).prop_map(|n| IpAddr::from((0x0a00_0000 + n * 7).to_be_bytes())),
-            (0u128..64).prop_map(|n| IpAddr::from((0xfd00 << 112 | n * 7).to_be_bytes())),
+            (0u128..64).prop_map(|n| IpAddr::from(((0xfd00 << 112) | (n * 7)).to_be_bytes())),
             (0u128..64).prop_map(|n| IpAddr::from((0xffff_0a00_0000 + n * 7).to_be_bytes())),
         ]
     }
