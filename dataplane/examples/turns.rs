@@ -365,7 +365,7 @@ fn main() {
     let mut now_ns = 2_000_000;
     for flags in [SYN, ACK] {
         let port = worker.io_mut();
-        port.learn = flags == ACK && kind == "full-nat" || flags == ACK && kind == "nat";
+        port.learn = flags == ACK && matches!(kind.as_str(), "nat" | "full-nat");
         port.offer(flows, flags);
         while worker.io_mut().left > 0 {
             now_ns += 1000;

@@ -12,7 +12,7 @@ use crate::worker::Worker;
 impl<I: PacketIo> Worker<I> {
     /// Sends a reply on, or gives it back unchanged, when anything about it is unusual.
     #[inline(never)]
-    pub(super) fn to_client<K: Ends>(
+    pub(super) fn back_plain<K: Ends>(
         &mut self,
         mut frame: I::Packet,
         packet: &Packet<'_, K>,

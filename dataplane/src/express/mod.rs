@@ -349,7 +349,7 @@ impl<I: PacketIo> Worker<I> {
     fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
         let Some(key) = batch.keys.get(at) else { return };
         let packet = glance::Packet { batch, at, key, fresh: progress.fresh };
-        let taken = if packet.facts().steady { self.to_server(frame, &packet) } else { Err(frame) };
+        let taken = if packet.facts().steady { self.onward_plain(frame, &packet) } else { Err(frame) };
         progress.disturbed = true;
         #[cfg(test)]
         if taken.is_ok() {

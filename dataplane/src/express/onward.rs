@@ -36,8 +36,7 @@ pub(super) struct Progress {
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Sends as many frames on as go by direct routing without anything unusual about them, from `first` on, which is
-    /// the first in `batch` from `at`. Gives back the first that it does not, if it is of this family, and its place.
+    /// Sends a packet on by direct routing; gives it back unchanged when it goes otherwise or anything is unusual.
     #[inline(always)]
     pub(super) fn direct<K: Ends>(
         &mut self,
@@ -47,7 +46,6 @@ impl<I: PacketIo> Worker<I> {
         progress: &mut Progress,
     ) -> Result<(), I::Packet> {
         let facts = &batch.facts[place(at)];
-        let (table, _) = K::tables_ref(&self.tables);
         let mut found = batch.founds[place(at)];
         if progress.disturbed {
             let key = batch.keys.get(at).copied().unwrap_or_default();
@@ -61,7 +59,6 @@ impl<I: PacketIo> Worker<I> {
             && entry.vlan == 0
             && facts.ip_len <= entry.mtu
             && found.meta.deadline().left(self.now).is_some();
-        let _ = table;
         if !usual {
             return Err(frame);
         }
@@ -115,7 +112,7 @@ impl<I: PacketIo> Worker<I> {
 
     /// Sends a packet on, or gives it back unchanged, when anything about it is unusual.
     #[inline(never)]
-    pub(super) fn to_server<K: Ends>(
+    pub(super) fn onward_plain<K: Ends>(
         &mut self,
         mut frame: I::Packet,
         packet: &Packet<'_, K>,
@@ -127,7 +124,7 @@ impl<I: PacketIo> Worker<I> {
             table.find(packet.key, packet.facts().protocol() as u8, packet.probe()).unwrap_or(Found::NOTHING)
         };
         if !found.is_some() {
-            return if packet.facts().reply { self.to_client(frame, packet) } else { Err(frame) };
+            return if packet.facts().reply { self.back_plain(frame, packet) } else { Err(frame) };
         }
         // an earlier packet of the burst may have been of the same connection
         let found = table.again(found);
@@ -136,7 +133,7 @@ impl<I: PacketIo> Worker<I> {
             return Err(frame);
         }
         if entry.way != Way::Dr {
-            return self.to_server_otherwise(frame, packet, found);
+            return self.onward_otherwise(frame, packet, found);
         }
         if packet.facts().ip_len > entry.mtu {
             return Err(frame);
@@ -150,9 +147,9 @@ impl<I: PacketIo> Worker<I> {
         Ok(())
     }
 
-    /// [`Worker::to_server`] for what is not direct routing.
+    /// [`Worker::onward_plain`] for what is not direct routing.
     #[inline(never)]
-    fn to_server_otherwise<K: Ends>(
+    fn onward_otherwise<K: Ends>(
         &mut self,
         mut frame: I::Packet,
         packet: &Packet<'_, K>,

@@ -422,7 +422,7 @@ fn compare(seed: u64, workers: u16, rounds: u64) {
             assert_eq!(a, b, "seed {seed}, {workers} workers, at {now_ms} ms: frame {n}");
         }
         assert_eq!(a.len(), b.len(), "seed {seed}, {workers} workers, at {now_ms} ms");
-        if now_ms % 4 != 0 {
+        if !now_ms.is_multiple_of(4) {
             return a;
         }
         let (state, other) = (with.state(), without.state());
