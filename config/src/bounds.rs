@@ -83,6 +83,24 @@ pub const MAX_PERSISTENCE: Duration = Duration::from_secs(31 * 24 * 3600);
 pub const PREFIX_IPV4: Bounds = Bounds::new(0, 32);
 /// `persistence.prefix`, bits, of an IPv6 VIP.
 pub const PREFIX_IPV6: Bounds = Bounds::new(0, 128);
+/// Shortest `interval`, `timeout` and `retry_delay` of a health check: what a timer of the control core keeps to.
+pub const MIN_CHECK_TIME: Duration = Duration::from_millis(10);
+/// Longest time of a health check: a day.
+pub const MAX_CHECK_TIME: Duration = Duration::from_secs(24 * 3600);
+/// `retries` of a health check.
+pub const RETRIES: Bounds = Bounds::new(0, 1000);
+/// `quorum`, weight: what a thousand servers of the largest weight have. Source of the least: keepalived.
+pub const QUORUM: Bounds = Bounds::new(1, 65_535_000);
+/// Lengths of a reply to a UDP check, bytes: what a datagram holds.
+pub const REPLY_LENGTH: Bounds = Bounds::new(0, 65_507);
+/// Offsets of a regular expression: the most of a body that is read, bytes.
+pub const BODY_OFFSET: Bounds = Bounds::new(0, 4 << 20);
+/// Weight of a sorry server.
+pub const SORRY_WEIGHT: Bounds = Bounds::new(1, WEIGHT.max);
+/// Number of checks of a server.
+pub const CHECKS: usize = 16;
+/// Number of URLs of an HTTP check.
+pub const URLS: usize = 64;
 /// Shortest `drain_deadline` of a server: the control core looks some times a second.
 pub const MIN_DRAIN: Duration = Duration::from_secs(1);
 /// Longest `drain_deadline`: 31 days, as persistence.

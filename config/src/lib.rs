@@ -13,7 +13,7 @@
 //! - [`bounds`]: every numeric limit
 //!
 //! What clients address is [`ServiceAddress`], how packets get to servers [`Forwarding`], what else is decided for the
-//! director and per service [`Policy`] and [`ServicePolicy`].
+//! director and per service [`Policy`] and [`ServicePolicy`], how servers are checked [`health`].
 //!
 //! A new key goes into [`model`], the reader's list of keys and sections (`read`), the writer (`write`), the diff,
 //! and `example.toml`; tests fail when one of them is forgotten. A rule goes into `check`.
@@ -33,6 +33,7 @@ pub mod edit;
 mod fault;
 mod fields;
 mod forwarding;
+pub mod health;
 mod ifaddr;
 mod load;
 mod mark;

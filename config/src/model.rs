@@ -7,10 +7,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::ServiceAddress;
 use crate::forwarding::{ClientAddress, Forwarding};
+use crate::health::{Notify, ServerHealth, ServiceHealth};
 use crate::mark::MarkRule;
 use crate::policy::{Policy, ServicePolicy};
 pub use crate::scheduler::{MaglevHash, MaglevSize, Scheduler, SchedulerFlags};
@@ -27,6 +29,8 @@ pub struct Model {
     pub timeouts: Timeouts,
     /// Policies of the whole director; a service may have its own.
     pub policy: Policy,
+    /// Who is told of changes.
+    pub notify: Notify,
     /// L3 interfaces in the order of the file.
     pub ports: Vec<Port>,
     /// What gives packets their marks; the first rule that matches holds.
@@ -259,6 +263,8 @@ pub struct Service {
     pub local_addresses: Vec<IpAddr>,
     /// How servers by full NAT are told who their client is.
     pub client_address: ClientAddress,
+    /// How its servers are checked; `None`: only those with checks of their own are.
+    pub health: Option<Arc<ServiceHealth>>,
     /// Servers in scheduling order, which is IPVS's list order; may be empty.
     pub servers: Vec<Server>,
 }
@@ -284,6 +290,7 @@ impl Service {
             policy: ServicePolicy::default(),
             local_addresses: Vec::new(),
             client_address: ClientAddress::None,
+            health: None,
             servers: Vec::new(),
         }
     }
@@ -317,6 +324,8 @@ pub struct Server {
     /// With weight 0: how long after this takes effect its connections go on, 1 s to 31 days; what is left then is
     /// treated as those of a removed server ([`OnServerDown`](crate::OnServerDown), not `keep`). `None`: until they end.
     pub drain_deadline: Option<Duration>,
+    /// How it is checked, where that differs from what its service says.
+    pub health: Option<Arc<ServerHealth>>,
 }
 
 impl Server {
@@ -330,6 +339,7 @@ impl Server {
             upper_threshold: 0,
             lower_threshold: 0,
             drain_deadline: None,
+            health: None,
         }
     }
 

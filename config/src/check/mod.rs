@@ -30,6 +30,10 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
     address::marks(draft, &wire, problems);
     services::check(draft, &wire, problems);
     snat::check(draft, &wire, problems);
+    crate::health::check_notify(&draft.notify, problems);
+    if let Some(mail) = &draft.notify.mail {
+        crate::health::check_mail(mail, problems);
+    }
 }
 
 /// Whether `name` is 1 to `max` letters, digits, `.`, `_` and `-`.

@@ -36,6 +36,8 @@ pub enum Change {
     TimeoutsChanged(Vec<FieldChange>),
     /// Values of `[policy]`.
     PolicyChanged(Vec<FieldChange>),
+    /// Values of `[notify]`.
+    NotifyChanged(Vec<FieldChange>),
     /// A port that was not there.
     PortAdded(Port),
     /// A port that is gone.
@@ -154,6 +156,7 @@ impl Change {
             }
             Self::TimeoutsChanged(_)
             | Self::PolicyChanged(_)
+            | Self::NotifyChanged(_)
             | Self::MarkAdded { .. }
             | Self::MarkRemoved(_)
             | Self::MarkMoved { .. }
@@ -203,6 +206,7 @@ impl fmt::Display for Change {
             Self::LimitsChanged(fields) => write!(f, "~ limits: {}", Fields(fields)),
             Self::TimeoutsChanged(fields) => write!(f, "~ timeouts: {}", Fields(fields)),
             Self::PolicyChanged(fields) => write!(f, "~ policy: {}", Fields(fields)),
+            Self::NotifyChanged(fields) => write!(f, "~ notify: {}", Fields(fields)),
             Self::MarkAdded { rule, position } => write!(f, "+ mark {rule}: in place {position}"),
             Self::MarkRemoved(rule) => write!(f, "- mark {rule}"),
             Self::MarkMoved { rule, position } => write!(f, "~ mark {rule}: now in place {position}"),

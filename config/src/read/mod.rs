@@ -1,6 +1,7 @@
 //! TOML to a [`Draft`]: keys, types and the syntax of values. What the values mean together is `check`'s.
 
 mod address;
+mod health;
 mod keys;
 mod policy;
 mod scheduler;

@@ -369,6 +369,7 @@ fn model() -> impl Strategy<Value = Model> {
             limits,
             timeouts,
             policy,
+            notify: Default::default(),
             ports,
             marks,
             services,
