@@ -91,6 +91,8 @@ pub const MAX_CHECK_TIME: Duration = Duration::from_secs(24 * 3600);
 pub const RETRIES: Bounds = Bounds::new(0, 1000);
 /// `quorum`, weight: what a thousand servers of the largest weight have. Source of the least: keepalived.
 pub const QUORUM: Bounds = Bounds::new(1, 65_535_000);
+/// `hysteresis`, weight; below the quorum.
+pub const HYSTERESIS: Bounds = Bounds::new(0, QUORUM.max);
 /// Lengths of a reply to a UDP check, bytes: what a datagram holds.
 pub const REPLY_LENGTH: Bounds = Bounds::new(0, 65_507);
 /// Offsets of a regular expression: the most of a body that is read, bytes.

@@ -62,8 +62,9 @@ impl Check {
         let target = &self.target;
         let mut to = SocketAddr::new(target.address.unwrap_or(at.ip()), target.port.unwrap_or(at.port()));
         match kind {
-            // Where the same file or host is looked at for several servers, once is enough.
-            CheckKind::Script(_) | CheckKind::File(_) => to = SocketAddr::new(at.ip(), at.port()),
+            // Checks that ask the same are one: what a file says does not depend on the server.
+            CheckKind::Script(_) => to = at,
+            CheckKind::File(_) => to = SocketAddr::from(([0, 0, 0, 0], 0)),
             CheckKind::Ping => to.set_port(0),
             _ => {}
         }

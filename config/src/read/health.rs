@@ -152,7 +152,7 @@ pub(super) fn service(
         pace: pace(r, t),
         on_failure: r.field(t, "on_failure", value::parsed).or_default(OnFailure::Remove),
         quorum: r.field(t, "quorum", value::integer(bounds::QUORUM)).or_default(1),
-        hysteresis: r.field(t, "hysteresis", value::integer(bounds::QUORUM)).or_default(0),
+        hysteresis: r.field(t, "hysteresis", value::integer(bounds::HYSTERESIS)).or_default(0),
         sorry_server: r.table(t, "sorry_server", &SORRY, |r, t| sorry(r, t, inherited)).flatten(),
         host: r.field(t, "host", value::text).optional().flatten(),
         down_at_stop: r.field(t, "down_at_stop", value::boolean).or_default(false),

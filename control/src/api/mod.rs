@@ -7,12 +7,14 @@
 mod client;
 mod error;
 pub mod frame;
+mod health;
 mod message;
 mod request;
 mod response;
 
 pub use client::{Client, ClientError};
 pub use error::{ApiError, ErrorKind, FaultRow};
+pub use health::{CheckRow, EventList, EventRow, HealthRow, HealthServer, HealthTable, Lateness};
 pub use message::{MessageError, decode, encode};
 pub use request::{
     ConnectionFilter, DrainSpec, ExplainSpec, Hello, Request, ServerRef, ServerSpec, ServiceEdit,

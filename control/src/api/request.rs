@@ -83,6 +83,22 @@ pub enum Request {
     Workers,
     /// Time that packets spend in the director.
     Latency,
+    /// Which servers are up, and why.
+    Health {
+        /// Name, or `VIP:PORT/PROTOCOL`; absent: all with checks.
+        service: Option<String>,
+    },
+    /// What happened.
+    Events {
+        /// Only those after the one of this number.
+        #[serde(default)]
+        after: Option<u64>,
+        /// Where there is none, wait for one, some seconds at most.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// As [`Request::Show`], but with the servers and weights that health checks have left for now: not to be applied.
+    ShowEffective,
     /// Who answers.
     Version,
 }
@@ -108,6 +124,7 @@ impl Request {
             | Self::Snat
             | Self::Workers => false,
             Self::Explain(_) | Self::Latency | Self::Version => false,
+            Self::Health { .. } | Self::Events { .. } | Self::ShowEffective => false,
         }
     }
 }

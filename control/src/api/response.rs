@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, Hello};
+use super::{ApiError, EventList, HealthTable, Hello};
 
 /// A response, told apart by its key `response`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,10 @@ pub enum Response {
     Workers(Workers),
     /// To `Latency`.
     Latency(Latency),
+    /// To `Health`.
+    Health(HealthTable),
+    /// To `Events`.
+    Events(EventList),
     /// To `Version`.
     Version(Version),
 }

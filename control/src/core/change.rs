@@ -45,8 +45,15 @@ impl Core {
         let known: HashSet<String> = warnings(self.model()).iter().map(ToString::to_string).collect();
         changes.warnings.retain(|warning| !known.contains(warning));
         if !changes.changes.is_empty() {
-            self.director.apply(model)?;
-            changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
+            let prepared = self.health.prepare(model);
+            self.director.apply(&prepared.effective)?;
+            self.model = model.clone();
+            self.revision += 1;
+            self.commit_health(prepared);
+            for row in &changes.changes {
+                info!(change = %row.text, "configuration changed");
+                self.health.configured(&row.text);
+            }
             changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));
         }
         Ok(changes)

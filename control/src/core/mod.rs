@@ -7,6 +7,7 @@
 //! * `latency`: histograms
 //! * [`rates`]: rates per second, counters set back
 //! * `traffic`: what services and servers count, by these
+//! * `health`: what checks of servers found
 //! * `run`: the loop
 //!
 //! Invariant: nothing here waits. What takes other threads' time is remembered in `waiting` and answered in a later
@@ -15,6 +16,7 @@
 mod change;
 mod edits;
 mod explain;
+mod health;
 mod latency;
 mod listing;
 pub mod rates;
@@ -22,18 +24,22 @@ mod run;
 mod show;
 mod traffic;
 
+use std::sync::Arc;
+
 use hdrhistogram::CreationError;
 use lb_config::Model;
 use lb_dataplane::director::{Director, Notice};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify as Wake, oneshot};
 use tracing::{info, warn};
 
 pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
 use crate::api::{ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, Version};
+use crate::health::Health;
 use crate::server::{Access, Call, Work};
 use change::Waiting as WaitingChange;
+use health::Waiting as WaitingEvent;
 use latency::Histograms;
 use listing::Waiting as WaitingListing;
 pub use traffic::Traffic;
@@ -47,6 +53,16 @@ pub struct Process {
 /// The control core.
 pub struct Core {
     director: Director,
+    /// As configured; the director's is what health checks have left of it.
+    model: Model,
+    /// Number of the configuration: grows with each change.
+    revision: u64,
+    health: Health,
+    /// Notified when health has news.
+    wake: Arc<Wake>,
+    /// No earlier are servers that came up or went down put in force.
+    health_again_ms: u64,
+    event_waits: Vec<WaitingEvent>,
     process: Process,
     histograms: Histograms,
     traffic: Traffic,
@@ -67,12 +83,29 @@ impl Core {
         let histograms = Histograms::new(director.model().appliance.workers.len())?;
         let (listings, changes) = (Vec::new(), Vec::new());
         let traffic = Traffic::default();
-        Ok(Self { director, process, histograms, traffic, listings, changes, lively_until_ms: LIVELY_MS })
+        let wake = Arc::new(Wake::new());
+        let mut core = Self {
+            model: director.model().clone(),
+            revision: director.generation(),
+            health: Health::new(wake.clone()),
+            wake,
+            health_again_ms: 0,
+            event_waits: Vec::new(),
+            director,
+            process,
+            histograms,
+            traffic,
+            listings,
+            changes,
+            lively_until_ms: LIVELY_MS,
+        };
+        core.begin_health();
+        Ok(core)
     }
 
     /// The configuration that runs.
     pub fn model(&self) -> &Model {
-        self.director.model()
+        &self.model
     }
 
     /// Takes a call; its response is sent now or in one of the next turns. `now_ms`: since the start.
@@ -80,7 +113,7 @@ impl Core {
         let Call { work, access, reply } = call;
         let response = match work {
             Work::Replace(model) => return self.change(&model, reply, now_ms),
-            Work::Exchange(model, generation) if generation == self.director.generation() => {
+            Work::Exchange(model, generation) if generation == self.revision => {
                 return self.change(&model, reply, now_ms);
             }
             Work::Exchange(..) => {
@@ -92,6 +125,7 @@ impl Core {
             Work::Plain(request) => match *request {
                 Request::Zero { service } => self.zero(service.as_deref()),
                 Request::Connections(filter) => return self.list(&filter, reply, now_ms),
+                Request::Events { after, wait } => return self.events(after, wait, reply, now_ms),
                 Request::Explain(spec) => return self.explain(&spec, reply, now_ms),
                 Request::FlushConnections(filter) => return self.flush(&filter, reply, now_ms),
                 request if request.changes() => match edits::edited(self.model(), request) {
@@ -109,13 +143,21 @@ impl Core {
         Ok(match request {
             Request::Show => Response::Config(ConfigText {
                 toml: show::config(self.model(), access),
-                generation: self.director.generation(),
+                generation: self.revision,
             }),
+            Request::ShowEffective => Response::Config(ConfigText {
+                toml: show::config(self.director.model(), access),
+                generation: self.revision,
+            }),
+            Request::Health { service } => Response::Health(self.health(service.as_deref())?),
             Request::Rates => Response::Rates(self.traffic.rows(&self.director)),
             Request::ServiceList => Response::Services(show::services(&self.director)),
-            Request::ServerList { service } => {
-                Response::Servers(show::servers(&self.director, service.as_deref())?)
-            }
+            Request::ServerList { service } => Response::Servers(show::servers(
+                &self.director,
+                self.model(),
+                &self.health,
+                service.as_deref(),
+            )?),
             Request::Stats => Response::Stats(show::stats(&self.director, &(self.process.drivers)())),
             Request::Drops => Response::Drops(Drops { drops: show::drops(&self.director) }),
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
@@ -144,10 +186,18 @@ impl Core {
         for notice in self.director.poll(now_ms) {
             log(&notice);
         }
+        self.follow_health(now_ms);
         self.histograms.collect(&mut self.director);
         self.traffic.turn(&self.director, now_ms);
         self.answer_changes(now_ms);
         self.answer_listings(now_ms);
+        self.answer_events(now_ms);
+    }
+
+    /// Returns when a turn has something to do that no clock says.
+    pub(crate) fn woken(&self) -> impl Future<Output = ()> + 'static {
+        let wake = self.wake.clone();
+        async move { wake.notified().await }
     }
 
     /// Time until the next turn, ms: short while somebody waits or next hops are being found.

@@ -9,6 +9,7 @@ use crate::api::{
     ApiError, Conservation, Counters, DeviceRow, DropRow, ErrorKind, NeighborRow, Neighbors, ServerRow,
     Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, WorkerRow, Workers,
 };
+use crate::health::{Health, NOT_CHECKED};
 use crate::server::Access;
 
 /// What the drivers know and workers do not.
@@ -92,14 +93,19 @@ fn protocol(service: &ServiceCounts) -> String {
 }
 
 /// Errors: there is no service of that name.
-pub(super) fn servers(director: &Director, only: Option<&str>) -> Result<Servers, ApiError> {
+pub(super) fn servers(
+    director: &Director,
+    model: &Model,
+    health: &Health,
+    only: Option<&str>,
+) -> Result<Servers, ApiError> {
     let name = match only {
         None => None,
         Some(text) => {
             let reference: ServiceRef = text.parse()?;
-            let at = reference.find(director.model());
+            let at = reference.find(model);
             let missing = || ApiError::new(ErrorKind::NotFound, format!("there is no service {reference}"));
-            Some(director.model().services[at.ok_or_else(missing)?].name.as_str())
+            Some(model.services[at.ok_or_else(missing)?].name.as_str())
         }
     };
     let wanted =
@@ -110,10 +116,41 @@ pub(super) fn servers(director: &Director, only: Option<&str>) -> Result<Servers
         scheduler: service.scheduler.name().to_owned(),
         persistence: service.persistence.map(|persistence| persistence.to_string()),
         one_packet: service.one_packet,
-        servers: service.dests.iter().map(server).collect(),
+        servers: with_down(model, health, &service),
         service: service.name,
     };
     Ok(Servers { services: wanted.map(row).collect() })
+}
+
+/// The servers that the director has, and in their places those of the configuration that checks keep out.
+fn with_down(model: &Model, health: &Health, service: &ServiceCounts) -> Vec<ServerRow> {
+    let mut rows: Vec<ServerRow> = service.dests.iter().map(server).collect();
+    let configured = model.services.iter().find(|other| other.name == service.name);
+    for (at, server) in configured.map_or(&[][..], |configured| &configured.servers).iter().enumerate() {
+        let Some(why) = health.why_down(&service.name, server.key()) else { continue };
+        let state = if why == NOT_CHECKED { "unknown" } else { "down" };
+        match rows
+            .iter_mut()
+            .find(|row| row.address == server.key() && row.forwarding == server.forwarding.name())
+        {
+            Some(row) => row.state = state.to_owned(),
+            None => rows.insert(
+                at.min(rows.len()),
+                ServerRow {
+                    address: server.key(),
+                    forwarding: server.forwarding.name().to_owned(),
+                    tunnel: server.forwarding.tunnel().map(|tunnel| tunnel.to_string()),
+                    weight: 0,
+                    upper_threshold: server.upper_threshold,
+                    lower_threshold: server.lower_threshold,
+                    state: state.to_owned(),
+                    drain_left_ms: None,
+                    counters: Counters::default(),
+                },
+            ),
+        }
+    }
+    rows
 }
 
 fn server(dest: &DestRow) -> ServerRow {

@@ -34,6 +34,8 @@ pub fn request(command: &Command) -> Result<Request, Failure> {
             vip: *vip,
             port: port.clone(),
         }),
+        Command::Health { service } => Request::Health { service: service.clone() },
+        Command::Events { .. } => Request::Events { after: None, wait: false },
         Command::Stats => Request::Stats,
         Command::Rates => Request::Rates,
         Command::Zero { service } => Request::Zero { service: service.clone() },

@@ -3,6 +3,7 @@
 mod balance;
 mod config;
 mod director;
+mod health;
 mod rates;
 
 use lb_control::api::Response;
@@ -26,6 +27,8 @@ pub fn text(response: &Response, command: &Command) -> String {
         Response::Snat(snat) => balance::snat(snat),
         Response::Workers(workers) => director::workers(workers),
         Response::Latency(latency) => director::latency(latency),
+        Response::Health(table) => health::health(table),
+        Response::Events(list) => health::events(list),
         Response::Version(version) => config::version(version),
         // The client keeps both to itself; said in full in case that changes.
         Response::Hello(hello) => format!("lbd {}, protocol {}\n", hello.version, hello.protocol),
