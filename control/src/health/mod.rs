@@ -251,3 +251,6 @@ impl Health {
         wall_ms(std::time::SystemTime::now())
     }
 }
+
+#[cfg(test)]
+mod tests;
