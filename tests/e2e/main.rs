@@ -7,6 +7,7 @@ mod forwarding;
 mod forwarding_full_nat;
 mod forwarding_nat;
 mod forwarding_tunnel;
+mod health;
 mod ipv6;
 mod load;
 mod malformed;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ipv6::cases(),
         malformed::cases(),
         reconfigure::cases(),
+        health::cases(),
         load::cases(),
         api::cases(),
         process::cases(),
