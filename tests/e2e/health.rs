@@ -94,7 +94,8 @@ fn killed(lab: &mut Lab) -> Result<()> {
     std::thread::sleep(Duration::from_secs(1));
 
     let killing = Instant::now();
-    nginx[0].signal(Signal::SIGKILL)?;
+    // SIGKILL would leave its workers, which go on serving; this ends them all at once.
+    nginx[0].signal(Signal::SIGTERM)?;
     wait_states(director, ["down", "up"])?;
     let down = Instant::now();
     // What ipvsadm's users look at: a failed server is not in the list.
