@@ -336,8 +336,8 @@ fn servers(service: &Service, state: &ServiceState) -> Vec<Server> {
             true => known.map_or(server.weight, |known| known.weight),
             false => 0,
         };
-        if up || service.on_failure(server) == OnFailure::Drain {
-            // A deadline belongs to a weight of 0 that somebody gave it.
+        // One that drains until a deadline gets nothing new anyway, and its deadline does not begin anew.
+        if up || service.on_failure(server) == OnFailure::Drain || server.drain_deadline.is_some() {
             servers.push(Server { weight, ..server.clone() });
         }
     }

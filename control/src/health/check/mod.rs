@@ -128,3 +128,5 @@ async fn tcp(target: &FullTarget) -> Result<Outcome, Failure> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -28,7 +28,7 @@ fn spec(check: &str, to: SocketAddr) -> Arc<ProbeSpec> {
 }
 
 /// Runs a check once, within its timeout.
-fn run(check: &str, to: SocketAddr) -> Outcome {
+pub(super) fn run(check: &str, to: SocketAddr) -> Outcome {
     let spec = spec(check, to);
     runtime().block_on(async {
         let mut checker = Checker::new(&spec);
@@ -40,14 +40,14 @@ fn run(check: &str, to: SocketAddr) -> Outcome {
     })
 }
 
-fn pass(outcome: Outcome) -> (String, Say) {
+pub(super) fn pass(outcome: Outcome) -> (String, Say) {
     match outcome {
         Outcome::Pass { why, say } => (why, say),
         Outcome::Fail { why } => panic!("failed: {why}"),
     }
 }
 
-fn fail(outcome: Outcome) -> String {
+pub(super) fn fail(outcome: Outcome) -> String {
     match outcome {
         Outcome::Fail { why } => why,
         Outcome::Pass { why, .. } => panic!("passed: {why}"),

@@ -154,12 +154,11 @@ mod tests {
             }],
             lateness: Some(Lateness { probes: 3, checks: 17, p50_us: 600, p99_us: 1_100, max_us: 1_300 }),
         };
-        let want = "\
-  -> RemoteAddress:Port    State    Weight  Since  Check   Verdict  Last   Took  Next  Fails  Result
+        let want = "  -> RemoteAddress:Port  State    Weight  Since  Check   Verdict  Last   Took  Next  Fails  Result
 web: quorum, weight 1 of 1 is up
-  -> 192.168.150.12:80     up            1  1h02m  http /  up       1.2s  1.2ms  3.7s      0  status 200
-                                                   ping    up       1.2s  1.2ms  3.7s      0  answered
-  -> 192.168.150.13:80     unknown       1  1h02m  http /  up          -      -   now      0
+  -> 192.168.150.12:80   up            1  1h02m  http /  up       1.2s  1.2ms  3.7s      0  status 200
+                                                 ping    up       1.2s  1.2ms  3.7s      0  answered
+  -> 192.168.150.13:80   unknown       1  1h02m  http /  up          -      -   now      0
 3 different checks, 17 made; they start late by 600 us (half below), 1100 us (99 %), 1300 us (latest)
 ";
         assert_eq!(health(&table), want);
