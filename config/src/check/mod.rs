@@ -11,6 +11,7 @@ mod ports;
 mod servers;
 mod services;
 mod snat;
+mod vrrp;
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -30,6 +31,7 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
     address::marks(draft, &wire, problems);
     services::check(draft, &wire, problems);
     snat::check(draft, &wire, problems);
+    vrrp::check(draft, &wire, problems);
 }
 
 /// Whether `name` is 1 to `max` letters, digits, `.`, `_` and `-`.
