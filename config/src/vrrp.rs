@@ -348,6 +348,8 @@ pub struct Vrrp {
     pub track_port: bool,
     /// What else it tracks.
     pub track: Vec<Track>,
+    /// BFD sessions with other directors: a backup takes over at once when that of the master ends.
+    pub takeover_bfd: Vec<String>,
     /// Programs.
     pub notify: VrrpNotify,
 }
@@ -393,6 +395,7 @@ impl Default for Vrrp {
             hmac: None,
             track_port: true,
             track: Vec::new(),
+            takeover_bfd: Vec::new(),
             notify: VrrpNotify::default(),
         }
     }

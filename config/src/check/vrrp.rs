@@ -198,6 +198,11 @@ fn instances(draft: &Draft, wire: &Wire<'_>, objects: &Objects<'_>, problems: &m
             }
         }
         objects.tracks(&vrrp.track, |place, key| toml_path!("vrrp", index, "track", place, key), problems);
+        for (place, name) in vrrp.takeover_bfd.iter().enumerate() {
+            if let Err(message) = objects.find("bfd", name) {
+                add(problems, toml_path!("vrrp", index, "takeover_bfd", place), message);
+            }
+        }
         notify(&vrrp.notify, |key| toml_path!("vrrp", index, "notify", key), problems);
     }
 }

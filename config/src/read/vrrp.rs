@@ -12,7 +12,7 @@ use crate::vrrp::{
     VrrpScript, VrrpVersion,
 };
 
-pub(super) const VRRP: [&str; 38] = [
+pub(super) const VRRP: [&str; 39] = [
     "name",
     "port",
     "vrid",
@@ -50,6 +50,7 @@ pub(super) const VRRP: [&str; 38] = [
     "hmac",
     "track_port",
     "track",
+    "takeover_bfd",
     "notify",
 ];
 pub(super) const PEER: [&str; 3] = ["address", "min_ttl", "max_ttl"];
@@ -215,6 +216,7 @@ fn instance(r: &mut Reader<'_>, t: &DeTable<'_>) -> Vrrp {
         hmac: r.table(t, "hmac", &HMAC, hmac),
         track_port: r.flag(t, "track_port", d.track_port),
         track: tracks(r, t),
+        takeover_bfd: r.array(t, "takeover_bfd", value::text),
         notify: r.table(t, "notify", &NOTIFY, notify).unwrap_or_default(),
     }
 }

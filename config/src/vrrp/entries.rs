@@ -137,6 +137,7 @@ impl Vrrp {
         put(e, "hmac", self.hmac.as_ref().map(|hmac| inline(&hmac.entries())));
         e.push(("track_port", self.track_port.to_string()));
         put_inline(e, "track", &self.track, Track::entries);
+        put_list(e, "takeover_bfd", &self.takeover_bfd);
         self.notify.put(e);
         entries
     }

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::{Core, LIVELY_MS, respond};
+use crate::vrrp::Plan;
 use crate::api::{ApiError, ChangeRow, Changes, ErrorKind, Response};
 
 /// Longest wait for the workers to take a change up; they look between two bursts.
@@ -46,6 +47,9 @@ impl Core {
         changes.warnings.retain(|warning| !known.contains(warning));
         if !changes.changes.is_empty() {
             self.director.apply(model)?;
+            if let Some(vrrp) = &self.vrrp {
+                vrrp.update(Plan::of(&self.director));
+            }
             changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
             changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));
         }

@@ -24,6 +24,7 @@ mod traffic;
 
 use hdrhistogram::CreationError;
 use lb_config::Model;
+use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -33,6 +34,7 @@ pub use show::{DriverRow, Drivers};
 
 use crate::api::{ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, Version};
 use crate::server::{Access, Call, Work};
+use crate::vrrp::{Handle, Plan};
 use change::Waiting as WaitingChange;
 use latency::Histograms;
 use listing::Waiting as WaitingListing;
@@ -54,6 +56,8 @@ pub struct Core {
     changes: Vec<WaitingChange>,
     /// Until then next hops are being found and frames wait for each answer.
     lively_until_ms: u64,
+    /// The thread that speaks VRRP; none in tests.
+    vrrp: Option<Handle>,
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -67,7 +71,23 @@ impl Core {
         let histograms = Histograms::new(director.model().appliance.workers.len())?;
         let (listings, changes) = (Vec::new(), Vec::new());
         let traffic = Traffic::default();
-        Ok(Self { director, process, histograms, traffic, listings, changes, lively_until_ms: LIVELY_MS })
+        let (vrrp, lively_until_ms) = (None, LIVELY_MS);
+        Ok(Self { director, process, histograms, traffic, listings, changes, lively_until_ms, vrrp })
+    }
+
+    /// What VRRP goes by, and its queues.
+    pub fn vrrp_plan(&self) -> (Plan, Channel) {
+        (Plan::of(&self.director), self.director.channel())
+    }
+
+    /// Passes changes on to VRRP's thread from now on; it ends with [`Core::end_vrrp`].
+    pub fn set_vrrp(&mut self, handle: Handle) {
+        self.vrrp = Some(handle);
+    }
+
+    /// Has VRRP's thread tell other directors that this one ends. Workers must still run.
+    pub fn end_vrrp(&mut self) {
+        self.vrrp = None;
     }
 
     /// The configuration that runs.
@@ -120,6 +140,7 @@ impl Core {
             Request::Drops => Response::Drops(Drops { drops: show::drops(&self.director) }),
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
             Request::Snat => Response::Snat(show::snat(&self.director)),
+            Request::Vrrp => Response::Vrrp(self.vrrp.as_ref().map(Handle::status).unwrap_or_default()),
             Request::Workers => Response::Workers(show::workers(&self.director)),
             Request::Latency => {
                 self.histograms.collect(&mut self.director);

@@ -148,6 +148,8 @@ pub struct Director {
     book: NeighborBook,
     announcer: Announcer,
     owners: shared::Owners,
+    /// Other directors, which unicast VRRP and BFD go to.
+    friends: HashSet<NeighborId>,
     mailboxes: Vec<Arc<Mailbox>>,
     counters: Vec<Arc<WorkerCounters>>,
     samples_read: Vec<u64>,
@@ -237,6 +239,7 @@ impl Director {
             book,
             announcer: Announcer::default(),
             owners: shared::Owners::default(),
+            friends: HashSet::new(),
             mailboxes: (0..workers).map(|_| Arc::default()).collect(),
             samples_read: vec![0; usize::from(workers)],
             counters: counters.clone(),
@@ -321,6 +324,7 @@ impl Director {
             readings: &|dest| readings(counters, dest),
         };
         self.registry.apply(model, &mut context)?;
+        self.friends = shared::friends(model, &links, &mut self.book);
         self.model = model.clone();
         self.drains.follow(&self.registry);
         let shared = Arc::new(shared::shared(model, &links, &mut self.owners));

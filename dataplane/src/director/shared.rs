@@ -1,6 +1,6 @@
 //! Addresses that other directors may have: virtual routers of the configuration in the packet path's terms.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use lb_config::{Bfd, Model, Vrrp};
 
 use super::Director;
 use crate::channel::Channel;
-use crate::neighbor::LinkId;
+use crate::neighbor::{LinkId, NeighborBook, NeighborCells, NeighborId};
 use crate::owner::{Listen, MAX_OWNERS, OwnerCells, OwnerId, Shared, SharedAddress, VirtualMac};
-use crate::snapshot::Link;
+use crate::snapshot::{Link, Route};
 use crate::wire::Mac;
 
 /// Indices of virtual routers, stable while they are configured under their names.
@@ -103,7 +103,36 @@ pub(super) fn shared(model: &Model, links: &[Link], owners: &mut Owners) -> Shar
     Shared::new(addresses, macs, listen, owners.cells.clone())
 }
 
+/// Other directors on connected networks: their MAC addresses are asked for. Where the neighbour table has no room for
+/// one, its frames wait until it speaks first.
+pub(super) fn friends(model: &Model, links: &[Link], book: &mut NeighborBook) -> HashSet<NeighborId> {
+    let peers = model.ha.vrrp.iter().flat_map(|vrrp| vrrp.peers.iter().map(|peer| (&vrrp.port, peer.address)));
+    let sessions = model.ha.bfd.iter().map(|bfd| (&bfd.port, bfd.neighbor));
+    let mut friends = HashSet::new();
+    for (port, address) in peers.chain(sessions) {
+        let Some(id) = link_named(links, port) else { continue };
+        let connected = |link: &Link| link.addresses.iter().any(|network| network.contains(address));
+        if links.get(usize::from(id.0)).is_some_and(connected) {
+            friends.extend(book.intern(id, address).ok());
+        }
+    }
+    friends
+}
+
 impl Director {
+    /// The next hop of another director, and the cells that hold its MAC address.
+    pub fn next_hop(&self, address: IpAddr) -> Option<(LinkId, NeighborId)> {
+        match self.running.route(address) {
+            Route::Via(link, neighbor) => Some((link, neighbor)),
+            Route::Stranger(_) | Route::None => None,
+        }
+    }
+
+    /// MAC addresses of next hops.
+    pub fn neighbor_cells(&self) -> Arc<NeighborCells> {
+        self.running.cells.clone()
+    }
+
     /// The bits that say of which virtual routers this director is master.
     pub fn owner_cells(&self) -> Arc<OwnerCells> {
         self.owners.cells.clone()

@@ -1,0 +1,584 @@
+//! All virtual routers of a director, their groups, what they track, and BFD sessions. No I/O, no clock.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use lb_config::{Track, Tracked, VrrpNotify};
+use lb_dataplane::channel::ControlFrame;
+use lb_dataplane::io::DeviceId;
+use lb_dataplane::neighbor::Resolution;
+use tracing::{debug, info, warn};
+
+use super::frame::{self, Datagram, Route};
+use super::instance::{Instance, Now, announcements};
+use super::machine::{Action, Event, Settings, State};
+use super::plan::{InstancePlan, Plan, SessionPlan, Target};
+use super::wire;
+use crate::bfd::{Packet, Session, SessionSettings, SessionState};
+
+mod status;
+
+/// A program to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// User; `None`: lbd's.
+    pub user: Option<String>,
+}
+
+/// What is to be done outside.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Adverts and BFD packets, in order.
+    pub urgent: VecDeque<(DeviceId, Vec<u8>)>,
+    /// Announcements, after them.
+    pub announcements: VecDeque<(DeviceId, Vec<u8>)>,
+    /// Programs, in order.
+    pub programs: Vec<Program>,
+}
+
+/// Most announcements that wait: 4096 addresses, five times each, and as many again.
+const MAX_ANNOUNCEMENTS: usize = 65_536;
+
+/// What is known of a thing that is tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// It is up.
+    pub up: bool,
+    /// The number in a file.
+    pub number: i32,
+}
+
+/// A BFD session of the plan.
+#[derive(Clone, Debug)]
+struct Link {
+    plan: SessionPlan,
+    session: Session,
+    port: u16,
+    since_ns: u64,
+    last: SessionState,
+    downs: u64,
+}
+
+/// Everything; see the module.
+#[derive(Debug, Default)]
+pub struct Engine {
+    plan: Plan,
+    instances: Vec<Instance>,
+    sessions: Vec<Link>,
+    standings: HashMap<Tracked, Standing>,
+    /// Stations that adverts came from, for where the neighbour table knows none yet.
+    stations: HashMap<IpAddr, [u8; 6]>,
+    group_states: HashMap<String, State>,
+    next_id: u16,
+    next_session: u32,
+    stopped: bool,
+    out: Outbox,
+}
+
+/// First source port of sessions. Source: RFC 5881 section 4, 49152 to 65535.
+const FIRST_PORT: u16 = 49_152;
+
+impl Engine {
+    /// One without instances.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What is to be done outside.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.out
+    }
+
+    /// What it goes by.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The state of an instance.
+    pub fn state(&self, name: &str) -> Option<State> {
+        self.instances.iter().find(|i| i.plan.vrrp.name == name).map(|i| i.machine.state())
+    }
+
+    /// Goes by another plan; instances and sessions that are in both go on.
+    pub fn update(&mut self, now: Now, plan: Plan) {
+        let mut old = std::mem::take(&mut self.instances);
+        let mut added = Vec::new();
+        for wanted in &plan.instances {
+            let found = old.iter().position(|own| own.plan.vrrp.name == wanted.vrrp.name && own.continues(wanted));
+            let Some(at) = found else {
+                self.instances.push(Instance::new(wanted.clone(), now.mono_ns));
+                continue;
+            };
+            let mut instance = old.remove(at);
+            let before = std::mem::replace(&mut instance.plan, wanted.clone());
+            instance.machine.configure(Settings::new(&wanted.vrrp, wanted.source));
+            if instance.machine.state() == State::Master {
+                added.push((wanted.clone(), before));
+            }
+            self.instances.push(instance);
+        }
+        for (wanted, before) in added {
+            let new: Vec<_> =
+                wanted.addresses.iter().filter(|own| !before.addresses.contains(own)).copied().collect();
+            self.announce(&new, wanted.vrrp.garp_master_repeat);
+        }
+        for mut gone in old {
+            self.end(now, &mut gone, true);
+        }
+        let mut sessions = std::mem::take(&mut self.sessions);
+        for wanted in &plan.sessions {
+            let settings = SessionSettings::new(&wanted.bfd);
+            let same = |own: &Link| {
+                own.plan.bfd.name == wanted.bfd.name
+                    && (own.plan.exit, own.plan.source, own.plan.target.address)
+                        == (wanted.exit, wanted.source, wanted.target.address)
+            };
+            match sessions.iter().position(same) {
+                Some(at) => {
+                    let mut link = sessions.remove(at);
+                    link.plan = wanted.clone();
+                    link.session.configure(settings);
+                    self.sessions.push(link);
+                }
+                None => {
+                    // numbers need be unique, not secret; the clock keeps those of a last run apart
+                    self.next_session = self.next_session.wrapping_add(1);
+                    let mine = (now.wall_ns as u32 ^ self.next_session.rotate_left(16)).max(1);
+                    let port = FIRST_PORT + (self.next_session % 16_384) as u16;
+                    let session = Session::new(settings, mine, now.mono_ns);
+                    let (since_ns, last) = (now.mono_ns, SessionState::Down);
+                    self.sessions.push(Link { plan: wanted.clone(), session, port, since_ns, last, downs: 0 });
+                }
+            }
+        }
+        self.plan = plan;
+        for mut gone in sessions {
+            let packet = gone.session.end();
+            self.send_bfd(&gone.plan, gone.port, &packet);
+        }
+        let known = |what: &Tracked| match what {
+            Tracked::Port(_) | Tracked::Bfd(_) => true,
+            Tracked::Script(name) => self.plan.scripts.iter().any(|own| own.name == *name),
+            Tracked::Process(name) => self.plan.processes.iter().any(|own| own.name == *name),
+            Tracked::File(name) => self.plan.files.iter().any(|own| own.name == *name),
+        };
+        let gone: Vec<_> = self.standings.keys().filter(|what| !known(what)).cloned().collect();
+        self.standings.retain(|what, _| !gone.contains(what));
+        self.evaluate(now);
+    }
+
+    /// Something that is tracked is so from now on.
+    pub fn tracked(&mut self, now: Now, what: Tracked, standing: Standing) {
+        if self.standings.insert(what.clone(), standing) != Some(standing) {
+            debug!(kind = what.kind(), name = what.name(), up = standing.up, number = standing.number, "tracked");
+            self.evaluate(now);
+        }
+    }
+
+    /// A frame came from a worker.
+    pub fn receive(&mut self, now: Now, frame: &ControlFrame) {
+        if self.stopped {
+            return;
+        }
+        let Some(datagram) = frame::open(frame) else { return };
+        if datagram.protocol != lb_dataplane::channel::PROTOCOL_VRRP {
+            return self.receive_bfd(now, &datagram);
+        }
+        let vrid = datagram.payload.get(1).copied();
+        let ours = |own: &Instance| {
+            own.plan.exit.link == frame.link
+                && Some(own.plan.vrrp.vrid) == vrid
+                && own.plan.source.is_ipv6() == datagram.src.is_ipv6()
+        };
+        let Some(at) = self.instances.iter().position(ours) else { return };
+        let Some(instance) = self.instances.get_mut(at) else { return };
+        let result = match wire::parse(datagram.payload, datagram.src, datagram.dst) {
+            Ok((advert, rest)) => instance.check(now, &datagram, &advert, rest),
+            Err(error) => {
+                let reason = match error {
+                    wire::WireError::Length => "length",
+                    wire::WireError::Version => "version",
+                    wire::WireError::Kind => "type",
+                    wire::WireError::Checksum => "checksum",
+                };
+                *instance.refused.entry(reason).or_default() += 1;
+                Err(reason)
+            }
+        };
+        match result {
+            Ok(heard) => {
+                if !self.plan.instances.get(at).is_none_or(|plan| plan.targets.is_empty()) {
+                    self.stations.insert(datagram.src, datagram.station);
+                }
+                self.run(now, [(at, Event::Advert(heard))]);
+            }
+            Err("own") => {}
+            Err(reason) => {
+                let name = &instance.plan.vrrp.name;
+                // the first, then ever fewer: a flood of them fills no log
+                if instance.refused.get(reason).is_some_and(|count| count.is_power_of_two()) {
+                    warn!(instance = %name, source = %datagram.src, check = reason, "an advert is dropped");
+                }
+            }
+        }
+    }
+
+    fn receive_bfd(&mut self, now: Now, datagram: &Datagram<'_>) {
+        let ends = (datagram.src, datagram.dst);
+        let Some(link) = self.sessions.iter_mut().find(|own| (own.plan.target.address, own.plan.source) == ends)
+        else {
+            return;
+        };
+        // RFC 5881 section 5
+        if datagram.ttl < link.plan.bfd.min_ttl {
+            return;
+        }
+        let Some(packet) = frame::bfd_payload(datagram).and_then(Packet::parse) else { return };
+        let answer = link.session.receive(now.mono_ns, &packet);
+        let (plan, port) = (link.plan.clone(), link.port);
+        self.stations.insert(datagram.src, datagram.station);
+        if let Some(answer) = answer {
+            self.send_bfd(&plan, port, &answer);
+        }
+        self.follow_sessions(now);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) {
+        if self.stopped {
+            return;
+        }
+        let due: Vec<_> =
+            self.sessions.iter_mut().filter_map(|own| Some((own.session.tick(now.mono_ns)?, own.plan.clone(), own.port))).collect();
+        for (packet, plan, port) in due {
+            self.send_bfd(&plan, port, &packet);
+        }
+        self.follow_sessions(now);
+        let is_due = |own: &Instance| own.machine.due_ns().is_some_and(|due| due <= now.mono_ns);
+        let due: Vec<_> = (0..self.instances.len())
+            .filter(|at| self.instances.get(*at).is_some_and(is_due))
+            .map(|at| (at, Event::Timer))
+            .collect();
+        self.run(now, due);
+        let mut announced = Vec::new();
+        for instance in &mut self.instances {
+            match instance.announcements(now.mono_ns) {
+                0 => {}
+                repeat => announced.push((instance.plan.addresses.clone(), repeat)),
+            }
+        }
+        for (addresses, repeat) in announced {
+            self.announce(&addresses, repeat);
+        }
+    }
+
+    /// When [`Engine::tick`] has something to do, ns.
+    pub fn due_ns(&self) -> Option<u64> {
+        let instances = self.instances.iter().filter_map(Instance::due_ns);
+        instances.chain(self.sessions.iter().map(|own| own.session.due_ns())).min()
+    }
+
+    /// The shortest interval of a protocol here, ns: how closely workers' queues are looked at.
+    pub fn shortest_ns(&self) -> Option<u64> {
+        let of = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let instances = self.plan.instances.iter().map(|own| of(own.vrrp.advert_interval));
+        instances.chain(self.plan.sessions.iter().map(|own| of(own.bfd.min_tx.min(own.bfd.min_rx)))).min()
+    }
+
+    /// lbd ends: others are told that they need not wait.
+    pub fn stop(&mut self, now: Now) {
+        for mut instance in std::mem::take(&mut self.instances) {
+            self.end(now, &mut instance, false);
+        }
+        for mut link in std::mem::take(&mut self.sessions) {
+            let packet = link.session.end();
+            self.send_bfd(&link.plan, link.port, &packet);
+        }
+        self.stopped = true;
+    }
+
+    /// An instance ends, because lbd does or because it is out of the configuration.
+    fn end(&mut self, now: Now, instance: &mut Instance, deleted: bool) {
+        let mut actions = Vec::new();
+        instance.machine.step(now.mono_ns, Event::Shutdown, &mut actions);
+        self.plan.cells.set(instance.plan.owner, false);
+        for action in actions {
+            if let Action::Send(priority) = action {
+                self.send_advert(now, instance, priority);
+            }
+        }
+        let vrrp = &instance.plan.vrrp;
+        info!(instance = %vrrp.name, deleted, "vrrp instance ends");
+        let priority = instance.machine.priority();
+        let own = if deleted { &vrrp.notify.deleted } else { &vrrp.notify.stop };
+        let word = if deleted { "DELETED" } else { "STOP" };
+        tell(&mut self.out.programs, &vrrp.notify, own, ("INSTANCE", &vrrp.name, word, priority));
+    }
+
+    /// Lets events happen, and what follows from them in groups.
+    fn run(&mut self, now: Now, events: impl IntoIterator<Item = (usize, Event)>) {
+        let mut events: VecDeque<(usize, Event)> = events.into_iter().collect();
+        let mut actions = Vec::new();
+        while let Some((at, event)) = events.pop_front() {
+            let Some(instance) = self.instances.get_mut(at) else { continue };
+            let before = instance.machine.state();
+            instance.machine.step(now.mono_ns, event, &mut actions);
+            // the bit before the advert: whoever hears it may send packets at once
+            self.plan.cells.set(instance.plan.owner, instance.machine.state() == State::Master);
+            for action in std::mem::take(&mut actions) {
+                let Some(mut instance) = self.instances.get(at).cloned() else { continue };
+                match action {
+                    Action::Send(priority) => self.send_advert(now, &mut instance, priority),
+                    Action::Lower => {
+                        let repeat = instance.lower(now.mono_ns);
+                        self.announce(&instance.plan.addresses, repeat);
+                        let notify = &instance.plan.vrrp.notify;
+                        let command = notify.master_rx_lower_priority.clone();
+                        if !command.is_empty() {
+                            self.out.programs.push(Program { command, user: notify.user.clone() });
+                        }
+                    }
+                    Action::Enter(state) => {
+                        let repeat = instance.entered(now.mono_ns, state);
+                        self.announce(&instance.plan.addresses, repeat);
+                        self.changed(&instance, before, state);
+                        events.extend(self.group_events(at, before, state));
+                    }
+                }
+                if let Some(place) = self.instances.get_mut(at) {
+                    *place = instance;
+                }
+            }
+        }
+        self.follow_groups();
+    }
+
+    /// What the others of a group do when one is in another state.
+    fn group_events(&self, at: usize, before: State, state: State) -> Vec<(usize, Event)> {
+        let event = match (before, state) {
+            (_, State::Master) => Event::Take,
+            (State::Master, State::Backup) => Event::Yield,
+            _ => return Vec::new(),
+        };
+        let name = |at: usize| self.instances.get(at).map(|own| own.plan.vrrp.name.as_str());
+        let Some(own) = name(at) else { return Vec::new() };
+        let in_it = |name: &str, group: &lb_config::VrrpGroup| group.instances.iter().any(|other| other == name);
+        let Some(group) = self.plan.groups.iter().find(|group| in_it(own, group)) else { return Vec::new() };
+        let others = (0..self.instances.len()).filter(|other| *other != at);
+        others.filter(|other| name(*other).is_some_and(|name| in_it(name, group))).map(|at| (at, event)).collect()
+    }
+
+    fn changed(&mut self, instance: &Instance, before: State, state: State) {
+        let (vrrp, priority) = (&instance.plan.vrrp, instance.machine.priority());
+        info!(instance = %vrrp.name, from = before.as_str(), to = state.as_str(), priority, "vrrp state");
+        let notify = &vrrp.notify;
+        tell(&mut self.out.programs, notify, of_state(notify, state), ("INSTANCE", &vrrp.name, state.word(), priority));
+    }
+
+    /// Tells programs of groups whose members are all in one new state.
+    fn follow_groups(&mut self) {
+        let groups = &self.plan.groups;
+        self.group_states.retain(|name, _| groups.iter().any(|group| group.name == *name));
+        for group in groups {
+            let members = self.instances.iter().filter(|own| group.instances.contains(&own.plan.vrrp.name));
+            let mut states = members.map(|own| (own.machine.state(), own.machine.priority()));
+            let Some((state, priority)) = states.next() else { continue };
+            if states.any(|(other, _)| other != state)
+                || self.group_states.insert(group.name.clone(), state) == Some(state)
+                || state == State::Init
+            {
+                continue;
+            }
+            info!(group = %group.name, to = state.as_str(), "vrrp group state");
+            let (notify, own) = (&group.notify, of_state(&group.notify, state));
+            tell(&mut self.out.programs, notify, own, ("GROUP", &group.name, state.word(), priority));
+        }
+    }
+
+    fn follow_sessions(&mut self, now: Now) {
+        let mut lost = Vec::new();
+        let mut changed = false;
+        for link in &mut self.sessions {
+            let state = link.session.state();
+            if state == link.last {
+                continue;
+            }
+            let (name, diag) = (&link.plan.bfd.name, link.session.diag().as_str());
+            info!(session = %name, from = link.last.as_str(), to = state.as_str(), diag, "bfd state");
+            if link.last == SessionState::Up {
+                link.downs += 1;
+                lost.push((name.clone(), link.plan.target.address));
+            }
+            (link.last, link.since_ns) = (state, now.mono_ns);
+            changed = true;
+        }
+        for (name, who) in lost {
+            let hit = |own: &Instance| own.plan.vrrp.takeover_bfd.contains(&name);
+            let hit: Vec<_> = (0..self.instances.len())
+                .filter(|at| self.instances.get(*at).is_some_and(hit))
+                .map(|at| (at, Event::Lost(who)))
+                .collect();
+            self.run(now, hit);
+        }
+        if changed {
+            self.evaluate(now);
+        }
+    }
+
+    fn standing(&self, what: &Tracked) -> Standing {
+        let up = match what {
+            Tracked::Bfd(name) => {
+                let link = self.sessions.iter().find(|own| own.plan.bfd.name == *name);
+                link.is_some_and(|link| link.session.state() == SessionState::Up)
+            }
+            Tracked::Script(name) if !self.standings.contains_key(what) => {
+                !self.plan.scripts.iter().any(|script| script.name == *name && script.init_fail)
+            }
+            _ => return self.standings.get(what).copied().unwrap_or(Standing { up: true, number: 0 }),
+        };
+        self.standings.get(what).copied().unwrap_or(Standing { up, number: 0 })
+    }
+
+    fn weight(&self, track: &Track) -> i16 {
+        let own = match &track.what {
+            Tracked::Port(_) => Some(0),
+            Tracked::Script(name) => self.plan.scripts.iter().find(|own| own.name == *name).map(|own| own.weight),
+            Tracked::Process(name) => self.plan.processes.iter().find(|own| own.name == *name).map(|own| own.weight),
+            Tracked::File(name) => self.plan.files.iter().find(|own| own.name == *name).map(|own| own.weight),
+            Tracked::Bfd(name) => {
+                self.plan.sessions.iter().find(|own| own.bfd.name == *name).map(|own| own.bfd.weight)
+            }
+        };
+        track.weight.or(own).unwrap_or(0)
+    }
+
+    /// What a tracked thing does: whether it is a fault, and what it adds to the priority.
+    fn effect(&self, track: &Track) -> (bool, i32) {
+        let (standing, weight) = (self.standing(&track.what), i32::from(self.weight(track)));
+        if let Tracked::File(_) = track.what {
+            let sign = if track.reverse { -1 } else { 1 };
+            return (weight == 0 && standing.number != 0, sign * weight.saturating_mul(standing.number));
+        }
+        let up = standing.up != track.reverse;
+        (weight == 0 && !up, if (weight > 0) == up { weight } else { 0 })
+    }
+
+    /// Whether an instance itself is in fault, and its priority.
+    fn judged(&self, plan: &InstancePlan) -> (bool, u8) {
+        let vrrp = &plan.vrrp;
+        let port = Tracked::Port(vrrp.port.clone());
+        let mut fault = vrrp.track_port && !self.standing(&port).up;
+        let group = self.plan.groups.iter().find(|group| group.instances.contains(&vrrp.name));
+        let own_weights = group.is_none_or(|group| group.tracking_weight);
+        let mut sum = i32::from(vrrp.priority);
+        let own = vrrp.track.iter().map(|track| (track, own_weights));
+        let shared = group.into_iter().flat_map(|group| group.track.iter().map(|track| (track, true)));
+        for (track, weighs) in own.chain(shared) {
+            let (failed, weight) = self.effect(track);
+            fault |= failed;
+            sum = sum.saturating_add(if weighs { weight } else { 0 });
+        }
+        let priority = if vrrp.priority == 255 { 255 } else { sum.clamp(1, 254) as u8 };
+        (fault, priority)
+    }
+
+    /// What is tracked, or the plan, is another: faults and priorities follow.
+    fn evaluate(&mut self, now: Now) {
+        if self.stopped {
+            return;
+        }
+        let judged: Vec<_> = self.instances.iter().map(|own| self.judged(&own.plan)).collect();
+        let mut events = Vec::new();
+        for (at, instance) in self.instances.iter().enumerate() {
+            let name = &instance.plan.vrrp.name;
+            let group = self.plan.groups.iter().find(|group| group.instances.contains(name));
+            let in_group = |other: &Instance| {
+                group.is_some_and(|group| group.instances.contains(&other.plan.vrrp.name))
+            };
+            let fault = self.instances.iter().zip(&judged).enumerate();
+            let fault = fault.map(|(other, (own, (fault, _)))| *fault && (other == at || in_group(own)));
+            let fault = fault.fold(false, |any, one| any | one);
+            let priority = judged.get(at).map_or(instance.machine.priority(), |(_, priority)| *priority);
+            if priority != instance.machine.priority() {
+                info!(instance = %name, from = instance.machine.priority(), to = priority, "vrrp priority");
+                let notify = &instance.plan.vrrp.notify;
+                if notify.priority_changes {
+                    let word = instance.machine.state().word();
+                    tell(&mut self.out.programs, notify, &[], ("INSTANCE", name, word, priority));
+                }
+                events.push((at, Event::Priority(priority)));
+            }
+            match (instance.machine.state(), fault) {
+                (State::Init | State::Fault, false) => events.push((at, Event::Startup)),
+                (State::Init | State::Backup | State::Master, true) => events.push((at, Event::Fail)),
+                _ => {}
+            }
+        }
+        self.run(now, events);
+    }
+
+    fn announce(&mut self, addresses: &[(IpAddr, super::plan::Exit)], repeat: u8) {
+        for (exit, frame) in announcements(addresses, repeat) {
+            if self.out.announcements.len() < MAX_ANNOUNCEMENTS {
+                self.out.announcements.push_back((exit.device, frame));
+            }
+        }
+    }
+
+    fn station(&self, target: &Target) -> Option<[u8; 6]> {
+        let known = self.plan.neighbors.as_ref().zip(target.neighbor).map(|(cells, id)| cells.mac(id));
+        match known {
+            Some(Resolution::Resolved(mac)) => Some(mac),
+            _ => self.stations.get(&target.address).copied(),
+        }
+    }
+
+    fn send_advert(&mut self, now: Now, instance: &mut Instance, priority: u8) {
+        self.next_id = self.next_id.wrapping_add(1);
+        let frames = instance.adverts(now, priority, self.next_id, |target| self.station(target));
+        let device = instance.plan.exit.device;
+        self.out.urgent.extend(frames.into_iter().map(|frame| (device, frame)));
+    }
+
+    fn send_bfd(&mut self, plan: &SessionPlan, port: u16, packet: &Packet) {
+        let Some(to) = self.station(&plan.target) else { return };
+        let route = Route { to, src: plan.source, dst: plan.target.address, ttl: 255 };
+        if let Some(frame) = frame::bfd(&plan.exit.wire, &route, port, &packet.emit()) {
+            self.out.urgent.push_back((plan.exit.device, frame));
+        }
+    }
+}
+
+fn of_state(notify: &VrrpNotify, state: State) -> &[String] {
+    match state {
+        State::Master => &notify.master,
+        State::Backup => &notify.backup,
+        State::Fault => &notify.fault,
+        State::Init => &notify.stop,
+    }
+}
+
+/// Runs the program of a change, and the one of all changes with what keepalived passes to it.
+fn tell(
+    programs: &mut Vec<Program>,
+    notify: &VrrpNotify,
+    own: &[String],
+    (kind, name, word, priority): (&str, &str, &str, u8),
+) {
+    let user = &notify.user;
+    if !own.is_empty() {
+        programs.push(Program { command: own.to_vec(), user: user.clone() });
+    }
+    if !notify.any.is_empty() {
+        let mut command = notify.any.clone();
+        command.extend([kind, name, word].map(str::to_owned));
+        command.push(priority.to_string());
+        programs.push(Program { command, user: user.clone() });
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;
