@@ -242,7 +242,14 @@ impl Machine {
                 actions.push(Action::Send(0));
                 self.enter(State::Init, actions);
             }
-            (State::Backup, Event::Timer) if self.is_due(now_ns) => self.take(now_ns, actions),
+            (State::Backup, Event::Timer) if self.is_due(now_ns) => {
+                // held up: adverts that came meanwhile may still be on their way to here
+                if self.settings.timer_expired_backup && self.lateness_ns(now_ns) > self.down_ns() {
+                    self.timer_ns = Some(now_ns + self.down_ns());
+                } else {
+                    self.take(now_ns, actions);
+                }
+            }
             (State::Backup, Event::Take) => self.take(now_ns, actions),
             (State::Backup, Event::Lost(who)) if self.master.is_some_and(|(master, _)| master == who) => {
                 self.take(now_ns, actions);
@@ -260,6 +267,10 @@ impl Machine {
 
     fn is_due(&self, now_ns: u64) -> bool {
         self.timer_ns.is_some_and(|due| due <= now_ns)
+    }
+
+    fn lateness_ns(&self, now_ns: u64) -> u64 {
+        self.timer_ns.map_or(0, |due| now_ns.saturating_sub(due))
     }
 
     fn enter(&mut self, state: State, actions: &mut Vec<Action>) {
@@ -294,7 +305,7 @@ impl Machine {
 
     fn advertise(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let due = self.timer_ns.unwrap_or(now_ns);
-        if self.settings.timer_expired_backup && now_ns.saturating_sub(due) > self.down_ns() {
+        if self.settings.timer_expired_backup && self.lateness_ns(now_ns) > self.down_ns() {
             // held up for so long that somebody else is master by now: listen before speaking
             self.timer_ns = Some(now_ns + self.down_ns());
             return self.enter(State::Backup, actions);
