@@ -13,6 +13,7 @@ mod malformed;
 mod process;
 mod reconfigure;
 mod schedulers;
+mod vrrp;
 mod wire;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         load::cases(),
         api::cases(),
         process::cases(),
+        vrrp::cases(),
     ];
     let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
