@@ -148,7 +148,8 @@ pub const VRRP_PASSWORD_LEN: usize = 8;
 /// Time between adverts of version 2. Source: RFC 3768 section 5.3.7, whole seconds in a byte.
 pub const ADVERT_INTERVAL_V2: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(255));
 /// Time between adverts of version 3. Source: RFC 9568 section 5.2.7, centiseconds in 12 bits.
-pub const ADVERT_INTERVAL_V3: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(40_950));
+pub const ADVERT_INTERVAL_V3: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_millis(40_950));
 /// Clock difference that an HMAC may bridge.
 pub const HMAC_WINDOW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
 /// Times of scripts, and the longest delay.

@@ -60,8 +60,8 @@ pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reus
 pub use snat::{SnatProtocol, SnatRule};
 pub use text::ValueError;
 pub use vrrp::{
-    Bfd, Ha, HmacKey, HmacMode, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify,
-    VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion,
+    Bfd, Ha, HmacKey, HmacMode, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac,
+    VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion,
 };
 pub use warning::{Warning, warnings};
 pub use write::{services_to_toml, to_toml};

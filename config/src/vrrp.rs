@@ -115,7 +115,8 @@ impl fmt::Display for VirtualAddress {
 impl FromStr for VirtualAddress {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let (address, port) = text.split_once('@').map_or((text, None), |(address, port)| (address, Some(port)));
+        let (address, port) =
+            text.split_once('@').map_or((text, None), |(address, port)| (address, Some(port)));
         Ok(Self { address: parse_ip(address)?, port: port.map(str::to_owned) })
     }
 }
@@ -160,9 +161,7 @@ impl HmacKey {
         if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
             return None;
         }
-        (0..digits.len() / 2)
-            .map(|at| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok())
-            .collect()
+        (0..digits.len() / 2).map(|at| u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()).collect()
     }
 }
 
@@ -231,7 +230,11 @@ impl Tracked {
     /// Name of the object.
     pub fn name(&self) -> &str {
         match self {
-            Self::Port(name) | Self::Script(name) | Self::Process(name) | Self::File(name) | Self::Bfd(name) => name,
+            Self::Port(name)
+            | Self::Script(name)
+            | Self::Process(name)
+            | Self::File(name)
+            | Self::Bfd(name) => name,
         }
     }
 }

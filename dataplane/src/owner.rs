@@ -212,7 +212,8 @@ mod tests {
         let cells = Arc::new(OwnerCells::default());
         let (a, b, other): (IpAddr, IpAddr, IpAddr) =
             ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let all = Shared::new([(a, shared(3)), (b, shared(700))], Vec::new(), Listen::default(), cells.clone());
+        let all =
+            Shared::new([(a, shared(3)), (b, shared(700))], Vec::new(), Listen::default(), cells.clone());
         assert!(all.any_absent() && all.is_absent(a) && all.is_absent(b) && !all.is_absent(other));
         cells.set(OwnerId(3), true);
         assert!(all.any_absent() && !all.is_absent(a) && all.is_absent(b));
@@ -232,6 +233,8 @@ mod tests {
         let all = Shared::new([], vec![own], Listen::default(), cells.clone());
         assert!(!all.takes(DeviceId(1), &mac));
         cells.set(OwnerId(0), true);
-        assert!(all.takes(DeviceId(1), &mac) && !all.takes(DeviceId(0), &mac) && !all.takes(DeviceId(1), &[0; 6]));
+        assert!(
+            all.takes(DeviceId(1), &mac) && !all.takes(DeviceId(0), &mac) && !all.takes(DeviceId(1), &[0; 6])
+        );
     }
 }

@@ -236,7 +236,8 @@ impl Snapshot {
 
     /// Whether `address` is the director's: its own or a VIP.
     pub fn is_ours(&self, address: IpAddr) -> bool {
-        (self.local.contains_key(&address) || self.services.is_vip(address)) && !self.shared.is_absent(address)
+        (self.local.contains_key(&address) || self.services.is_vip(address))
+            && !self.shared.is_absent(address)
     }
 
     /// The MAC address that `address`, which is the director's, is at.

@@ -111,8 +111,9 @@ impl Second {
         let text = text.replace("\"e2e\"", "\"e2e-second\"");
         let own = text.find("[[services]]").context("a service")?;
         // its own addresses, not those of the VIP or of its peer
-        let text = text[..own].replace("192.168.150.11/24", &format!("{SECOND}/24")).replace("150::11/", "150::21/")
-            + &text[own..];
+        let text =
+            text[..own].replace("192.168.150.11/24", &format!("{SECOND}/24")).replace("150::11/", "150::21/")
+                + &text[own..];
         std::fs::write(&file, text)?;
         let lbd = bin()?.join("lbd");
         let argv = [&*lbd.to_string_lossy(), "--config", &*file.to_string_lossy()];
@@ -217,7 +218,11 @@ impl Watch {
             }
             before = *time;
         }
-        ensure!(owners == wanted, "the VIP's owners were {owners:?}, not {wanted:?}, in {} answers", answers.len());
+        ensure!(
+            owners == wanted,
+            "the VIP's owners were {owners:?}, not {wanted:?}, in {} answers",
+            answers.len()
+        );
         Ok(gaps)
     }
 }
@@ -318,7 +323,9 @@ fn unicast(lab: &mut Lab) -> Result<()> {
 }
 
 fn session(neighbor: &str) -> String {
-    format!("\n[[bfd]]\nname = \"peer\"\nport = \"lan\"\nneighbor = \"{neighbor}\"\nmin_tx = \"10ms\"\nmin_rx = \"10ms\"\nidle_tx = \"100ms\"\n")
+    format!(
+        "\n[[bfd]]\nname = \"peer\"\nport = \"lan\"\nneighbor = \"{neighbor}\"\nmin_tx = \"10ms\"\nmin_rx = \"10ms\"\nidle_tx = \"100ms\"\n"
+    )
 }
 
 fn bfd(lab: &mut Lab) -> Result<()> {
@@ -414,8 +421,7 @@ fn faults(lab: &mut Lab) -> Result<()> {
         let text = std::fs::read_to_string(&told)?;
         Ok(text.lines().filter_map(|line| Some(line.split(' ').nth(3)?.to_owned())).collect())
     };
-    let wanted =
-        ["BACKUP", "MASTER", "FAULT", "BACKUP", "MASTER", "FAULT", "BACKUP", "MASTER", "STOP"];
+    let wanted = ["BACKUP", "MASTER", "FAULT", "BACKUP", "MASTER", "FAULT", "BACKUP", "MASTER", "STOP"];
     wait_until("programs were told", PATIENCE, || Ok(words()?.len() >= wanted.len()))?;
     let first = std::fs::read_to_string(&told)?;
     ensure!(first.starts_with("told INSTANCE vi BACKUP 100\n"), "{first}");

@@ -105,7 +105,11 @@ impl<'d> Objects<'d> {
         if self.names.contains(&(kind, name)) || kind == "port" && self.unknown_ports || name.is_empty() {
             return Ok(());
         }
-        let what = if kind == "port" { "port of the director".to_owned() } else { format!("{kind} that is tracked") };
+        let what = if kind == "port" {
+            "port of the director".to_owned()
+        } else {
+            format!("{kind} that is tracked")
+        };
         let mut known: Vec<&str> =
             self.names.iter().filter(|(of, _)| *of == kind).map(|(_, name)| *name).collect();
         known.sort_unstable();
@@ -130,7 +134,12 @@ impl<'d> Objects<'d> {
     }
 }
 
-fn range(time: Duration, (min, max): (Duration, Duration), path: impl FnOnce() -> Path, problems: &mut Problems) {
+fn range(
+    time: Duration,
+    (min, max): (Duration, Duration),
+    path: impl FnOnce() -> Path,
+    problems: &mut Problems,
+) {
     let text = duration::format;
     if time < min {
         add(problems, path(), format!("{} is below the limit {}", text(time), text(min)));
@@ -176,7 +185,8 @@ fn instances(draft: &Draft, wire: &Wire<'_>, objects: &Objects<'_>, problems: &m
         if vrrp.vrid == 0 {
             add(problems, at("vrid"), "0 is below the limit 1".to_owned());
         } else if let Some(first) = routers.repeats((&vrrp.port, vrrp.vrid, vrrp.is_ipv6()), index) {
-            let message = format!("{} is already the vrid of vrrp[{first}] on port {}", vrrp.vrid, show(&vrrp.port));
+            let message =
+                format!("{} is already the vrid of vrrp[{first}] on port {}", vrrp.vrid, show(&vrrp.port));
             add(problems, at("vrid"), message);
         }
         protocol(index, vrrp, problems);
@@ -223,7 +233,11 @@ fn protocol(index: usize, vrrp: &Vrrp, problems: &mut Problems) {
     if !vrrp.advert_interval.as_millis().is_multiple_of(unit) {
         let text = duration::format(vrrp.advert_interval);
         let version = vrrp.version.number();
-        add(problems, at("advert_interval"), format!("{text} is no multiple of {unit}ms, which version {version} counts in"));
+        add(
+            problems,
+            at("advert_interval"),
+            format!("{text} is no multiple of {unit}ms, which version {version} counts in"),
+        );
     }
     let none = (Duration::ZERO, bounds::CHECK_TIME.1);
     range(vrrp.preempt_delay, none, || at("preempt_delay"), problems);
@@ -235,7 +249,8 @@ fn protocol(index: usize, vrrp: &Vrrp, problems: &mut Problems) {
             add(problems, at("auth_password"), "is of version 2 only".to_owned());
         }
         if password.is_empty() || password.len() > bounds::VRRP_PASSWORD_LEN {
-            let message = format!("has {} bytes, 1 to {} are allowed", password.len(), bounds::VRRP_PASSWORD_LEN);
+            let message =
+                format!("has {} bytes, 1 to {} are allowed", password.len(), bounds::VRRP_PASSWORD_LEN);
             add(problems, at("auth_password"), message);
         }
     }
@@ -246,7 +261,11 @@ fn protocol(index: usize, vrrp: &Vrrp, problems: &mut Problems) {
         add(problems, at("vmac_xmit_base"), "is of use with vmac only".to_owned());
     }
     if !vrrp.preempt && vrrp.priority == 255 {
-        add(problems, at("preempt"), "false is not possible with priority 255: the owner is always master".to_owned());
+        add(
+            problems,
+            at("preempt"),
+            "false is not possible with priority 255: the owner is always master".to_owned(),
+        );
     }
     if vrrp.strict {
         let breaches = [
@@ -277,7 +296,9 @@ fn hmac(index: usize, hmac: &VrrpHmac, problems: &mut Problems) {
         }
         let (min, max) = (*bounds::HMAC_KEY_LEN.start(), *bounds::HMAC_KEY_LEN.end());
         match key.bytes() {
-            None => add(problems, path("key"), "hex: is not followed by pairs of hexadecimal digits".to_owned()),
+            None => {
+                add(problems, path("key"), "hex: is not followed by pairs of hexadecimal digits".to_owned())
+            }
             Some(bytes) if !bounds::HMAC_KEY_LEN.contains(&bytes.len()) => {
                 add(problems, path("key"), format!("has {} bytes, {min} to {max} are allowed", bytes.len()));
             }
@@ -313,7 +334,8 @@ fn addresses(index: usize, vrrp: &Vrrp, wire: &Wire<'_>, problems: &mut Problems
     }
     for (place, vip) in vrrp.virtual_addresses.iter().enumerate() {
         if vip.address.is_ipv6() != ipv6 {
-            let message = format!("{} is of another family than the first: use excluded_addresses", vip.address);
+            let message =
+                format!("{} is of another family than the first: use excluded_addresses", vip.address);
             add(problems, toml_path!("vrrp", index, "virtual_addresses", place), message);
         }
         if wire.own.contains_key(&vip.address) && vrrp.priority != 255 {
@@ -394,7 +416,11 @@ fn sessions(ha: &Ha, wire: &Wire<'_>, problems: &mut Problems) {
         let at = |key: &'static str| toml_path!("bfd", index, key);
         if wire.complete && !bfd.port.is_empty() && !wire.port_names.iter().any(|name| *name == bfd.port) {
             let known = wire.port_names.join(", ");
-            add(problems, at("port"), format!("{} is not a port of the director (known: {known})", show(&bfd.port)));
+            add(
+                problems,
+                at("port"),
+                format!("{} is not a port of the director (known: {known})", show(&bfd.port)),
+            );
         }
         for (key, time) in [("min_tx", bfd.min_tx), ("min_rx", bfd.min_rx), ("idle_tx", bfd.idle_tx)] {
             range(time, bounds::BFD_INTERVAL, || at(key), problems);
@@ -404,7 +430,11 @@ fn sessions(ha: &Ha, wire: &Wire<'_>, problems: &mut Problems) {
             continue;
         }
         if let Some(first) = firsts.repeats((&bfd.port, bfd.neighbor), index) {
-            add(problems, at("neighbor"), format!("{} is already the neighbor of bfd[{first}]", bfd.neighbor));
+            add(
+                problems,
+                at("neighbor"),
+                format!("{} is already the neighbor of bfd[{first}]", bfd.neighbor),
+            );
         }
         source(index, bfd, wire, problems);
     }

@@ -139,7 +139,13 @@ fn version(value: &DeValue<'_>) -> Result<VrrpVersion, String> {
 }
 
 impl Reader<'_> {
-    fn number<T: TryFrom<u32>>(&mut self, t: &DeTable<'_>, key: &'static str, bounds: Bounds, default: T) -> T {
+    fn number<T: TryFrom<u32>>(
+        &mut self,
+        t: &DeTable<'_>,
+        key: &'static str,
+        bounds: Bounds,
+        default: T,
+    ) -> T {
         self.field(t, key, value::integer(bounds)).or_default(default)
     }
 
@@ -194,7 +200,12 @@ fn instance(r: &mut Reader<'_>, t: &DeTable<'_>) -> Vrrp {
         preempt_delay: r.time(t, "preempt_delay", d.preempt_delay),
         check_addresses: r.flag(t, "check_addresses", d.check_addresses),
         strict: r.flag(t, "strict", d.strict),
-        down_timer_adverts: r.number(t, "down_timer_adverts", bounds::DOWN_TIMER_ADVERTS, d.down_timer_adverts),
+        down_timer_adverts: r.number(
+            t,
+            "down_timer_adverts",
+            bounds::DOWN_TIMER_ADVERTS,
+            d.down_timer_adverts,
+        ),
         timer_expired_backup: r.flag(t, "timer_expired_backup", d.timer_expired_backup),
         lower_prio_no_advert: r.flag(t, "lower_prio_no_advert", d.lower_prio_no_advert),
         higher_prio_send_advert: r.flag(t, "higher_prio_send_advert", d.higher_prio_send_advert),

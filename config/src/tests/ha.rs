@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{faults_after, small};
 use crate::{
-    Bfd, Ha, HmacKey, HmacMode, Model, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac,
-    VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, diff, parse, to_toml,
+    Bfd, Ha, HmacKey, HmacMode, Model, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup,
+    VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, diff, parse, to_toml,
 };
 
 /// Instances that vary with `seeds`: any, bits for what is there, priority.
@@ -78,7 +78,8 @@ pub(super) fn of(ports: &[Port], seeds: &[(u8, u32, u8)]) -> Ha {
     ha
 }
 
-const INSTANCE: &str = "[[vrrp]]\nname = \"v\"\nport = \"lan\"\nvrid = 51\nvirtual_addresses = [\"192.168.150.100\"]\n";
+const INSTANCE: &str =
+    "[[vrrp]]\nname = \"v\"\nport = \"lan\"\nvrid = 51\nvirtual_addresses = [\"192.168.150.100\"]\n";
 
 fn with(more: &str) -> Model {
     parse(&format!("{}\n{INSTANCE}{more}", super::SMALL)).unwrap()

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{
-    Bfd, Ha, Track, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpProcess, VrrpScript,
-};
+use super::{Bfd, Ha, Track, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpProcess, VrrpScript};
 use crate::duration;
 
 /// Keys in the order of the example, each with its value as TOML.

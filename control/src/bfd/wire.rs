@@ -101,7 +101,8 @@ impl Packet {
         let bytes = payload.first_chunk::<LEN>()?;
         let (version, flags, multiplier, len) = (bytes[0] >> 5, bytes[1], bytes[2], usize::from(bytes[3]));
         let (authenticated, multipoint) = (flags & 4 != 0, flags & 1 != 0);
-        if version != 1 || len < LEN || len > payload.len() || multiplier == 0 || authenticated || multipoint {
+        if version != 1 || len < LEN || len > payload.len() || multiplier == 0 || authenticated || multipoint
+        {
             return None;
         }
         let packet = Self {
@@ -125,8 +126,7 @@ impl Packet {
         let mut bytes = [0; LEN];
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         bytes[0] = 1 << 5 | self.diag & 31;
-        bytes[1] =
-            (self.state as u8) << 6 | flag(self.poll, 32) | flag(self.last, 16) | flag(self.demand, 2);
+        bytes[1] = (self.state as u8) << 6 | flag(self.poll, 32) | flag(self.last, 16) | flag(self.demand, 2);
         bytes[2] = self.multiplier;
         bytes[3] = LEN as u8;
         bytes[4..8].copy_from_slice(&self.mine.to_be_bytes());
@@ -159,9 +159,8 @@ mod tests {
 
     #[test]
     fn a_packet_is_as_rfc_5880_draws_it() {
-        let bytes = [
-            0x21, 0xe0, 3, 24, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0x27, 0x10, 0, 0, 0xc3, 0x50, 0, 0, 0, 0,
-        ];
+        let bytes =
+            [0x21, 0xe0, 3, 24, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0x27, 0x10, 0, 0, 0xc3, 0x50, 0, 0, 0, 0];
         assert_eq!(sample().emit(), bytes);
         assert_eq!(Packet::parse(&bytes), Some(sample()));
     }

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::{Core, LIVELY_MS, respond};
-use crate::vrrp::Plan;
 use crate::api::{ApiError, ChangeRow, Changes, ErrorKind, Response};
+use crate::vrrp::Plan;
 
 /// Longest wait for the workers to take a change up; they look between two bursts.
 const SEEN_WITHIN_MS: u64 = 2_000;

@@ -106,7 +106,8 @@ impl Engine {
         let mut old = std::mem::take(&mut self.instances);
         let mut added = Vec::new();
         for wanted in &plan.instances {
-            let found = old.iter().position(|own| own.plan.vrrp.name == wanted.vrrp.name && own.continues(wanted));
+            let found =
+                old.iter().position(|own| own.plan.vrrp.name == wanted.vrrp.name && own.continues(wanted));
             let Some(at) = found else {
                 self.instances.push(Instance::new(wanted.clone(), now.mono_ns));
                 continue;
@@ -149,7 +150,14 @@ impl Engine {
                     let port = FIRST_PORT + (self.next_session % 16_384) as u16;
                     let session = Session::new(settings, mine, now.mono_ns);
                     let (since_ns, last) = (now.mono_ns, SessionState::Down);
-                    self.sessions.push(Link { plan: wanted.clone(), session, port, since_ns, last, downs: 0 });
+                    self.sessions.push(Link {
+                        plan: wanted.clone(),
+                        session,
+                        port,
+                        since_ns,
+                        last,
+                        downs: 0,
+                    });
                 }
             }
         }
@@ -172,7 +180,13 @@ impl Engine {
     /// Something that is tracked is so from now on.
     pub fn tracked(&mut self, now: Now, what: Tracked, standing: Standing) {
         if self.standings.insert(what.clone(), standing) != Some(standing) {
-            debug!(kind = what.kind(), name = what.name(), up = standing.up, number = standing.number, "tracked");
+            debug!(
+                kind = what.kind(),
+                name = what.name(),
+                up = standing.up,
+                number = standing.number,
+                "tracked"
+            );
             self.evaluate(now);
         }
     }
@@ -227,7 +241,8 @@ impl Engine {
 
     fn receive_bfd(&mut self, now: Now, datagram: &Datagram<'_>) {
         let ends = (datagram.src, datagram.dst);
-        let Some(link) = self.sessions.iter_mut().find(|own| (own.plan.target.address, own.plan.source) == ends)
+        let Some(link) =
+            self.sessions.iter_mut().find(|own| (own.plan.target.address, own.plan.source) == ends)
         else {
             return;
         };
@@ -250,8 +265,11 @@ impl Engine {
         if self.stopped {
             return;
         }
-        let due: Vec<_> =
-            self.sessions.iter_mut().filter_map(|own| Some((own.session.tick(now.mono_ns)?, own.plan.clone(), own.port))).collect();
+        let due: Vec<_> = self
+            .sessions
+            .iter_mut()
+            .filter_map(|own| Some((own.session.tick(now.mono_ns)?, own.plan.clone(), own.port)))
+            .collect();
         for (packet, plan, port) in due {
             self.send_bfd(&plan, port, &packet);
         }
@@ -364,17 +382,26 @@ impl Engine {
         };
         let name = |at: usize| self.instances.get(at).map(|own| own.plan.vrrp.name.as_str());
         let Some(own) = name(at) else { return Vec::new() };
-        let in_it = |name: &str, group: &lb_config::VrrpGroup| group.instances.iter().any(|other| other == name);
+        let in_it =
+            |name: &str, group: &lb_config::VrrpGroup| group.instances.iter().any(|other| other == name);
         let Some(group) = self.plan.groups.iter().find(|group| in_it(own, group)) else { return Vec::new() };
         let others = (0..self.instances.len()).filter(|other| *other != at);
-        others.filter(|other| name(*other).is_some_and(|name| in_it(name, group))).map(|at| (at, event)).collect()
+        others
+            .filter(|other| name(*other).is_some_and(|name| in_it(name, group)))
+            .map(|at| (at, event))
+            .collect()
     }
 
     fn changed(&mut self, instance: &Instance, before: State, state: State) {
         let (vrrp, priority) = (&instance.plan.vrrp, instance.machine.priority());
         info!(instance = %vrrp.name, from = before.as_str(), to = state.as_str(), priority, "vrrp state");
         let notify = &vrrp.notify;
-        tell(&mut self.out.programs, notify, of_state(notify, state), ("INSTANCE", &vrrp.name, state.word(), priority));
+        tell(
+            &mut self.out.programs,
+            notify,
+            of_state(notify, state),
+            ("INSTANCE", &vrrp.name, state.word(), priority),
+        );
     }
 
     /// Tells programs of groups whose members are all in one new state.
@@ -444,8 +471,12 @@ impl Engine {
     fn weight(&self, track: &Track) -> i16 {
         let own = match &track.what {
             Tracked::Port(_) => Some(0),
-            Tracked::Script(name) => self.plan.scripts.iter().find(|own| own.name == *name).map(|own| own.weight),
-            Tracked::Process(name) => self.plan.processes.iter().find(|own| own.name == *name).map(|own| own.weight),
+            Tracked::Script(name) => {
+                self.plan.scripts.iter().find(|own| own.name == *name).map(|own| own.weight)
+            }
+            Tracked::Process(name) => {
+                self.plan.processes.iter().find(|own| own.name == *name).map(|own| own.weight)
+            }
             Tracked::File(name) => self.plan.files.iter().find(|own| own.name == *name).map(|own| own.weight),
             Tracked::Bfd(name) => {
                 self.plan.sessions.iter().find(|own| own.bfd.name == *name).map(|own| own.bfd.weight)
@@ -494,9 +525,8 @@ impl Engine {
         for (at, instance) in self.instances.iter().enumerate() {
             let name = &instance.plan.vrrp.name;
             let group = self.plan.groups.iter().find(|group| group.instances.contains(name));
-            let in_group = |other: &Instance| {
-                group.is_some_and(|group| group.instances.contains(&other.plan.vrrp.name))
-            };
+            let in_group =
+                |other: &Instance| group.is_some_and(|group| group.instances.contains(&other.plan.vrrp.name));
             let fault = self.instances.iter().zip(&judged).enumerate();
             let fault = fault.map(|(other, (own, (fault, _)))| *fault && (other == at || in_group(own)));
             let fault = fault.fold(false, |any, one| any | one);

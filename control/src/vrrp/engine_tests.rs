@@ -131,7 +131,8 @@ fn two_directors_share_a_vip_and_the_bit_says_who_has_it() {
         assert_eq!(wire.states("a"), [Backup, Backup]);
         wire.run(4_500);
         assert_eq!(wire.states("a"), [Master, Backup]);
-        let bits = |wire: &Wire| wire.engines.iter().map(|e| e.plan.cells.is_master(OwnerId(0))).collect::<Vec<_>>();
+        let bits =
+            |wire: &Wire| wire.engines.iter().map(|e| e.plan.cells.is_master(OwnerId(0))).collect::<Vec<_>>();
         assert_eq!(bits(&wire), [true, false]);
         let garps = |wire: &Wire, from| {
             wire.frames.iter().filter(|(at, frame)| *at == from && frame[12..14] == [8, 6]).count()
@@ -178,11 +179,8 @@ fn a_group_changes_as_one() {
     // one of them fails: both do
     let mut failing = with(1, 100);
     let script = VrrpScript { name: "s".to_owned(), init_fail: true, ..VrrpScript::default() };
-    failing.instances[1].vrrp.track = vec![Track {
-        what: Tracked::Script("s".to_owned()),
-        weight: Some(0),
-        reverse: false,
-    }];
+    failing.instances[1].vrrp.track =
+        vec![Track { what: Tracked::Script("s".to_owned()), weight: Some(0), reverse: false }];
     failing.scripts.push(script);
     wire.engines[0].update(now(wire.now), failing);
     wire.run(400);
@@ -213,7 +211,8 @@ fn what_is_tracked_changes_priorities_or_is_a_fault() {
         (track(Tracked::Process("p".to_owned()), -7, false), Standing { up: false, number: 0 }, Master, 93),
     ];
     for (track, standing, state, priority) in cases {
-        let mut wire = Wire::new(vec![plan(1, vec![Vrrp { track: vec![track.clone()], ..vrrp("a", 7, 100) }])]);
+        let mut wire =
+            Wire::new(vec![plan(1, vec![Vrrp { track: vec![track.clone()], ..vrrp("a", 7, 100) }])]);
         // as far as the engine looks after them
         wire.engines[0].plan.scripts = vec![VrrpScript { name: "s".to_owned(), ..VrrpScript::default() }];
         wire.run(500);
@@ -264,11 +263,27 @@ fn adverts_that_do_not_fit_are_dropped_for_a_named_reason() {
     let other = |vip| vec![VirtualAddress { address: [10, 0, 1, vip].into(), port: None }];
     let cases: Vec<(&str, Vrrp, Vrrp)> = vec![
         ("version", vrrp("a", 7, 100), v2(vrrp("a", 7, 50))),
-        ("authentication", v2(vrrp("a", 7, 100)), Vrrp { auth_password: Some("x".to_owned()), ..v2(vrrp("a", 7, 50)) }),
-        ("interval", v2(vrrp("a", 7, 100)), Vrrp { advert_interval: Duration::from_secs(2), ..v2(vrrp("a", 7, 50)) }),
+        (
+            "authentication",
+            v2(vrrp("a", 7, 100)),
+            Vrrp { auth_password: Some("x".to_owned()), ..v2(vrrp("a", 7, 50)) },
+        ),
+        (
+            "interval",
+            v2(vrrp("a", 7, 100)),
+            Vrrp { advert_interval: Duration::from_secs(2), ..v2(vrrp("a", 7, 50)) },
+        ),
         ("addresses", Vrrp { virtual_addresses: other(9), ..vrrp("a", 7, 100) }, vrrp("a", 7, 50)),
-        ("hmac", vrrp("a", 7, 100), Vrrp { hmac: Some(hmac(1, lb_config::HmacMode::Enforce)), ..vrrp("a", 7, 50) }),
-        ("length", Vrrp { hmac: Some(hmac(1, lb_config::HmacMode::Enforce)), ..vrrp("a", 7, 100) }, vrrp("a", 7, 50)),
+        (
+            "hmac",
+            vrrp("a", 7, 100),
+            Vrrp { hmac: Some(hmac(1, lb_config::HmacMode::Enforce)), ..vrrp("a", 7, 50) },
+        ),
+        (
+            "length",
+            Vrrp { hmac: Some(hmac(1, lb_config::HmacMode::Enforce)), ..vrrp("a", 7, 100) },
+            vrrp("a", 7, 50),
+        ),
     ];
     for (reason, one, two) in cases {
         let mut wire = Wire::new(vec![plan(1, vec![one]), plan(2, vec![two])]);
@@ -277,8 +292,10 @@ fn adverts_that_do_not_fit_are_dropped_for_a_named_reason() {
         assert_eq!(wire.engines[1].instances[0].heard, 0, "{reason}");
     }
     let all = Vrrp { check_addresses: false, ..vrrp("a", 7, 50) };
-    let mut wire =
-        Wire::new(vec![plan(1, vec![Vrrp { virtual_addresses: other(9), ..vrrp("a", 7, 100) }]), plan(2, vec![all])]);
+    let mut wire = Wire::new(vec![
+        plan(1, vec![Vrrp { virtual_addresses: other(9), ..vrrp("a", 7, 100) }]),
+        plan(2, vec![all]),
+    ]);
     wire.run(1_000);
     assert_eq!(wire.states("a"), [Master, Backup]);
 }
@@ -297,7 +314,8 @@ fn hmac_is_enforced_rolled_over_and_not_replayed() {
     wire.run(1_000);
     assert_eq!(wire.states("a"), [Master, Backup]);
     // an old advert of the master's comes again
-    let (_, old) = wire.frames.iter().rfind(|(at, frame)| *at == 0 && frame[12..14] == [8, 0]).unwrap().clone();
+    let (_, old) =
+        wire.frames.iter().rfind(|(at, frame)| *at == 0 && frame[12..14] == [8, 0]).unwrap().clone();
     let bytes = old.iter().copied().collect();
     let frame = ControlFrame { link: LinkId(0), device: DeviceId(0), l3: 14, frame: bytes };
     wire.engines[1].receive(now(wire.now), &frame);
@@ -316,7 +334,8 @@ fn a_lost_bfd_session_is_a_take_over_within_its_detection_time() {
     let of = |last, other, priority| {
         let takeover_bfd = vec!["peer".to_owned()];
         let slow = Duration::from_secs(1);
-        let mut own = plan(last, vec![Vrrp { takeover_bfd, advert_interval: slow, ..vrrp("a", 7, priority) }]);
+        let mut own =
+            plan(last, vec![Vrrp { takeover_bfd, advert_interval: slow, ..vrrp("a", 7, priority) }]);
         own.sessions.push(session(last, other));
         own
     };

@@ -28,16 +28,17 @@ pub fn open(frame: &ControlFrame) -> Option<Datagram<'_>> {
     let bytes = frame.frame.as_slice();
     let station = ethernet::source(bytes)?;
     let packet = bytes.get(usize::from(frame.l3)..)?;
-    let (src, dst, protocol, ttl, header_len, ip_len): (IpAddr, IpAddr, _, _, _, _) = match packet.first()? >> 4 {
-        4 => {
-            let ip = ipv4::parse(packet).ok()?;
-            (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_len, ip.ip_len)
-        }
-        _ => {
-            let ip = ipv6::parse(packet).ok()?;
-            (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_len, ip.ip_len)
-        }
-    };
+    let (src, dst, protocol, ttl, header_len, ip_len): (IpAddr, IpAddr, _, _, _, _) =
+        match packet.first()? >> 4 {
+            4 => {
+                let ip = ipv4::parse(packet).ok()?;
+                (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_len, ip.ip_len)
+            }
+            _ => {
+                let ip = ipv6::parse(packet).ok()?;
+                (ip.src.into(), ip.dst.into(), ip.protocol, ip.ttl, ip.header_len, ip.ip_len)
+            }
+        };
     let payload = packet.get(usize::from(header_len)..usize::from(ip_len))?;
     Some(Datagram { station, src, dst, protocol, ttl, payload })
 }
@@ -183,7 +184,10 @@ mod tests {
             let bytes = advert(&link, &route, 1, b"payload").unwrap();
             let frame = received(&bytes, l3);
             let opened = open(&frame).unwrap();
-            assert_eq!(opened, Datagram { station: mac, src, dst, protocol: 112, ttl: 255, payload: b"payload" });
+            assert_eq!(
+                opened,
+                Datagram { station: mac, src, dst, protocol: 112, ttl: 255, payload: b"payload" }
+            );
             let bytes = bfd(&link, &route, 49152, b"odd").unwrap();
             let frame = received(&bytes, l3);
             assert_eq!(bfd_payload(&open(&frame).unwrap()), Some(&b"odd"[..]));

@@ -76,7 +76,8 @@ impl Instance {
     pub fn continues(&self, plan: &InstancePlan) -> bool {
         let (old, new) = (&self.plan, plan);
         old.owner == new.owner
-            && (old.vrrp.vrid, old.vrrp.version, &old.vrrp.port) == (new.vrrp.vrid, new.vrrp.version, &new.vrrp.port)
+            && (old.vrrp.vrid, old.vrrp.version, &old.vrrp.port)
+                == (new.vrrp.vrid, new.vrrp.version, &new.vrrp.port)
             && old.source.is_ipv6() == new.source.is_ipv6()
             && (old.vrrp.priority == 255) == (new.vrrp.priority == 255)
     }
@@ -269,7 +270,10 @@ impl Instance {
             return 0;
         }
         // without a delay as well, so that a flood of such adverts makes no flood of announcements
-        self.second = Some(Due { at_ns: now_ns + delay.max(1_000_000_000), repeat: if delay > 0 { repeat } else { 0 } });
+        self.second = Some(Due {
+            at_ns: now_ns + delay.max(1_000_000_000),
+            repeat: if delay > 0 { repeat } else { 0 },
+        });
         repeat
     }
 
@@ -288,7 +292,8 @@ impl Instance {
 
     /// When something is to be done, ns.
     pub fn due_ns(&self) -> Option<u64> {
-        let dues = [self.second.map(|due| due.at_ns), self.refresh.map(|due| due.at_ns), self.machine.due_ns()];
+        let dues =
+            [self.second.map(|due| due.at_ns), self.refresh.map(|due| due.at_ns), self.machine.due_ns()];
         dues.into_iter().flatten().min()
     }
 }

@@ -135,6 +135,9 @@ pub enum Action {
     Lower,
 }
 
+/// What a frame takes from the wire to here at most, ns: a worker's longest rest is 4 ms.
+const GRACE_NS: u64 = 10_000_000;
+
 /// A virtual router.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -243,9 +246,9 @@ impl Machine {
                 self.enter(State::Init, actions);
             }
             (State::Backup, Event::Timer) if self.is_due(now_ns) => {
-                // held up: adverts that came meanwhile may still be on their way to here
-                if self.settings.timer_expired_backup && self.lateness_ns(now_ns) > self.down_ns() {
-                    self.timer_ns = Some(now_ns + self.down_ns());
+                // adverts that came meanwhile may still be on their way to here
+                if self.was_held_up(now_ns) {
+                    self.timer_ns = Some(now_ns + self.listen_ns());
                 } else {
                     self.take(now_ns, actions);
                 }
@@ -269,8 +272,18 @@ impl Machine {
         self.timer_ns.is_some_and(|due| due <= now_ns)
     }
 
-    fn lateness_ns(&self, now_ns: u64) -> u64 {
-        self.timer_ns.map_or(0, |due| now_ns.saturating_sub(due))
+    /// Whether its timer is so late (a stopped process, a frozen machine) that others may have taken over: their
+    /// timers began with the last advert, one interval before this one was due.
+    fn was_held_up(&self, now_ns: u64) -> bool {
+        let late = self.timer_ns.map_or(0, |due| now_ns.saturating_sub(due));
+        let limit = self.settings.down_adverts.saturating_sub(1).max(1) * self.master_interval_ns;
+        self.settings.timer_expired_backup && late > limit
+    }
+
+    /// How long it listens then: a master speaks once in an interval. Not longer, so that nobody is without the
+    /// addresses for the time of a whole take-over when there is no other director.
+    fn listen_ns(&self) -> u64 {
+        self.master_interval_ns + GRACE_NS
     }
 
     fn enter(&mut self, state: State, actions: &mut Vec<Action>) {
@@ -305,9 +318,8 @@ impl Machine {
 
     fn advertise(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let due = self.timer_ns.unwrap_or(now_ns);
-        if self.settings.timer_expired_backup && self.lateness_ns(now_ns) > self.down_ns() {
-            // held up for so long that somebody else is master by now: listen before speaking
-            self.timer_ns = Some(now_ns + self.down_ns());
+        if self.was_held_up(now_ns) {
+            self.timer_ns = Some(now_ns + self.listen_ns());
             return self.enter(State::Backup, actions);
         }
         actions.push(Action::Send(self.priority));

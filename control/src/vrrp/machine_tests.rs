@@ -188,8 +188,7 @@ impl Network {
             for action in actions {
                 let Action::Send(priority) = action else { continue };
                 let settings = self.machines[at].settings();
-                let advert =
-                    Heard { source: settings.source, priority, interval_ns: settings.interval_ns };
+                let advert = Heard { source: settings.source, priority, interval_ns: settings.interval_ns };
                 for other in (0..self.machines.len()).filter(|other| *other != at) {
                     if !self.away[at] && !self.away[other] && !lose() {
                         queue.push((other, Event::Advert(advert)));

@@ -265,8 +265,7 @@ mod tests {
             command: vec!["no-such-program-runs".to_owned()],
             ..VrrpProcess::default()
         };
-        let file =
-            VrrpFile { name: "weight".to_owned(), path: weight.display().to_string(), weight: 1 };
+        let file = VrrpFile { name: "weight".to_owned(), path: weight.display().to_string(), weight: 1 };
         let (sender, reports) = channel();
         let tracker =
             Tracker::start((vec![script], vec![process], vec![file]), sender, thread::current()).unwrap();

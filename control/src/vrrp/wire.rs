@@ -176,8 +176,7 @@ mod tests {
 
     #[test]
     fn version_3_has_centiseconds_and_either_checksum_over_ipv4() {
-        let advert =
-            Advert { version: VrrpVersion::V3, interval: 100, auth: Default::default(), ..sample() };
+        let advert = Advert { version: VrrpVersion::V3, interval: 100, auth: Default::default(), ..sample() };
         let plain = advert.emit(SRC, DST, true);
         // 3133+6401+0064+c0a8+9664 = 1eca4 -> eca5 -> ~ 135a
         assert_eq!(plain, hex("31 33 64 01 0064 135a c0a89664"));

@@ -106,7 +106,8 @@ pub(super) fn shared(model: &Model, links: &[Link], owners: &mut Owners) -> Shar
 /// Other directors on connected networks: their MAC addresses are asked for. Where the neighbour table has no room for
 /// one, its frames wait until it speaks first.
 pub(super) fn friends(model: &Model, links: &[Link], book: &mut NeighborBook) -> HashSet<NeighborId> {
-    let peers = model.ha.vrrp.iter().flat_map(|vrrp| vrrp.peers.iter().map(|peer| (&vrrp.port, peer.address)));
+    let peers =
+        model.ha.vrrp.iter().flat_map(|vrrp| vrrp.peers.iter().map(|peer| (&vrrp.port, peer.address)));
     let sessions = model.ha.bfd.iter().map(|bfd| (&bfd.port, bfd.neighbor));
     let mut friends = HashSet::new();
     for (port, address) in peers.chain(sessions) {

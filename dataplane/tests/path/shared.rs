@@ -3,9 +3,7 @@
 use lb_dataplane::DropReason;
 use lb_dataplane::io::DeviceId;
 
-use crate::frames::{
-    ACK, CLIENT, DIRECTOR, SYN, arp, ethernet, from_client, icmp, ipv4, segment, udp,
-};
+use crate::frames::{ACK, CLIENT, DIRECTOR, SYN, arp, ethernet, from_client, icmp, ipv4, segment, udp};
 use crate::lab::{Lab, web};
 
 const VRRP: &str = "\n[[vrrp]]\nname = \"v\"\nport = \"lan\"\nvrid = 51\nvirtual_addresses = [\"192.168.150.100\"]\n\
@@ -188,7 +186,7 @@ fn an_instance_keeps_its_bit_and_a_new_one_gets_another() {
     assert_ne!(lab.director.owner_of("w"), Some(first), "the old one's thread may still write its bit");
     assert!(lab.pass(&segment(9, SYN)).is_empty());
     lab.apply(&web("rr", &[(12, 1)]));
-    lab.turn();
+    lab.settle();
     let vip = |frame: &Vec<u8>| frame[12..14] == [8, 6] && frame[38..42] == [192, 168, 150, 100];
     assert!(lab.sent().iter().any(vip), "now it is announced as any other");
     assert_eq!(lab.server_of(&segment(10, SYN)), Some(12), "without VRRP it is this director's alone");

@@ -79,10 +79,6 @@ impl Engine {
             [state] => state.as_str(),
             _ => "changing",
         };
-        VrrpGroupRow {
-            name: group.name.clone(),
-            state: state.to_owned(),
-            instances: group.instances.clone(),
-        }
+        VrrpGroupRow { name: group.name.clone(), state: state.to_owned(), instances: group.instances.clone() }
     }
 }

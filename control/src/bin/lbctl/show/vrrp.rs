@@ -30,7 +30,8 @@ pub fn vrrp(status: &Vrrp) -> String {
         text += &instances(status);
     }
     if !status.groups.is_empty() {
-        let mut table = Table::new(&[("Group", Side::Left), ("State", Side::Left), ("Instances", Side::Left)]);
+        let mut table =
+            Table::new(&[("Group", Side::Left), ("State", Side::Left), ("Instances", Side::Left)]);
         for row in &status.groups {
             table.row([row.name.clone(), row.state.clone(), row.instances.join(" ")]);
         }
@@ -97,7 +98,8 @@ fn instances(status: &Vrrp) -> String {
         ]);
         for track in row.tracked.iter().filter(|track| !track.up || track.fault || track.weight != 0) {
             let state = if track.up { "up" } else { "down" };
-            let effect = if track.fault { "fault".to_owned() } else { format!("priority {:+}", track.weight) };
+            let effect =
+                if track.fault { "fault".to_owned() } else { format!("priority {:+}", track.weight) };
             notes += &format!("{}: {} {} is {state}: {effect}\n", row.name, track.kind, track.name);
         }
         for (reason, count) in &row.refused {
@@ -157,8 +159,17 @@ mod tests {
         };
         let text = vrrp(&status);
         for part in [
-            "outside", "51", "backup", "1m1s", "10.0.0.2", "120", "script nginx is down: priority -10",
-            "3 adverts dropped: checksum", "all", "500ms", "30000us",
+            "outside",
+            "51",
+            "backup",
+            "1m1s",
+            "10.0.0.2",
+            "120",
+            "script nginx is down: priority -10",
+            "3 adverts dropped: checksum",
+            "all",
+            "500ms",
+            "30000us",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
