@@ -260,9 +260,12 @@ fn notify(r: &mut Reader<'_>, t: &DeTable<'_>) -> VrrpNotify {
     }
 }
 
+/// Makes what is tracked of a name.
+type Make = fn(String) -> Tracked;
+
 fn tracks(r: &mut Reader<'_>, t: &DeTable<'_>) -> Vec<Track> {
     let tracks = r.tables(t, "track", &TRACK, |r, t| {
-        let kinds: [(&'static str, fn(String) -> Tracked); 5] = [
+        let kinds: [(&'static str, Make); 5] = [
             ("port", Tracked::Port),
             ("script", Tracked::Script),
             ("process", Tracked::Process),

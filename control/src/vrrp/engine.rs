@@ -3,20 +3,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use lb_config::{Track, Tracked, VrrpNotify};
+use lb_config::{Tracked, VrrpNotify};
 use lb_dataplane::channel::ControlFrame;
 use lb_dataplane::io::DeviceId;
 use lb_dataplane::neighbor::Resolution;
 use tracing::{debug, info, warn};
 
-use super::frame::{self, Datagram, Route};
+use super::frame;
 use super::instance::{Instance, Now, announcements};
 use super::machine::{Action, Event, Settings, State};
-use super::plan::{InstancePlan, Plan, SessionPlan, Target};
+use super::plan::{Plan, Target};
 use super::wire;
-use crate::bfd::{Packet, Session, SessionSettings, SessionState};
 
+mod sessions;
 mod status;
+mod tracking;
 
 /// A program to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,23 +51,12 @@ pub struct Standing {
     pub number: i32,
 }
 
-/// A BFD session of the plan.
-#[derive(Clone, Debug)]
-struct Link {
-    plan: SessionPlan,
-    session: Session,
-    port: u16,
-    since_ns: u64,
-    last: SessionState,
-    downs: u64,
-}
-
 /// Everything; see the module.
 #[derive(Debug, Default)]
 pub struct Engine {
     plan: Plan,
     instances: Vec<Instance>,
-    sessions: Vec<Link>,
+    sessions: Vec<sessions::Link>,
     standings: HashMap<Tracked, Standing>,
     /// Stations that adverts came from, for where the neighbour table knows none yet.
     stations: HashMap<IpAddr, [u8; 6]>,
@@ -76,9 +66,6 @@ pub struct Engine {
     stopped: bool,
     out: Outbox,
 }
-
-/// First source port of sessions. Source: RFC 5881 section 4, 49152 to 65535.
-const FIRST_PORT: u16 = 49_152;
 
 impl Engine {
     /// One without instances.
@@ -128,44 +115,9 @@ impl Engine {
         for mut gone in old {
             self.end(now, &mut gone, true);
         }
-        let mut sessions = std::mem::take(&mut self.sessions);
-        for wanted in &plan.sessions {
-            let settings = SessionSettings::new(&wanted.bfd);
-            let same = |own: &Link| {
-                own.plan.bfd.name == wanted.bfd.name
-                    && (own.plan.exit, own.plan.source, own.plan.target.address)
-                        == (wanted.exit, wanted.source, wanted.target.address)
-            };
-            match sessions.iter().position(same) {
-                Some(at) => {
-                    let mut link = sessions.remove(at);
-                    link.plan = wanted.clone();
-                    link.session.configure(settings);
-                    self.sessions.push(link);
-                }
-                None => {
-                    // numbers need be unique, not secret; the clock keeps those of a last run apart
-                    self.next_session = self.next_session.wrapping_add(1);
-                    let mine = (now.wall_ns as u32 ^ self.next_session.rotate_left(16)).max(1);
-                    let port = FIRST_PORT + (self.next_session % 16_384) as u16;
-                    let session = Session::new(settings, mine, now.mono_ns);
-                    let (since_ns, last) = (now.mono_ns, SessionState::Down);
-                    self.sessions.push(Link {
-                        plan: wanted.clone(),
-                        session,
-                        port,
-                        since_ns,
-                        last,
-                        downs: 0,
-                    });
-                }
-            }
-        }
+        let gone = self.update_sessions(now, &plan.sessions);
         self.plan = plan;
-        for mut gone in sessions {
-            let packet = gone.session.end();
-            self.send_bfd(&gone.plan, gone.port, &packet);
-        }
+        self.end_sessions(gone);
         let known = |what: &Tracked| match what {
             Tracked::Port(_) | Tracked::Bfd(_) => true,
             Tracked::Script(name) => self.plan.scripts.iter().any(|own| own.name == *name),
@@ -239,27 +191,6 @@ impl Engine {
         }
     }
 
-    fn receive_bfd(&mut self, now: Now, datagram: &Datagram<'_>) {
-        let ends = (datagram.src, datagram.dst);
-        let Some(link) =
-            self.sessions.iter_mut().find(|own| (own.plan.target.address, own.plan.source) == ends)
-        else {
-            return;
-        };
-        // RFC 5881 section 5
-        if datagram.ttl < link.plan.bfd.min_ttl {
-            return;
-        }
-        let Some(packet) = frame::bfd_payload(datagram).and_then(Packet::parse) else { return };
-        let answer = link.session.receive(now.mono_ns, &packet);
-        let (plan, port) = (link.plan.clone(), link.port);
-        self.stations.insert(datagram.src, datagram.station);
-        if let Some(answer) = answer {
-            self.send_bfd(&plan, port, &answer);
-        }
-        self.follow_sessions(now);
-    }
-
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
         if self.stopped {
@@ -310,10 +241,8 @@ impl Engine {
         for mut instance in std::mem::take(&mut self.instances) {
             self.end(now, &mut instance, false);
         }
-        for mut link in std::mem::take(&mut self.sessions) {
-            let packet = link.session.end();
-            self.send_bfd(&link.plan, link.port, &packet);
-        }
+        let sessions = std::mem::take(&mut self.sessions);
+        self.end_sessions(sessions);
         self.stopped = true;
     }
 
@@ -424,131 +353,6 @@ impl Engine {
         }
     }
 
-    fn follow_sessions(&mut self, now: Now) {
-        let mut lost = Vec::new();
-        let mut changed = false;
-        for link in &mut self.sessions {
-            let state = link.session.state();
-            if state == link.last {
-                continue;
-            }
-            let (name, diag) = (&link.plan.bfd.name, link.session.diag().as_str());
-            info!(session = %name, from = link.last.as_str(), to = state.as_str(), diag, "bfd state");
-            if link.last == SessionState::Up {
-                link.downs += 1;
-                lost.push((name.clone(), link.plan.target.address));
-            }
-            (link.last, link.since_ns) = (state, now.mono_ns);
-            changed = true;
-        }
-        for (name, who) in lost {
-            let hit = |own: &Instance| own.plan.vrrp.takeover_bfd.contains(&name);
-            let hit: Vec<_> = (0..self.instances.len())
-                .filter(|at| self.instances.get(*at).is_some_and(hit))
-                .map(|at| (at, Event::Lost(who)))
-                .collect();
-            self.run(now, hit);
-        }
-        if changed {
-            self.evaluate(now);
-        }
-    }
-
-    fn standing(&self, what: &Tracked) -> Standing {
-        let up = match what {
-            Tracked::Bfd(name) => {
-                let link = self.sessions.iter().find(|own| own.plan.bfd.name == *name);
-                link.is_some_and(|link| link.session.state() == SessionState::Up)
-            }
-            Tracked::Script(name) if !self.standings.contains_key(what) => {
-                !self.plan.scripts.iter().any(|script| script.name == *name && script.init_fail)
-            }
-            _ => return self.standings.get(what).copied().unwrap_or(Standing { up: true, number: 0 }),
-        };
-        self.standings.get(what).copied().unwrap_or(Standing { up, number: 0 })
-    }
-
-    fn weight(&self, track: &Track) -> i16 {
-        let own = match &track.what {
-            Tracked::Port(_) => Some(0),
-            Tracked::Script(name) => {
-                self.plan.scripts.iter().find(|own| own.name == *name).map(|own| own.weight)
-            }
-            Tracked::Process(name) => {
-                self.plan.processes.iter().find(|own| own.name == *name).map(|own| own.weight)
-            }
-            Tracked::File(name) => self.plan.files.iter().find(|own| own.name == *name).map(|own| own.weight),
-            Tracked::Bfd(name) => {
-                self.plan.sessions.iter().find(|own| own.bfd.name == *name).map(|own| own.bfd.weight)
-            }
-        };
-        track.weight.or(own).unwrap_or(0)
-    }
-
-    /// What a tracked thing does: whether it is a fault, and what it adds to the priority.
-    fn effect(&self, track: &Track) -> (bool, i32) {
-        let (standing, weight) = (self.standing(&track.what), i32::from(self.weight(track)));
-        if let Tracked::File(_) = track.what {
-            let sign = if track.reverse { -1 } else { 1 };
-            return (weight == 0 && standing.number != 0, sign * weight.saturating_mul(standing.number));
-        }
-        let up = standing.up != track.reverse;
-        (weight == 0 && !up, if (weight > 0) == up { weight } else { 0 })
-    }
-
-    /// Whether an instance itself is in fault, and its priority.
-    fn judged(&self, plan: &InstancePlan) -> (bool, u8) {
-        let vrrp = &plan.vrrp;
-        let port = Tracked::Port(vrrp.port.clone());
-        let mut fault = vrrp.track_port && !self.standing(&port).up;
-        let group = self.plan.groups.iter().find(|group| group.instances.contains(&vrrp.name));
-        let own_weights = group.is_none_or(|group| group.tracking_weight);
-        let mut sum = i32::from(vrrp.priority);
-        let own = vrrp.track.iter().map(|track| (track, own_weights));
-        let shared = group.into_iter().flat_map(|group| group.track.iter().map(|track| (track, true)));
-        for (track, weighs) in own.chain(shared) {
-            let (failed, weight) = self.effect(track);
-            fault |= failed;
-            sum = sum.saturating_add(if weighs { weight } else { 0 });
-        }
-        let priority = if vrrp.priority == 255 { 255 } else { sum.clamp(1, 254) as u8 };
-        (fault, priority)
-    }
-
-    /// What is tracked, or the plan, is another: faults and priorities follow.
-    fn evaluate(&mut self, now: Now) {
-        if self.stopped {
-            return;
-        }
-        let judged: Vec<_> = self.instances.iter().map(|own| self.judged(&own.plan)).collect();
-        let mut events = Vec::new();
-        for (at, instance) in self.instances.iter().enumerate() {
-            let name = &instance.plan.vrrp.name;
-            let group = self.plan.groups.iter().find(|group| group.instances.contains(name));
-            let in_group =
-                |other: &Instance| group.is_some_and(|group| group.instances.contains(&other.plan.vrrp.name));
-            let fault = self.instances.iter().zip(&judged).enumerate();
-            let fault = fault.map(|(other, (own, (fault, _)))| *fault && (other == at || in_group(own)));
-            let fault = fault.fold(false, |any, one| any | one);
-            let priority = judged.get(at).map_or(instance.machine.priority(), |(_, priority)| *priority);
-            if priority != instance.machine.priority() {
-                info!(instance = %name, from = instance.machine.priority(), to = priority, "vrrp priority");
-                let notify = &instance.plan.vrrp.notify;
-                if notify.priority_changes {
-                    let word = instance.machine.state().word();
-                    tell(&mut self.out.programs, notify, &[], ("INSTANCE", name, word, priority));
-                }
-                events.push((at, Event::Priority(priority)));
-            }
-            match (instance.machine.state(), fault) {
-                (State::Init | State::Fault, false) => events.push((at, Event::Startup)),
-                (State::Init | State::Backup | State::Master, true) => events.push((at, Event::Fail)),
-                _ => {}
-            }
-        }
-        self.run(now, events);
-    }
-
     fn announce(&mut self, addresses: &[(IpAddr, super::plan::Exit)], repeat: u8) {
         for (exit, frame) in announcements(addresses, repeat) {
             if self.out.announcements.len() < MAX_ANNOUNCEMENTS {
@@ -570,14 +374,6 @@ impl Engine {
         let frames = instance.adverts(now, priority, self.next_id, |target| self.station(target));
         let device = instance.plan.exit.device;
         self.out.urgent.extend(frames.into_iter().map(|frame| (device, frame)));
-    }
-
-    fn send_bfd(&mut self, plan: &SessionPlan, port: u16, packet: &Packet) {
-        let Some(to) = self.station(&plan.target) else { return };
-        let route = Route { to, src: plan.source, dst: plan.target.address, ttl: 255 };
-        if let Some(frame) = frame::bfd(&plan.exit.wire, &route, port, &packet.emit()) {
-            self.out.urgent.push_back((plan.exit.device, frame));
-        }
     }
 }
 

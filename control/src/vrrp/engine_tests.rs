@@ -1,6 +1,7 @@
 use super::*;
-use crate::vrrp::plan::Exit;
-use lb_config::{Bfd, VirtualAddress, Vrrp, VrrpGroup, VrrpPeer, VrrpScript, VrrpVersion};
+use crate::bfd::SessionState;
+use crate::vrrp::plan::{Exit, InstancePlan, SessionPlan};
+use lb_config::{Bfd, Track, VirtualAddress, Vrrp, VrrpGroup, VrrpPeer, VrrpScript, VrrpVersion};
 use lb_dataplane::neighbor::LinkId;
 use lb_dataplane::owner::{OwnerCells, OwnerId};
 use std::sync::Arc;

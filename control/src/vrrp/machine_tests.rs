@@ -34,6 +34,9 @@ fn in_state(settings: Settings, state: State) -> Machine {
     machine
 }
 
+/// State, priority, event; then state, actions, timer, ns from then.
+type Row = (State, u8, Event, State, Vec<Action>, Option<u64>);
+
 /// RFC 9568 section 6.4, line by line: state, priority, event, state after, actions, timer after (ns from then).
 #[test]
 fn the_tables_of_rfc_9568_section_6_4() {
@@ -43,7 +46,7 @@ fn the_tables_of_rfc_9568_section_6_4() {
     let skew = 156 * S / 256;
     let down = 3 * S + skew;
     let timer = Event::Timer;
-    let cases: Vec<(State, u8, Event, State, Vec<Action>, Option<u64>)> = vec![
+    let cases: Vec<Row> = vec![
         (Init, 255, Event::Startup, Master, vec![Send(255), Enter(Master)], Some(S)),
         (Init, 100, Event::Startup, Backup, vec![Enter(Backup)], Some(down)),
         (Backup, 100, Event::Shutdown, Init, vec![Enter(Init)], None),

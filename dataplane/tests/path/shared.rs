@@ -1,7 +1,10 @@
 //! VIPs that another director may have, and the frames that decide it.
 
 use lb_dataplane::DropReason;
+use lb_dataplane::classify::Lookup;
+use lb_dataplane::director::Outcome;
 use lb_dataplane::io::DeviceId;
+use lb_dataplane::parse::L4;
 
 use crate::frames::{ACK, CLIENT, DIRECTOR, SYN, arp, ethernet, from_client, icmp, ipv4, segment, udp};
 use crate::lab::{Lab, web};
@@ -15,7 +18,7 @@ fn lab(more: &str) -> Lab {
 }
 
 fn master(lab: &Lab, is: bool) {
-    let id = lab.director.owner_of("v").unwrap();
+    let id = lab.director.owner_of("v").expect("an instance");
     lab.director.owner_cells().set(id, is);
 }
 
@@ -60,6 +63,17 @@ fn a_vip_is_balanced_and_answered_for_by_its_master_alone() {
     master(&lab, false);
     absent(&mut lab);
     assert_eq!(lab.connections().len(), 1, "what is established stays in the table");
+    let syn = Lookup {
+        src: [192, 168, 150, 1].into(),
+        dst: [192, 168, 150, 100].into(),
+        src_port: 9,
+        dst_port: 80,
+        protocol: L4::Tcp,
+        device: DeviceId(0),
+        vlan: 0,
+    };
+    let Outcome::Refused(refusal) = lab.director.explain(&syn, None).outcome else { panic!("not refused") };
+    assert_eq!(refusal.reason, DropReason::NotMaster);
     master(&lab, true);
     assert_eq!(lab.server_of(&segment(8, ACK)), Some(12), "and goes on");
 }
