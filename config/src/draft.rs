@@ -17,6 +17,7 @@ use crate::model::{
 };
 use crate::policy::{Policy, ServicePolicy};
 use crate::snat::{SnatProtocol, SnatRule};
+use crate::vrrp::Ha;
 
 /// Draft of a [`Model`]. A scalar that could not be read holds its default.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Draft {
     pub marks: Vec<DraftMark>,
     pub services: Vec<DraftService>,
     pub snat: Vec<DraftSnat>,
+    /// What could not be read in it holds its default.
+    pub ha: Ha,
 }
 
 /// Draft of an [`SnatRule`]. The default is a rule of which nothing could be read.
@@ -242,6 +245,7 @@ impl Draft {
             marks: self.marks.into_iter().map(DraftMark::finish).collect::<Option<_>>()?,
             services: self.services.into_iter().map(DraftService::finish).collect::<Option<_>>()?,
             snat: self.snat.into_iter().map(DraftSnat::finish).collect::<Option<_>>()?,
+            ha: self.ha,
         })
     }
 }
@@ -307,6 +311,7 @@ impl From<&Model> for Draft {
             marks: model.marks.iter().map(DraftMark::from).collect(),
             services: model.services.iter().map(DraftService::from).collect(),
             snat: model.snat.iter().map(DraftSnat::from).collect(),
+            ha: model.ha.clone(),
         }
     }
 }

@@ -45,6 +45,7 @@ mod read;
 mod scheduler;
 mod snat;
 mod text;
+mod vrrp;
 mod warning;
 mod write;
 
@@ -59,6 +60,10 @@ pub use model::*;
 pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reuse, ServicePolicy};
 pub use snat::{SnatProtocol, SnatRule};
 pub use text::ValueError;
+pub use vrrp::{
+    Bfd, Ha, HmacKey, HmacMode, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac,
+    VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion,
+};
 pub use warning::{Warning, warnings};
 pub use write::{services_to_toml, to_toml};
 

@@ -17,6 +17,7 @@ use crate::mark::MarkRule;
 use crate::policy::{Policy, ServicePolicy};
 pub use crate::scheduler::{MaglevHash, MaglevSize, Scheduler, SchedulerFlags};
 use crate::snat::SnatRule;
+use crate::vrrp::Ha;
 
 /// A whole configuration of one director.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct Model {
     pub services: Vec<Service>,
     /// Private networks that reach the world through the director; the first rule that matches holds.
     pub snat: Vec<SnatRule>,
+    /// Redundancy: VRRP, what it tracks, BFD.
+    pub ha: Ha,
 }
 
 /// Process-wide settings.

@@ -48,6 +48,10 @@ pub fn to_toml(model: &Model) -> String {
     for rule in &model.snat {
         out.snat(rule);
     }
+    for (header, entries) in model.ha.sections() {
+        out.header(&format!("[[{header}]]"));
+        entries.iter().for_each(|(key, value)| out.plain(key, value));
+    }
     out.0
 }
 

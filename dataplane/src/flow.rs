@@ -140,6 +140,10 @@ impl<I: PacketIo> Worker<I> {
                 self.advance(&hit, flow, false);
                 (hit.found.meta.dest(), hit.entry)
             }
+            None if self.is_bfd(flow) => {
+                let Some(link) = self.snapshot.link(frame.device(), parsed.vlan) else { return };
+                return self.pass_on(frame, parsed, link);
+            }
             None => {
                 let from_server =
                     self.snapshot.is_nat_server(flow.src.into(), flow.src_port, flow.protocol as u8);

@@ -203,6 +203,20 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
+    /// Sends a complete frame before all others of this turn; where there is no room, one of those makes it.
+    pub(crate) fn send_first(&mut self, device: DeviceId, frame: I::Packet) {
+        let at = usize::from(device.0);
+        if self.out[at].is_full() {
+            self.flush_device(at);
+        }
+        if self.out[at].is_full() && self.out[at].pop().is_some() {
+            self.counters.drop_packet(DropReason::TxFull);
+        }
+        if self.out[at].try_insert(0, frame).is_err() {
+            self.counters.drop_packet(DropReason::TxFull);
+        }
+    }
+
     /// Hands a frame to the worker that owns its flow with this turn's burst.
     pub(crate) fn hand_over(&mut self, to: WorkerId, frame: I::Packet) {
         let at = usize::from(to.0);

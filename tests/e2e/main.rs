@@ -14,6 +14,7 @@ mod malformed;
 mod process;
 mod reconfigure;
 mod schedulers;
+mod vrrp;
 mod wire;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         load::cases(),
         api::cases(),
         process::cases(),
+        vrrp::cases(),
     ];
     let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -11,6 +11,7 @@ mod ports;
 mod servers;
 mod services;
 mod snat;
+mod vrrp;
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -34,6 +35,7 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
     if let Some(mail) = &draft.notify.mail {
         crate::health::check_mail(mail, problems);
     }
+    vrrp::check(draft, &wire, problems);
 }
 
 /// Whether `name` is 1 to `max` letters, digits, `.`, `_` and `-`.

@@ -35,6 +35,7 @@ pub fn diff(old: &Model, new: &Model) -> Vec<Change> {
     marks(&old.marks, &new.marks, &mut changes);
     services(&old.services, &new.services, &mut changes);
     snat(&old.snat, &new.snat, &mut changes);
+    super::objects::ha(&old.ha, &new.ha, &mut changes);
     changes
 }
 

@@ -3,6 +3,7 @@
 //! Ports and services are the same when their names are; servers when their service, address and port are.
 
 mod compare;
+mod objects;
 mod order;
 
 use crate::duration;
@@ -133,6 +134,38 @@ pub enum Change {
         /// What changed.
         fields: Vec<FieldChange>,
     },
+    /// An object of `[[vrrp]]`, `[[vrrp_groups]]`, ... or `[[bfd]]` that was not there.
+    ObjectAdded {
+        /// Header of its table.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Such an object that is gone.
+    ObjectRemoved {
+        /// Header of its table.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Values of such an object.
+    ObjectChanged {
+        /// Header of its table.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What changed.
+        fields: Vec<FieldChange>,
+    },
+    /// Such an object has another place among its kind.
+    ObjectMoved {
+        /// Header of its table.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Its new place, from 1.
+        position: usize,
+    },
     /// A rule of source NAT has another place among the others, which are tried in their order.
     SnatMoved {
         /// Its name.
@@ -171,7 +204,11 @@ impl Change {
             | Self::SnatAdded(_)
             | Self::SnatRemoved(_)
             | Self::SnatChanged { .. }
-            | Self::SnatMoved { .. } => false,
+            | Self::SnatMoved { .. }
+            | Self::ObjectAdded { .. }
+            | Self::ObjectRemoved { .. }
+            | Self::ObjectChanged { .. }
+            | Self::ObjectMoved { .. } => false,
         }
     }
 }
@@ -245,6 +282,12 @@ impl fmt::Display for Change {
             Self::SnatRemoved(rule) => write!(f, "- snat {rule}"),
             Self::SnatChanged { rule, fields } => write!(f, "~ snat {rule}: {}", Fields(fields)),
             Self::SnatMoved { rule, position } => write!(f, "~ snat {rule}: now in place {position}"),
+            Self::ObjectAdded { kind, name } => write!(f, "+ {kind} {name}"),
+            Self::ObjectRemoved { kind, name } => write!(f, "- {kind} {name}"),
+            Self::ObjectChanged { kind, name, fields } => write!(f, "~ {kind} {name}: {}", Fields(fields)),
+            Self::ObjectMoved { kind, name, position } => {
+                write!(f, "~ {kind} {name}: now in place {position}")
+            }
         }
     }
 }

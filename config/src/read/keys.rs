@@ -7,8 +7,23 @@ use crate::policy::Policy;
 #[cfg(test)]
 use crate::policy::SERVICE_POLICY;
 
-pub(super) const ROOT: [&str; 9] =
-    ["appliance", "limits", "timeouts", "policy", "notify", "ports", "marks", "services", "snat"];
+pub(super) const ROOT: [&str; 15] = [
+    "appliance",
+    "limits",
+    "timeouts",
+    "policy",
+    "notify",
+    "ports",
+    "marks",
+    "services",
+    "snat",
+    "vrrp",
+    "vrrp_groups",
+    "vrrp_scripts",
+    "vrrp_processes",
+    "vrrp_files",
+    "bfd",
+];
 pub(super) const APPLIANCE: [&str; 10] = [
     "name",
     "workers",
@@ -89,7 +104,7 @@ pub(super) fn service_timeouts() -> Vec<&'static str> {
 /// Every table with its keys, by the name of its header.
 #[cfg(test)]
 pub(crate) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
-    vec![
+    let mut sections = vec![
         ("", ROOT.to_vec()),
         ("appliance", APPLIANCE.to_vec()),
         ("limits", limits()),
@@ -115,5 +130,7 @@ pub(crate) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("services.servers.health.notify", health::SERVER_NOTIFY.to_vec()),
         ("services.servers.tunnel", TUNNEL.to_vec()),
         ("snat", SNAT.to_vec()),
-    ]
+    ];
+    sections.extend(super::vrrp::sections());
+    sections
 }

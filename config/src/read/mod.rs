@@ -8,6 +8,7 @@ mod scheduler;
 mod sections;
 mod services;
 mod value;
+mod vrrp;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};

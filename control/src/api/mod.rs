@@ -11,6 +11,7 @@ mod health;
 mod message;
 mod request;
 mod response;
+mod vrrp;
 
 pub use client::{Client, ClientError};
 pub use error::{ApiError, ErrorKind, FaultRow};
@@ -26,6 +27,8 @@ pub use response::{
     Neighbors, RatedServer, RatedService, Rates, Response, ServerRow, Servers, ServiceRow, ServiceServers,
     Services, Snat, SnatRow, Stats, Traffic, Version, WorkerRow, Workers,
 };
+
+pub use vrrp::{BfdRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};
 
 /// Version of the protocol; both hellos must carry the same.
 pub const PROTOCOL: u32 = 1;

@@ -79,6 +79,8 @@ pub enum Request {
     Neighbors,
     /// Rules of source NAT with their counters.
     Snat,
+    /// Virtual routers and BFD sessions.
+    Vrrp,
     /// What each worker does.
     Workers,
     /// Time that packets spend in the director.
@@ -122,6 +124,7 @@ impl Request {
             | Self::Drops
             | Self::Neighbors
             | Self::Snat
+            | Self::Vrrp
             | Self::Workers => false,
             Self::Explain(_) | Self::Latency | Self::Version => false,
             Self::Health { .. } | Self::Events { .. } | Self::ShowEffective => false,

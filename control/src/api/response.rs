@@ -40,6 +40,8 @@ pub enum Response {
     Neighbors(Neighbors),
     /// To `Snat`.
     Snat(Snat),
+    /// To `Vrrp`.
+    Vrrp(super::Vrrp),
     /// To `Workers`.
     Workers(Workers),
     /// To `Latency`.

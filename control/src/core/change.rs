@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::{Core, LIVELY_MS, respond};
 use crate::api::{ApiError, ChangeRow, Changes, ErrorKind, Response};
+use crate::vrrp::Plan;
 
 /// Longest wait for the workers to take a change up; they look between two bursts.
 const SEEN_WITHIN_MS: u64 = 2_000;
@@ -50,6 +51,9 @@ impl Core {
             self.model = model.clone();
             self.revision += 1;
             self.commit_health(prepared);
+            if let Some(vrrp) = &self.vrrp {
+                vrrp.update(Plan::of(&self.director));
+            }
             for row in &changes.changes {
                 info!(change = %row.text, "configuration changed");
                 self.health.configured(&row.text);

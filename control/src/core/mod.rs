@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use hdrhistogram::CreationError;
 use lb_config::Model;
+use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
 use tokio::sync::{Notify as Wake, oneshot};
 use tracing::{info, warn};
@@ -38,6 +39,7 @@ pub use show::{DriverRow, Drivers};
 use crate::api::{ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, Version};
 use crate::health::Health;
 use crate::server::{Access, Call, Work};
+use crate::vrrp::{Handle, Plan};
 use change::Waiting as WaitingChange;
 use health::Waiting as WaitingEvent;
 use latency::Histograms;
@@ -70,6 +72,8 @@ pub struct Core {
     changes: Vec<WaitingChange>,
     /// Until then next hops are being found and frames wait for each answer.
     lively_until_ms: u64,
+    /// The thread that speaks VRRP; none in tests.
+    vrrp: Option<Handle>,
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -98,9 +102,25 @@ impl Core {
             listings,
             changes,
             lively_until_ms: LIVELY_MS,
+            vrrp: None,
         };
         core.begin_health();
         Ok(core)
+    }
+
+    /// What VRRP goes by, and its queues.
+    pub fn vrrp_plan(&self) -> (Plan, Channel) {
+        (Plan::of(&self.director), self.director.channel())
+    }
+
+    /// Passes changes on to VRRP's thread from now on; it ends with [`Core::end_vrrp`].
+    pub fn set_vrrp(&mut self, handle: Handle) {
+        self.vrrp = Some(handle);
+    }
+
+    /// Has VRRP's thread tell other directors that this one ends. Workers must still run.
+    pub fn end_vrrp(&mut self) {
+        self.vrrp = None;
     }
 
     /// The configuration that runs.
@@ -162,6 +182,7 @@ impl Core {
             Request::Drops => Response::Drops(Drops { drops: show::drops(&self.director) }),
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
             Request::Snat => Response::Snat(show::snat(&self.director)),
+            Request::Vrrp => Response::Vrrp(self.vrrp.as_ref().map(Handle::status).unwrap_or_default()),
             Request::Workers => Response::Workers(show::workers(&self.director)),
             Request::Latency => {
                 self.histograms.collect(&mut self.director);

@@ -44,15 +44,16 @@ pub struct DriverRow {
 
 /// The running configuration as a file; without its secret for those who may only read.
 pub(super) fn config(model: &Model, access: Access) -> String {
-    if access == Access::Change || model.appliance.cluster_secret.is_none() {
-        return to_toml(model);
-    }
     let mut model = model.clone();
-    model.appliance.cluster_secret = None;
-    format!(
-        "# appliance.cluster_secret is set, but only shown to those who may change it\n{}",
-        to_toml(&model)
-    )
+    let mut hidden = String::new();
+    if access != Access::Change && model.appliance.cluster_secret.take().is_some() {
+        hidden += "# appliance.cluster_secret is set, but only shown to those who may change it\n";
+    }
+    if access != Access::Change && model.ha.has_secrets() {
+        hidden += "# passwords and keys of vrrp are set, but only shown to those who may change them\n";
+        model.ha = model.ha.without_secrets();
+    }
+    hidden + &to_toml(&model)
 }
 
 pub(super) fn mac([a, b, c, d, e, f]: [u8; 6]) -> String {

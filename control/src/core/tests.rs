@@ -611,6 +611,21 @@ fn the_running_configuration_reads_back_but_its_secret_is_for_those_who_may_chan
 }
 
 #[test]
+fn passwords_of_vrrp_are_for_those_who_may_change() {
+    let mut bench = Bench::new();
+    let vrrp = "[[vrrp]]\nname = \"v\"\nport = \"lan\"\nvrid = 1\nversion = 2\nauth_password = \"hush\"\n\
+                virtual_addresses = [\"192.168.150.100\"]\n";
+    let model = lb_config::parse(&format!("{FILE}{vrrp}")).unwrap();
+    bench.work(Work::Replace(Box::new(model)));
+    let Response::Config(config) = bench.ask(Request::Show) else { panic!("no configuration") };
+    assert!(config.toml.contains("hush"));
+    let mut response = bench.start(Work::Plain(Box::new(Request::Show)), Access::Read);
+    let Ok(Response::Config(config)) = response.try_recv() else { panic!("no configuration") };
+    assert!(!config.toml.contains("hush") && config.toml.contains("# passwords and keys of vrrp are set"));
+    assert!(lb_config::parse(&config.toml).is_ok());
+}
+
+#[test]
 fn reads_describe_the_director() {
     let mut bench = Bench::new();
     let Response::Services(services) = bench.ask(Request::ServiceList) else { panic!() };

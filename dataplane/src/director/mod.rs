@@ -13,6 +13,7 @@ mod drain;
 mod explain;
 mod registry;
 mod report;
+mod shared;
 mod strangers;
 mod walks;
 
@@ -30,6 +31,7 @@ use crate::io::{DeviceId, WorkerId};
 use crate::local_port::LocalEnds;
 use crate::mailbox::{ConnFilter, Event, Listing, Mail, Mailbox, Purpose};
 use crate::neighbor::{LinkId, NeighborBook, NeighborId};
+use crate::owner::Shared;
 use crate::persist::{Rule, Templates};
 use crate::rewrite::Encap;
 use crate::sched::{FlowHash, Overload};
@@ -46,6 +48,7 @@ pub use explain::{Explanation, Hop, Known, Outcome, Tried};
 use strangers::MAX_STRANGERS;
 use walks::{Collected, LISTING_MS};
 
+pub use shared::{bfd_source, link_local, link_of, virtual_mac};
 pub use walks::MAX_LISTING;
 
 pub use report::{DestRow, DeviceRow, ServiceRow, Totals as PacketTotals, WorkerRow};
@@ -144,6 +147,9 @@ pub struct Director {
     drains: Drains,
     book: NeighborBook,
     announcer: Announcer,
+    owners: shared::Owners,
+    /// Other directors, which unicast VRRP and BFD go to.
+    friends: HashSet<NeighborId>,
     mailboxes: Vec<Arc<Mailbox>>,
     counters: Vec<Arc<WorkerCounters>>,
     samples_read: Vec<u64>,
@@ -171,6 +177,7 @@ struct Published {
     rules: Vec<Rule>,
     policies: Vec<EffectivePolicy>,
     gateways: [Option<(LinkId, NeighborId)>; 2],
+    shared: Arc<Shared>,
 }
 
 /// How often removed destinations are looked through, ms.
@@ -218,6 +225,7 @@ impl Director {
             cells: book.cells(),
             flow_hash: FlowHash::from_secret(model.appliance.cluster_secret.as_deref()),
             overload: Arc::new(Overload::new(max_dests as usize)),
+            shared: Arc::default(),
         };
         let counters: Vec<_> = (0..workers)
             .map(|_| Arc::new(WorkerCounters::new(setup.devices.len(), max_dests as usize)))
@@ -230,6 +238,8 @@ impl Director {
             drains: Drains::default(),
             book,
             announcer: Announcer::default(),
+            owners: shared::Owners::default(),
+            friends: HashSet::new(),
             mailboxes: (0..workers).map(|_| Arc::default()).collect(),
             samples_read: vec![0; usize::from(workers)],
             counters: counters.clone(),
@@ -314,9 +324,11 @@ impl Director {
             readings: &|dest| readings(counters, dest),
         };
         self.registry.apply(model, &mut context)?;
+        self.friends = shared::friends(model, &links, &mut self.book);
         self.model = model.clone();
         self.drains.follow(&self.registry);
-        self.publish(Published { links, timeouts, tunnels, local_ends, rules, policies, gateways });
+        let shared = Arc::new(shared::shared(model, &links, &mut self.owners));
+        self.publish(Published { links, timeouts, tunnels, local_ends, rules, policies, gateways, shared });
         self.expire_removed();
         Ok(())
     }
@@ -358,12 +370,13 @@ impl Director {
             rules: running.rules.clone(),
             policies: running.policies.clone(),
             gateways: running.gateways,
+            shared: running.shared.clone(),
         });
     }
 
     fn publish(
         &mut self,
-        Published { links, timeouts, tunnels, local_ends, rules, policies, gateways }: Published,
+        Published { links, timeouts, tunnels, local_ends, rules, policies, gateways, shared }: Published,
     ) {
         let registry = &self.registry;
         let mut local = HashMap::new();
@@ -383,6 +396,9 @@ impl Director {
             for address in &link.addresses {
                 local.insert(address.addr, LocalAddress { link: Some(LinkId(at as u16)) });
             }
+        }
+        for (address, shared) in shared.iter() {
+            local.insert(address, LocalAddress { link: Some(shared.link) });
         }
         let entry = |(at, record): (usize, &Option<DestRecord>)| {
             let mut entry = *record.as_ref()?.entry();
@@ -409,6 +425,7 @@ impl Director {
             local,
             timeouts,
             gateways,
+            shared,
         });
         self.announcer.added(&self.running, &snapshot);
         self.running = snapshot;

@@ -49,7 +49,10 @@ impl Director {
         let is_gateway = |id| gateways.iter().flatten().any(|(_, gateway)| *gateway == id);
         let rows = self.book.rows(0).into_iter();
         rows.filter(|row| {
-            used.contains(&row.id) || is_gateway(row.id) || self.strangers.contains_key(&(row.link, row.ip))
+            used.contains(&row.id)
+                || is_gateway(row.id)
+                || self.friends.contains(&row.id)
+                || self.strangers.contains_key(&(row.link, row.ip))
         })
         .map(|row| ((row.link, row.ip), row.id))
         .collect()

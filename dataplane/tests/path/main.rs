@@ -20,6 +20,7 @@ mod proxy;
 mod recorded;
 mod schedulers;
 mod sctp;
+mod shared;
 mod snat;
 mod stream;
 mod tunnel_errors;

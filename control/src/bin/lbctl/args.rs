@@ -137,6 +137,8 @@ pub enum Command {
     Neighbors,
     /// List the rules of source NAT with their counters.
     Snat,
+    /// List virtual routers with their states, what they track, and BFD sessions.
+    Vrrp,
     /// Print what each worker does.
     Workers,
     /// Print how long packets are in the director: percentiles per worker and of all.

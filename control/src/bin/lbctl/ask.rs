@@ -42,6 +42,7 @@ pub fn request(command: &Command) -> Result<Request, Failure> {
         Command::Drops { .. } => Request::Drops,
         Command::Neighbors => Request::Neighbors,
         Command::Snat => Request::Snat,
+        Command::Vrrp => Request::Vrrp,
         Command::Workers => Request::Workers,
         Command::Latency => Request::Latency,
         Command::Version => Request::Version,
@@ -217,6 +218,7 @@ mod tests {
         };
         assert_eq!(proxied.client_address.as_deref(), Some("proxy-v2"));
         assert_eq!(typed("lbctl snat"), Request::Snat);
+        assert_eq!(typed("lbctl vrrp"), Request::Vrrp);
     }
 
     #[test]
