@@ -86,6 +86,26 @@ pub const MAX_PERSISTENCE: Duration = Duration::from_secs(31 * 24 * 3600);
 pub const PREFIX_IPV4: Bounds = Bounds::new(0, 32);
 /// `persistence.prefix`, bits, of an IPv6 VIP.
 pub const PREFIX_IPV6: Bounds = Bounds::new(0, 128);
+/// Shortest `interval`, `timeout` and `retry_delay` of a health check: what a timer of the control core keeps to.
+pub const MIN_CHECK_TIME: Duration = Duration::from_millis(10);
+/// Longest time of a health check: a day.
+pub const MAX_CHECK_TIME: Duration = Duration::from_secs(24 * 3600);
+/// `retries` of a health check.
+pub const RETRIES: Bounds = Bounds::new(0, 1000);
+/// `quorum`, weight: what a thousand servers of the largest weight have. Source of the least: keepalived.
+pub const QUORUM: Bounds = Bounds::new(1, 65_535_000);
+/// `hysteresis`, weight; below the quorum.
+pub const HYSTERESIS: Bounds = Bounds::new(0, QUORUM.max);
+/// Lengths of a reply to a UDP check, bytes: what a datagram holds.
+pub const REPLY_LENGTH: Bounds = Bounds::new(0, 65_507);
+/// Offsets of a regular expression: the most of a body that is read, bytes.
+pub const BODY_OFFSET: Bounds = Bounds::new(0, 4 << 20);
+/// Weight of a sorry server.
+pub const SORRY_WEIGHT: Bounds = Bounds::new(1, WEIGHT.max);
+/// Number of checks of a server.
+pub const CHECKS: usize = 16;
+/// Number of URLs of an HTTP check.
+pub const URLS: usize = 64;
 /// Shortest `drain_deadline` of a server: the control core looks some times a second.
 pub const MIN_DRAIN: Duration = Duration::from_secs(1);
 /// Longest `drain_deadline`: 31 days, as persistence.
@@ -104,6 +124,61 @@ pub const SOCKET_PATH_LEN: usize = 107;
 pub const INTERFACE_NAME_LEN: usize = 15;
 /// Longest name of an in-process ring, bytes: `RTE_RING_NAMESIZE` less DPDK's prefix and our suffix.
 pub const RING_NAME_LEN: usize = 20;
+/// `vrid`. Source: RFC 9568 section 5.2.3.
+pub const VRID: Bounds = Bounds::new(1, 255);
+/// `version` of a VRRP instance.
+pub const VRRP_VERSION: Bounds = Bounds::new(2, 3);
+/// `priority` of a VRRP instance. Source: RFC 9568 section 5.2.4; 0 is said at the end only.
+pub const VRRP_PRIORITY: Bounds = Bounds::new(1, 255);
+/// TTL that an advert may come with.
+pub const TTL: Bounds = Bounds::new(0, 255);
+/// TTL of packets of the director's own.
+pub const TTL_SENT: Bounds = Bounds::new(1, 255);
+/// `down_timer_adverts`. Source: keepalived.conf(5).
+pub const DOWN_TIMER_ADVERTS: Bounds = Bounds::new(1, 100);
+/// Announcements of an address at a time.
+pub const GARP_REPEAT: Bounds = Bounds::new(1, 100);
+/// Announcements after an advert of lower priority; 0: none.
+pub const GARP_LOWER_REPEAT: Bounds = Bounds::new(0, 100);
+/// `id` of an HMAC key.
+pub const HMAC_KEY_ID: Bounds = Bounds::new(1, 255);
+/// Bytes of an HMAC key: at least 128 bits, at most a block of SHA-256 (RFC 2104 section 3).
+pub const HMAC_KEY_LEN: std::ops::RangeInclusive<usize> = 16..=64;
+/// `rise` and `fall` of a script.
+pub const RISE_FALL: Bounds = Bounds::new(1, 255);
+/// `quorum` of a process.
+pub const PROCESS_QUORUM: Bounds = Bounds::new(0, 65_535);
+/// `quorum_max` of a process; 0: any number.
+pub const PROCESS_QUORUM_MAX: Bounds = Bounds::new(0, 65_535);
+/// `multiplier` of a BFD session. Source: RFC 5880 section 4.1; 0 must not be.
+pub const BFD_MULTIPLIER: Bounds = Bounds::new(1, 255);
+/// Largest weight of what is tracked, either way. Source: keepalived.conf(5).
+pub const TRACK_WEIGHT: i16 = 254;
+/// VRRP instances.
+pub const VRRP_INSTANCES: usize = 512;
+/// Scripts, processes, files, of each kind.
+pub const TRACKED_OBJECTS: usize = 256;
+/// BFD sessions.
+pub const BFD_SESSIONS: usize = 64;
+/// Addresses in an IPv4 advert. Source: RFC 9568 section 5.2.5, a byte.
+pub const VRRP_ADDRESSES4: usize = 255;
+/// Addresses in an IPv6 advert, which is no longer than 1280 bytes (RFC 8200 section 5), trailer included.
+pub const VRRP_ADDRESSES6: usize = 72;
+/// Addresses of an instance that are not in its adverts.
+pub const VRRP_EXCLUDED: usize = 4096;
+/// Bytes of a password. Source: RFC 2338 section 5.3.10.
+pub const VRRP_PASSWORD_LEN: usize = 8;
+/// Time between adverts of version 2. Source: RFC 3768 section 5.3.7, whole seconds in a byte.
+pub const ADVERT_INTERVAL_V2: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(255));
+/// Time between adverts of version 3. Source: RFC 9568 section 5.2.7, centiseconds in 12 bits.
+pub const ADVERT_INTERVAL_V3: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_millis(40_950));
+/// Clock difference that an HMAC may bridge.
+pub const HMAC_WINDOW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
+/// Times of scripts, and the longest delay.
+pub const CHECK_TIME: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(86_400));
+/// Intervals of BFD: shorter ones are shorter than a worker's rest.
+pub const BFD_INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 /// `cluster_secret`, bytes: at least the 128 bits of a SipHash key, at most a line.
 pub const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=256;
 /// Largest configuration file, bytes: 4 Mi servers in about 60 bytes each.

@@ -4,10 +4,12 @@
 //! and one slip makes one fault. Drafts come from the reader and, for edits, from a Model.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{IpPrefix, PortRange, ServiceAddress};
 use crate::forwarding::{ClientAddress, Forwarding};
+use crate::health::{Notify, ServerHealth, ServiceHealth};
 use crate::mark::MarkRule;
 use crate::model::{
     Appliance, Device, IfAddr, Limits, Model, Persistence, Port, Protocol, Scheduler, SchedulerFlags, Server,
@@ -15,6 +17,7 @@ use crate::model::{
 };
 use crate::policy::{Policy, ServicePolicy};
 use crate::snat::{SnatProtocol, SnatRule};
+use crate::vrrp::Ha;
 
 /// Draft of a [`Model`]. A scalar that could not be read holds its default.
 #[derive(Clone, Debug)]
@@ -25,10 +28,13 @@ pub(crate) struct Draft {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub policy: Policy,
+    pub notify: Notify,
     pub ports: Option<Vec<DraftPort>>,
     pub marks: Vec<DraftMark>,
     pub services: Vec<DraftService>,
     pub snat: Vec<DraftSnat>,
+    /// What could not be read in it holds its default.
+    pub ha: Ha,
 }
 
 /// Draft of an [`SnatRule`]. The default is a rule of which nothing could be read.
@@ -90,6 +96,8 @@ pub(crate) struct DraftService {
     pub policy: ServicePolicy,
     pub local_addresses: Option<Vec<Option<IpAddr>>>,
     pub client_address: Option<ClientAddress>,
+    /// What of it could not be read is left out.
+    pub health: Option<Arc<ServiceHealth>>,
     pub servers: Vec<DraftServer>,
 }
 
@@ -219,6 +227,8 @@ pub(crate) struct DraftServer {
     pub upper_threshold: Option<u32>,
     pub lower_threshold: Option<u32>,
     pub drain_deadline: Option<Option<Duration>>,
+    /// What of it could not be read is left out.
+    pub health: Option<Arc<ServerHealth>>,
 }
 
 impl Draft {
@@ -230,10 +240,12 @@ impl Draft {
             limits: self.limits,
             timeouts: self.timeouts,
             policy: self.policy,
+            notify: self.notify,
             ports: self.ports?.into_iter().map(DraftPort::finish).collect::<Option<_>>()?,
             marks: self.marks.into_iter().map(DraftMark::finish).collect::<Option<_>>()?,
             services: self.services.into_iter().map(DraftService::finish).collect::<Option<_>>()?,
             snat: self.snat.into_iter().map(DraftSnat::finish).collect::<Option<_>>()?,
+            ha: self.ha,
         })
     }
 }
@@ -265,6 +277,7 @@ impl DraftService {
             policy: self.policy,
             local_addresses: self.local_addresses?.into_iter().collect::<Option<_>>()?,
             client_address: self.client_address?,
+            health: self.health,
             servers: self.servers.into_iter().map(DraftServer::finish).collect::<Option<_>>()?,
         })
     }
@@ -280,6 +293,7 @@ impl DraftServer {
             upper_threshold: self.upper_threshold?,
             lower_threshold: self.lower_threshold?,
             drain_deadline: self.drain_deadline?,
+            health: self.health,
         })
     }
 }
@@ -292,10 +306,12 @@ impl From<&Model> for Draft {
             limits: model.limits.clone(),
             timeouts: model.timeouts,
             policy: model.policy,
+            notify: model.notify.clone(),
             ports: Some(model.ports.iter().map(DraftPort::from).collect()),
             marks: model.marks.iter().map(DraftMark::from).collect(),
             services: model.services.iter().map(DraftService::from).collect(),
             snat: model.snat.iter().map(DraftSnat::from).collect(),
+            ha: model.ha.clone(),
         }
     }
 }
@@ -315,15 +331,6 @@ impl From<&Port> for DraftPort {
 
 impl From<&Service> for DraftService {
     fn from(service: &Service) -> Self {
-        let server = |s: &Server| DraftServer {
-            address: Some(s.address),
-            port: Some(s.port),
-            weight: Some(s.weight),
-            forwarding: Some(s.forwarding),
-            upper_threshold: Some(s.upper_threshold),
-            lower_threshold: Some(s.lower_threshold),
-            drain_deadline: Some(s.drain_deadline),
-        };
         Self {
             name: Some(service.name.clone()),
             address: service.address.into(),
@@ -336,7 +343,23 @@ impl From<&Service> for DraftService {
             policy: service.policy,
             local_addresses: Some(service.local_addresses.iter().copied().map(Some).collect()),
             client_address: Some(service.client_address),
-            servers: service.servers.iter().map(server).collect(),
+            health: service.health.clone(),
+            servers: service.servers.iter().map(DraftServer::from).collect(),
+        }
+    }
+}
+
+impl From<&Server> for DraftServer {
+    fn from(server: &Server) -> Self {
+        Self {
+            address: Some(server.address),
+            port: Some(server.port),
+            weight: Some(server.weight),
+            forwarding: Some(server.forwarding),
+            upper_threshold: Some(server.upper_threshold),
+            lower_threshold: Some(server.lower_threshold),
+            drain_deadline: Some(server.drain_deadline),
+            health: server.health.clone(),
         }
     }
 }

@@ -13,7 +13,7 @@
 //! - [`bounds`]: every numeric limit
 //!
 //! What clients address is [`ServiceAddress`], how packets get to servers [`Forwarding`], what else is decided for the
-//! director and per service [`Policy`] and [`ServicePolicy`].
+//! director and per service [`Policy`] and [`ServicePolicy`], how servers are checked [`health`].
 //!
 //! A new key goes into [`model`], the reader's list of keys and sections (`read`), the writer (`write`), the diff,
 //! and `example.toml`; tests fail when one of them is forgotten. A rule goes into `check`.
@@ -33,6 +33,7 @@ pub mod edit;
 mod fault;
 mod fields;
 mod forwarding;
+pub mod health;
 mod ifaddr;
 mod load;
 mod mark;
@@ -45,6 +46,7 @@ mod scheduler;
 mod services;
 mod snat;
 mod text;
+mod vrrp;
 mod warning;
 mod write;
 
@@ -60,6 +62,10 @@ pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reus
 pub use services::Services;
 pub use snat::{SnatProtocol, SnatRule};
 pub use text::ValueError;
+pub use vrrp::{
+    Bfd, Ha, HmacKey, HmacMode, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac,
+    VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion,
+};
 pub use warning::{Warning, new_warnings, warnings};
 pub use write::{services_to_toml, to_toml};
 

@@ -7,15 +7,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::ServiceAddress;
 use crate::forwarding::{ClientAddress, Forwarding};
+use crate::health::{Notify, ServerHealth, ServiceHealth};
 use crate::mark::MarkRule;
 use crate::policy::{Policy, ServicePolicy};
 pub use crate::scheduler::{MaglevHash, MaglevSize, Scheduler, SchedulerFlags};
 use crate::services::Services;
 use crate::snat::SnatRule;
+use crate::vrrp::Ha;
 
 /// A whole configuration of one director.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct Model {
     pub timeouts: Timeouts,
     /// Policies of the whole director; a service may have its own.
     pub policy: Policy,
+    /// Who is told of changes.
+    pub notify: Notify,
     /// L3 interfaces in the order of the file.
     pub ports: Vec<Port>,
     /// What gives packets their marks; the first rule that matches holds.
@@ -36,6 +41,8 @@ pub struct Model {
     pub services: Services,
     /// Private networks that reach the world through the director; the first rule that matches holds.
     pub snat: Vec<SnatRule>,
+    /// Redundancy: VRRP, what it tracks, BFD.
+    pub ha: Ha,
 }
 
 impl Model {
@@ -50,12 +57,14 @@ impl Model {
             marks: self.marks.clone(),
             services: Services::default(),
             snat: self.snat.clone(),
+            notify: self.notify.clone(),
+            ha: self.ha.clone(),
         }
     }
 
     /// Whether `other` differs in its services at most.
     pub fn differs_in_services_alone(&self, other: &Self) -> bool {
-        let Self { appliance, limits, timeouts, policy, ports, marks, services: _, snat } = self;
+        let Self { appliance, limits, timeouts, policy, notify, ports, marks, services: _, snat, ha } = self;
         *appliance == other.appliance
             && *limits == other.limits
             && *timeouts == other.timeouts
@@ -63,6 +72,8 @@ impl Model {
             && *ports == other.ports
             && *marks == other.marks
             && *snat == other.snat
+            && *notify == other.notify
+            && *ha == other.ha
     }
 }
 
@@ -288,6 +299,8 @@ pub struct Service {
     pub local_addresses: Vec<IpAddr>,
     /// How servers by full NAT are told who their client is.
     pub client_address: ClientAddress,
+    /// How its servers are checked; `None`: only those with checks of their own are.
+    pub health: Option<Arc<ServiceHealth>>,
     /// Servers in scheduling order, which is IPVS's list order; may be empty.
     pub servers: Vec<Server>,
 }
@@ -313,6 +326,7 @@ impl Service {
             policy: ServicePolicy::default(),
             local_addresses: Vec::new(),
             client_address: ClientAddress::None,
+            health: None,
             servers: Vec::new(),
         }
     }
@@ -346,6 +360,8 @@ pub struct Server {
     /// With weight 0: how long after this takes effect its connections go on, 1 s to 31 days; what is left then is
     /// treated as those of a removed server ([`OnServerDown`](crate::OnServerDown), not `keep`). `None`: until they end.
     pub drain_deadline: Option<Duration>,
+    /// How it is checked, where that differs from what its service says.
+    pub health: Option<Arc<ServerHealth>>,
 }
 
 impl Server {
@@ -359,6 +375,7 @@ impl Server {
             upper_threshold: 0,
             lower_threshold: 0,
             drain_deadline: None,
+            health: None,
         }
     }
 

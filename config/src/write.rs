@@ -9,6 +9,7 @@ use crate::address::ServiceAddress;
 use crate::duration;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
 use crate::forwarding::{ClientAddress, Forwarding, Tunnel};
+use crate::health::{Check, Entries, Notify};
 use crate::mark::MarkRule;
 use crate::model::{Appliance, Model, Port, Server, Service};
 use crate::snat::SnatRule;
@@ -31,6 +32,10 @@ pub fn to_toml(model: &Model) -> String {
     for (key, value) in model.policy.entries() {
         out.plain(key, value);
     }
+    if model.notify != Notify::default() {
+        out.header("[notify]");
+        out.entries(&model.notify.entries());
+    }
     for port in &model.ports {
         out.port(port);
     }
@@ -42,6 +47,10 @@ pub fn to_toml(model: &Model) -> String {
     }
     for rule in &model.snat {
         out.snat(rule);
+    }
+    for (header, entries) in model.ha.sections() {
+        out.header(&format!("[[{header}]]"));
+        entries.iter().for_each(|(key, value)| out.plain(key, value));
     }
     out.0
 }
@@ -162,6 +171,11 @@ impl Writer {
             }
             self.plain(key, value);
         }
+        if let Some(health) = &service.health {
+            self.header("[services.health]");
+            self.entries(&health.entries());
+            self.checks("[[services.health.checks]]", &health.checks);
+        }
         for server in &service.servers {
             self.server(service, server);
         }
@@ -244,6 +258,24 @@ impl Writer {
         if let Some(deadline) = server.drain_deadline {
             self.text("drain_deadline", &duration::format(deadline));
         }
+        if let Some(health) = &server.health {
+            self.header("[services.servers.health]");
+            self.entries(&health.entries());
+            self.checks("[[services.servers.health.checks]]", health.checks.as_deref().unwrap_or_default());
+        }
+    }
+
+    fn entries(&mut self, entries: &Entries) {
+        for (key, value) in &entries.0 {
+            self.plain(key, value);
+        }
+    }
+
+    fn checks(&mut self, header: &str, checks: &[Check]) {
+        for check in checks {
+            self.header(header);
+            self.entries(&check.entries());
+        }
     }
 
     fn forwarding(&mut self, forwarding: Forwarding) {
@@ -255,7 +287,7 @@ impl Writer {
 }
 
 /// `{ type = "gue", port = 6080, checksum = "full" }`
-fn inline(tunnel: Tunnel) -> String {
+pub(crate) fn inline(tunnel: Tunnel) -> String {
     let mut text = format!("{{ type = \"{}\"", tunnel.name());
     if let Some(port) = tunnel.port() {
         text.push_str(&format!(", port = {port}"));

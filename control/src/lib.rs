@@ -8,13 +8,18 @@
 //! * [`api`]: the messages and their frames; all that `lbctl` needs.
 //! * [`server`]: the socket, who may do what, one bounded session per connection.
 //! * [`core`]: the control core: what a request does to the director and what it shows.
+//! * [`health`]: checks of servers, quorums, events.
 //! * [`ipvsadm`]: ipvsadm's command line over all of that.
+//! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own.
 //!
 //! Invariant: a session never touches the director. It passes a [`server::Call`] on and waits, so a hostile or slow
 //! client holds up itself alone.
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod bfd;
 pub mod core;
+pub mod health;
 pub mod ipvsadm;
 pub mod server;
+pub mod vrrp;

@@ -116,6 +116,14 @@ drop_reasons! {
     ProtocolUnsupported => "protocol_unsupported",
     /// The destination is neither a VIP nor a DIP.
     NotForUs => "not_for_us",
+    /// The destination is a VIP of which another director is master at present (VRRP).
+    NotMaster => "not_master",
+    /// RFC 9568 section 6.1: a packet for a VIP itself whose VRRP instance has `accept = false`.
+    NotAccepted => "not_accepted",
+    /// A VRRP packet for no instance of the director, or one longer than Ethernet's 1500 bytes.
+    ControlNotForUs => "control_not_for_us",
+    /// The queue of VRRP and BFD packets to the control core is full.
+    ControlQueueFull => "control_queue_full",
     /// The destination is the director's, no service has this protocol and port.
     NoService => "no_service",
     /// A TCP packet without SYN (or with RST), or an SCTP packet without INIT, and without a connection.

@@ -158,6 +158,10 @@ impl<I: PacketIo> Worker<I> {
                 self.advance(&hit, flow, false);
                 (hit.found.meta.dest(), hit.entry)
             }
+            None if self.is_bfd(flow) => {
+                let Some(link) = self.snapshot.link(frame.device(), parsed.vlan) else { return };
+                return self.pass_on(frame, parsed, link);
+            }
             None => {
                 let is_syn = flow.tcp_flags.0 & SYN_ALONE == TcpFlags::SYN.0;
                 if is_syn && !self.flood.shedding.admits(true) {

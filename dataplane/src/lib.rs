@@ -14,6 +14,7 @@
 //! - [`forward`]: the frame is rewritten ([`mod@rewrite`]) for its server or client; [`proxy`]: who that is, in the stream;
 //! - [`datagram`]: the same for datagrams in fragments, gathered by [`fragments`];
 //! - [`icmp`]: errors about balanced packets, which go the same ways; [`tunnel_error`]: about tunnels;
+//! - [`owner`]: addresses that another director may have; [`channel`]: frames that decide it;
 //! - [`local`]: what is for the director itself; [`answer`]: what it says of its own, built by [`respond`];
 //! - [`transmit`]: bursts leave, frames without a next hop's MAC address wait.
 //!
@@ -26,6 +27,7 @@
 
 pub mod admit;
 pub mod answer;
+pub mod channel;
 pub mod classify;
 pub mod conn;
 pub mod counters;
@@ -47,6 +49,7 @@ pub mod local_port;
 pub mod mailbox;
 pub mod memory;
 pub mod neighbor;
+pub mod owner;
 pub mod paged;
 pub mod parse;
 pub mod persist;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::channel::PROTOCOL_VRRP;
 use crate::conn::{Key4, Key6};
 use crate::drop_reason::DropReason;
 use crate::io::{Packet, PacketIo};
@@ -35,6 +36,8 @@ impl<I: PacketIo> Worker<I> {
             Net::Icmp6(icmp) if icmp.is_error() => self.icmp_error::<Key6>(frame, parsed, icmp, steered),
             Net::Icmp4(icmp) => self.refuse(icmp.dst.into(), DropReason::IcmpUnsupported),
             Net::Icmp6(icmp) => self.refuse(icmp.dst.into(), DropReason::IcmpUnsupported),
+            Net::Other4 { protocol: PROTOCOL_VRRP, .. } => self.vrrp(frame, parsed, link, false),
+            Net::Other6 { protocol: PROTOCOL_VRRP, .. } => self.vrrp(frame, parsed, link, true),
             Net::Other4 { dst, .. } => self.refuse((*dst).into(), DropReason::ProtocolUnsupported),
             Net::Other6 { dst, .. } => self.refuse((*dst).into(), DropReason::ProtocolUnsupported),
             // a flow in a frame to a group of stations; fragments have a way of their own
@@ -58,7 +61,7 @@ impl<I: PacketIo> Worker<I> {
                 if sender_ip != target_ip && self.snapshot.answers_for(target_ip.into(), link) =>
             {
                 self.expect(sender_ip.into(), link);
-                let own = self.snapshot.links[usize::from(link.0)].mac;
+                let own = self.snapshot.mac_of(target_ip.into(), link);
                 if respond::arp_reply(frame.bytes_mut(), parsed, own) {
                     self.send(frame.device(), frame);
                 } else {
@@ -75,7 +78,7 @@ impl<I: PacketIo> Worker<I> {
         match nd {
             Nd::Solicit(solicit) if self.snapshot.answers_for(solicit.target.into(), link) => {
                 self.expect(solicit.src.into(), link);
-                let own = self.snapshot.links[usize::from(link.0)].mac;
+                let own = self.snapshot.mac_of(solicit.target.into(), link);
                 if respond::nd_reply(&mut frame, parsed, own) {
                     self.send(frame.device(), frame);
                 } else {
@@ -117,6 +120,9 @@ impl<I: PacketIo> Worker<I> {
     fn echo(&mut self, mut frame: I::Packet, parsed: &Parsed, from: IpAddr, to: IpAddr, link: LinkId) {
         if !self.snapshot.is_ours(to) {
             return self.counters.drop_packet(DropReason::NotForUs);
+        }
+        if self.snapshot.shared.is_mute(to) {
+            return self.counters.drop_packet(DropReason::NotAccepted);
         }
         let station = Self::source(&frame);
         let own = self.snapshot.links[usize::from(link.0)].mac;

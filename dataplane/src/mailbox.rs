@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
+use crate::channel::{CONTROL_QUEUE, ControlFrame};
 use crate::conn::Tick;
 use crate::ids::DestId;
 use crate::io::DeviceId;
@@ -180,12 +181,14 @@ pub enum Event {
 /// The queues between the control core and one worker.
 #[derive(Debug)]
 pub struct Mailbox {
-    /// Rung by the control core after it put something in. Control: wo, worker: ro.
+    /// Rung after something was put in. Control core and VRRP's thread: rw, worker: ro.
     doorbell: CachePadded<AtomicU64>,
     snapshots: ArrayQueue<Arc<Snapshot>>,
     retired: ArrayQueue<Arc<Snapshot>>,
     mail: ArrayQueue<Mail>,
     events: ArrayQueue<Event>,
+    control_out: ArrayQueue<ControlFrame>,
+    control_in: ArrayQueue<ControlFrame>,
     /// Latency samples.
     pub samples: SampleRing,
 }
@@ -199,6 +202,8 @@ impl Default for Mailbox {
             retired: ArrayQueue::new(8),
             mail: ArrayQueue::new(QUEUE),
             events: ArrayQueue::new(QUEUE),
+            control_out: ArrayQueue::new(CONTROL_QUEUE),
+            control_in: ArrayQueue::new(CONTROL_QUEUE),
             samples: SampleRing::default(),
         }
     }
@@ -230,9 +235,7 @@ impl Mailbox {
     }
 
     fn ring(&self) {
-        // one writer: the control core
-        let rung = self.doorbell.load(Acquire);
-        self.doorbell.store(rung + 1, Release);
+        self.doorbell.fetch_add(1, Release);
     }
 
     /// Worker: the number of rings so far.
@@ -261,6 +264,33 @@ impl Mailbox {
     /// Worker: the next mail.
     pub fn next_mail(&self) -> Option<Mail> {
         self.mail.pop()
+    }
+
+    /// VRRP's thread: sends a frame before all packets. Errors: the queue is full; the frame is lost.
+    pub(crate) fn send_control(&self, frame: ControlFrame) -> Result<(), QueueFull> {
+        self.control_out.push(frame).map_err(|_| QueueFull)?;
+        self.ring();
+        Ok(())
+    }
+
+    /// VRRP's thread: the next frame that the worker passed on.
+    pub(crate) fn heard_control(&self) -> Option<ControlFrame> {
+        self.control_in.pop()
+    }
+
+    /// VRRP's thread: whether the worker has taken everything.
+    pub(crate) fn is_control_drained(&self) -> bool {
+        self.control_out.is_empty()
+    }
+
+    /// Worker: the next frame to be sent before all packets.
+    pub(crate) fn next_control(&self) -> Option<ControlFrame> {
+        self.control_out.pop()
+    }
+
+    /// Worker: passes a frame to VRRP's thread. Errors: the queue is full; the frame is lost.
+    pub(crate) fn tell_control(&self, frame: ControlFrame) -> Result<(), QueueFull> {
+        self.control_in.push(frame).map_err(|_| QueueFull)
     }
 
     /// Worker: tells the control core something. Errors: the queue is full; the event is lost.

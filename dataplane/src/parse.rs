@@ -5,7 +5,7 @@
 //! `Parsed` are inside the frame. Limits: checksums of TCP, UDP and SCTP are not verified, because with direct routing
 //! the packet reaches the server as it came and the server verifies them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::DropReason;
 use crate::state::{self, Event};
@@ -69,6 +69,24 @@ pub enum Net {
         /// IANA protocol number.
         protocol: u8,
     },
+}
+
+impl Net {
+    /// Where an IP packet goes; `None`: it is ARP or neighbour discovery, which have rules of their own.
+    #[inline]
+    pub fn destination(&self) -> Option<IpAddr> {
+        Some(match self {
+            Self::Flow4(flow) => flow.dst.into(),
+            Self::Flow6(flow) => flow.dst.into(),
+            Self::Fragment4(part) => part.dst.into(),
+            Self::Fragment6(part) => part.dst.into(),
+            Self::Icmp4(icmp) => icmp.dst.into(),
+            Self::Icmp6(icmp) => icmp.dst.into(),
+            Self::Other4 { dst, .. } => (*dst).into(),
+            Self::Other6 { dst, .. } => (*dst).into(),
+            Self::Arp(_) | Self::Nd(_) => return None,
+        })
+    }
 }
 
 /// A packet of TCP, UDP or SCTP.

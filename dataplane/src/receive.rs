@@ -87,7 +87,8 @@ impl<I: PacketIo> Worker<I> {
     #[inline(never)]
     pub(crate) fn dispatch(&mut self, frame: I::Packet, parsed: &Parsed, probe: Probe, origin: Origin) {
         let device = frame.device();
-        let to_us = frame.bytes().starts_with(&self.setup.devices[usize::from(device.0)].mac);
+        let to_us = frame.bytes().starts_with(&self.setup.devices[usize::from(device.0)].mac)
+            || self.snapshot.shared.takes(device, frame.bytes());
         let to_group = frame.bytes().first().is_some_and(|first| first & 1 != 0);
         if !to_us && !to_group {
             return self.counters.drop_packet(DropReason::NotOurMac);
@@ -96,6 +97,9 @@ impl<I: PacketIo> Worker<I> {
         let Some(link) = self.snapshot.link(device, parsed.vlan) else {
             return self.counters.drop_packet(DropReason::VlanUnknown);
         };
+        if self.absent && parsed.net.destination().is_some_and(|dst| self.snapshot.shared.is_absent(dst)) {
+            return self.counters.drop_packet(DropReason::NotMaster);
+        }
         let steered = origin != Origin::Device;
         match &parsed.net {
             // RFC 1812 section 5.3.4: a unicast packet does not come in a broadcast frame

@@ -18,6 +18,7 @@ use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
 use crate::local_port::LocalEnds;
 use crate::neighbor::{LinkId, NeighborCells, NeighborId};
+use crate::owner::Shared;
 use crate::paged::Paged;
 use crate::persist::Rule;
 use crate::rewrite::Encap;
@@ -26,6 +27,7 @@ use crate::shards::Shards;
 use crate::snat::SnatEntry;
 use crate::state::TimeoutTable;
 use crate::transmit::{Awaited, NextHop};
+use crate::wire::Mac;
 
 /// An L3 interface: a device and a VLAN on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,6 +212,8 @@ pub struct Snapshot {
     pub flow_hash: FlowHash,
     /// Which destinations have reached their upper thresholds.
     pub overload: Arc<Overload>,
+    /// Addresses that another director may have.
+    pub shared: Arc<Shared>,
 }
 
 impl Snapshot {
@@ -233,6 +237,7 @@ impl Snapshot {
     /// or everywhere when it is on no link.
     pub fn answers_for(&self, address: IpAddr, link: LinkId) -> bool {
         match self.local.get(&address) {
+            Some(_) if self.shared.is_absent(address) => false,
             Some(local) => local.link.is_none_or(|own| own == link),
             None => self.services.is_vip(address) && self.own_network(address).is_none_or(|own| own == link),
         }
@@ -240,7 +245,13 @@ impl Snapshot {
 
     /// Whether `address` is the director's: its own or a VIP.
     pub fn is_ours(&self, address: IpAddr) -> bool {
-        self.local.contains_key(&address) || self.services.is_vip(address)
+        (self.local.contains_key(&address) || self.services.is_vip(address))
+            && !self.shared.is_absent(address)
+    }
+
+    /// The MAC address that `address`, which is the director's, is at.
+    pub(crate) fn mac_of(&self, address: IpAddr, link: LinkId) -> Mac {
+        self.shared.mac(address).unwrap_or(self.links[usize::from(link.0)].mac)
     }
 
     /// The link in whose networks `address` is.

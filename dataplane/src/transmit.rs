@@ -60,6 +60,22 @@ impl<P: Packet> Outgoing<P> {
         self.bytes += len as u64;
         Ok(())
     }
+
+    /// Puts a frame before all others. Errors: it comes back when there is no room.
+    fn push_first(&mut self, frame: P) -> Result<(), P> {
+        let len = frame.frame_len() as u64;
+        self.frames.try_insert(0, frame).map_err(|full| full.element())?;
+        self.bytes += len;
+        Ok(())
+    }
+
+    /// Gives up the last frame when there is no room for another. Returns whether it did.
+    fn make_room(&mut self) -> bool {
+        let last = if self.frames.is_full() { self.frames.pop() } else { None };
+        let given_up = last.is_some();
+        self.bytes -= last.map_or(0, |frame| frame.frame_len() as u64);
+        given_up
+    }
 }
 
 /// How long a frame waits for a next hop at most, ns: longer than resolution takes to fail (three questions, a
@@ -218,11 +234,25 @@ impl<I: PacketIo> Worker<I> {
 
     /// Sends a complete frame with this turn's burst.
     pub(crate) fn send(&mut self, device: DeviceId, frame: I::Packet) {
-        let (at, len) = (usize::from(device.0), frame.bytes().len());
+        let (at, len) = (usize::from(device.0), frame.frame_len());
         if self.out[at].frames.is_full() {
             self.flush_device(at);
         }
         if self.out[at].push(frame, len).is_err() {
+            self.counters.drop_packet(DropReason::TxFull);
+        }
+    }
+
+    /// Sends a complete frame before all others of this turn; where there is no room, one of those makes it.
+    pub(crate) fn send_first(&mut self, device: DeviceId, frame: I::Packet) {
+        let at = usize::from(device.0);
+        if self.out[at].frames.is_full() {
+            self.flush_device(at);
+        }
+        if self.out[at].make_room() {
+            self.counters.drop_packet(DropReason::TxFull);
+        }
+        if self.out[at].push_first(frame).is_err() {
             self.counters.drop_packet(DropReason::TxFull);
         }
     }

@@ -47,6 +47,8 @@ pub struct Worker<I: PacketIo> {
     pub(crate) tables: Tables,
     /// TCP's stricter table is in force, see [`crate::policy::is_guarded`].
     pub(crate) guarded: bool,
+    /// Some address of the director is another one's at present, see [`crate::owner`].
+    pub(crate) absent: bool,
     /// Frames to be sent, by device.
     pub(crate) out: Vec<Outgoing<I::Packet>>,
     /// Frames to be handed over, by worker.
@@ -91,6 +93,7 @@ impl<I: PacketIo> Worker<I> {
             out: setup.devices.iter().map(|_| Outgoing::new()).collect(),
             hand: (0..setup.workers).map(|_| Burst::new()).collect(),
             guarded: false,
+            absent: false,
             waiting: Waiting::new(setup.neighbor_queue),
             pieces: Pieces::new(setup.workers),
             errors: Budget::default(),
@@ -115,6 +118,7 @@ impl<I: PacketIo> Worker<I> {
         self.guarded = is_guarded(&self.snapshot.policy, self.tables.len(), self.tables.max);
         let embryonic = self.counters.own.embryonic.get();
         self.flood.turn(embryonic, self.tables.max, self.snapshot.policy.syn_flood);
+        self.absent = self.snapshot.shared.any_absent();
         let mut packets = 0;
         for device in 0..self.setup.devices.len() {
             packets += self.receive_from(DeviceId(device as u16));
@@ -130,6 +134,7 @@ impl<I: PacketIo> Worker<I> {
     fn refresh(&mut self) {
         let rings = self.mailbox.rings();
         if rings != self.rings_seen {
+            self.send_control();
             if self.mailbox.refresh(&mut self.snapshot) {
                 self.counters.own.generation.set(self.snapshot.generation);
             }
@@ -210,6 +215,7 @@ impl<I: PacketIo> Worker<I> {
             out: self.setup.devices.iter().map(|_| Outgoing::new()).collect(),
             hand: (0..self.setup.workers).map(|_| Burst::new()).collect(),
             guarded: self.guarded,
+            absent: self.absent,
             waiting: Waiting::new(self.setup.neighbor_queue),
             pieces: Pieces::new(self.setup.workers),
             errors: self.errors,

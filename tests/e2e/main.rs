@@ -8,12 +8,14 @@ mod forwarding;
 mod forwarding_full_nat;
 mod forwarding_nat;
 mod forwarding_tunnel;
+mod health;
 mod ipv6;
 mod load;
 mod malformed;
 mod process;
 mod reconfigure;
 mod schedulers;
+mod vrrp;
 mod wire;
 
 use std::process::ExitCode;
@@ -39,10 +41,12 @@ fn main() -> ExitCode {
         ipv6::cases(),
         malformed::cases(),
         reconfigure::cases(),
+        health::cases(),
         load::cases(),
         flood::cases(),
         api::cases(),
         process::cases(),
+        vrrp::cases(),
     ];
     let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

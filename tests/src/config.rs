@@ -25,6 +25,8 @@ pub struct Config {
     pub timeouts: String,
     /// Services in order.
     pub services: Vec<Service>,
+    /// More tables, at the end.
+    pub more: String,
 }
 
 /// One service.
@@ -98,6 +100,7 @@ impl Default for Config {
             appliance: String::new(),
             timeouts: String::new(),
             services: vec![Service::tcp("web", 80, "rr", &["192.168.150.12", "192.168.150.13"])],
+            more: String::new(),
         }
     }
 }
@@ -148,6 +151,7 @@ impl Config {
                 }
             }
         }
+        text.push_str(&self.more);
         text
     }
 }

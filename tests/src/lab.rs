@@ -34,6 +34,8 @@ pub const VIP6: &str = "fd00:150::100";
 /// The director's own address in IPv6.
 pub const DIP6: &str = "fd00:150::11";
 
+/// The kernel's address on the director's node, see [`Lab::management`].
+pub const MANAGEMENT: &str = "192.168.150.10";
 /// The director's address towards servers behind it.
 pub const DIP_BEHIND: &str = "192.168.160.11";
 /// The same in IPv6.
@@ -167,6 +169,12 @@ impl Lab {
         let state = format!("/sys/class/net/{interface}/operstate");
         let carrier = || Ok(node.run(&["cat", &state])?.trim() == "up");
         wait_until(&format!("{name}'s {interface} is up"), Duration::from_secs(5), carrier)
+    }
+
+    /// Gives the director's node an interface of the kernel's own on the clients' switch, which health checks leave by.
+    pub fn management(&self) -> Result<()> {
+        self.plug(&self.node01, "node01m", ("mgmt0", "br0"))?;
+        self.node01.ip(&format!("addr add {MANAGEMENT}/24 dev mgmt0")).map(drop)
     }
 
     fn address(&self, node: &Netns, vlan: Option<u16>, v4: &str, v6: &str) -> Result<()> {

@@ -25,9 +25,10 @@ impl Lab {
         self.servers.iter().map(|server| self.nginx(server)).collect()
     }
 
-    fn nginx(&self, server: &RealServer) -> Result<Process> {
+    /// Starts nginx on one server, as [`Lab::start_nginx`] does.
+    pub fn nginx(&self, server: &RealServer) -> Result<Process> {
         let dir = self.dir().join(server.netns.name());
-        std::fs::create_dir(&dir)?;
+        std::fs::create_dir_all(&dir)?;
         let (path, address) = (dir.to_string_lossy(), &server.address);
         let config = format!(
             "daemon off; pid {path}/pid; error_log {path}/error.log; worker_processes 1;\n\

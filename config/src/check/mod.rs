@@ -11,6 +11,7 @@ mod ports;
 mod servers;
 mod services;
 mod snat;
+mod vrrp;
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -30,6 +31,11 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
     address::marks(draft, &wire, problems);
     services::check(draft, &wire, problems);
     snat::check(draft, &wire, problems);
+    crate::health::check_notify(&draft.notify, problems);
+    if let Some(mail) = &draft.notify.mail {
+        crate::health::check_mail(mail, problems);
+    }
+    vrrp::check(draft, &wire, problems);
 }
 
 /// Whether `name` is 1 to `max` letters, digits, `.`, `_` and `-`.

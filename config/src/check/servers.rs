@@ -57,10 +57,17 @@ pub(super) fn check(index: usize, service: &DraftService, site: &Site<'_>, probl
         problems.add(toml_path!("services", index, "tunnel"), message);
     }
     let mut firsts = Firsts::default();
-    for (at, server) in service.servers.iter().enumerate() {
+    let sorry = service.health.as_ref().and_then(|health| health.sorry_server);
+    let sorry = sorry.map(|sorry| DraftServer::from(&sorry.server(sorry.weight)));
+    for (at, server) in service.servers.iter().chain(&sorry).enumerate() {
+        let is_sorry = at == service.servers.len();
         let mut add = |key: &'static str, result: Result<(), String>| {
             if let Err(message) = result {
-                problems.add(toml_path!("services", index, "servers", at, key), message);
+                let path = match is_sorry {
+                    true => toml_path!("services", index, "health", "sorry_server", key),
+                    false => toml_path!("services", index, "servers", at, key),
+                };
+                problems.add(path, message);
             }
         };
         add("weight", server.weight.map_or(Ok(()), |weight| bounds::WEIGHT.check(weight.into()).map(drop)));

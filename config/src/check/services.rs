@@ -41,6 +41,7 @@ pub(super) fn check(draft: &Draft, wire: &Wire<'_>, problems: &mut Problems) {
         servers::check(index, service, &site, problems);
         full_nat::check(index, service, &site, problems);
         deadlines(index, service, draft, problems);
+        crate::health::check_service(index, service, problems);
     }
 }
 
@@ -105,7 +106,8 @@ fn counts(draft: &Draft, problems: &mut Problems) {
         let message = format!("{services} services are above the limit {max_services} (limits.max_services)");
         problems.add(toml_path!("services"), message);
     }
-    let servers: usize = draft.services.iter().map(|s| s.servers.len()).sum();
+    let sorry = |s: &DraftService| s.health.as_ref().is_some_and(|health| health.sorry_server.is_some());
+    let servers: usize = draft.services.iter().map(|s| s.servers.len() + usize::from(sorry(s))).sum();
     if servers > usize::try_from(max_servers).unwrap_or(usize::MAX) {
         let message = format!(
             "{servers} servers over all services are above the limit {max_servers} (limits.max_servers)"

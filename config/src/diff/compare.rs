@@ -8,6 +8,7 @@ use super::{Change, FieldChange};
 use crate::duration;
 use crate::edit::ServerRef;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
+use crate::health::{Entries, inline};
 use crate::mark::MarkRule;
 use crate::model::{Appliance, Model, Port, Server, Service};
 use crate::services::Services;
@@ -31,10 +32,12 @@ pub fn diff(old: &Model, new: &Model) -> Vec<Change> {
     let policy = old.policy.entries().into_iter().zip(new.policy.entries());
     let policy = policy.filter_map(|((key, old), (_, new))| field(key, bare(old), bare(new)));
     section(policy.collect(), Change::PolicyChanged);
+    section(entries(&old.notify.entries(), &new.notify.entries()), Change::NotifyChanged);
     ports(&old.ports, &new.ports, &mut changes);
     marks(&old.marks, &new.marks, &mut changes);
     services(&old.services, &new.services, &mut changes);
     snat(&old.snat, &new.snat, &mut changes);
+    super::objects::ha(&old.ha, &new.ha, &mut changes);
     changes
 }
 
@@ -166,7 +169,38 @@ fn service_fields(old: &Service, new: &Service) -> Vec<FieldChange> {
     });
     let policy = old.policy.entries().into_iter().zip(new.policy.entries());
     let policy = policy.map(|((key, old), (_, new))| field(key, bare(optional(&old)), bare(optional(&new))));
-    fields.into_iter().chain(timeouts).chain(policy).flatten().collect()
+    let mut fields: Vec<_> = fields.into_iter().chain(timeouts).chain(policy).flatten().collect();
+    fields.extend(health(
+        old.health.as_ref().map(|h| h.all_entries()),
+        new.health.as_ref().map(|h| h.all_entries()),
+    ));
+    fields
+}
+
+/// Values that changed, by their keys; `unset` where a key is not written.
+fn entries(old: &Entries, new: &Entries) -> Vec<FieldChange> {
+    let find = |entries: &Entries, key| {
+        entries
+            .0
+            .iter()
+            .find(|(other, _)| *other == key)
+            .map_or("unset".to_owned(), |(_, value)| value.clone())
+    };
+    let mut keys: Vec<&'static str> = old.0.iter().map(|(key, _)| *key).collect();
+    keys.extend(new.0.iter().map(|(key, _)| *key).filter(|key| old.0.iter().all(|(other, _)| other != key)));
+    keys.into_iter().filter_map(|key| field(key, find(old, key), find(new, key))).collect()
+}
+
+/// As [`entries`]; where health checks come or go as a whole, under the key `health`.
+fn health(old: Option<Entries>, new: Option<Entries>) -> Vec<FieldChange> {
+    match (old, new) {
+        (Some(old), Some(new)) => entries(&old, &new),
+        (old, new) => {
+            field("health", optional(&old.as_ref().map(inline)), optional(&new.as_ref().map(inline)))
+                .into_iter()
+                .collect()
+        }
+    }
 }
 
 /// A value of a policy without its quotes.
@@ -202,7 +236,11 @@ fn servers(service: &str, old: &[Server], new: &[Server], changes: &mut Vec<Chan
             field("lower_threshold", old.lower_threshold, new.lower_threshold),
             field("drain_deadline", deadline(old), deadline(new)),
         ];
-        let fields: Vec<_> = fields.into_iter().flatten().collect();
+        let mut fields: Vec<_> = fields.into_iter().flatten().collect();
+        fields.extend(health(
+            old.health.as_ref().map(|h| h.all_entries()),
+            new.health.as_ref().map(|h| h.all_entries()),
+        ));
         if !fields.is_empty() {
             changes.push(Change::ServerChanged { service: service(), server: ServerRef::of(new), fields });
         }

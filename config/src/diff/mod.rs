@@ -3,6 +3,7 @@
 //! Ports and services are the same when their names are; servers when their service, address and port are.
 
 mod compare;
+mod objects;
 mod order;
 
 use crate::duration;
@@ -36,6 +37,8 @@ pub enum Change {
     TimeoutsChanged(Vec<FieldChange>),
     /// Values of `[policy]`.
     PolicyChanged(Vec<FieldChange>),
+    /// Values of `[notify]`.
+    NotifyChanged(Vec<FieldChange>),
     /// A port that was not there.
     PortAdded(Port),
     /// A port that is gone.
@@ -131,6 +134,38 @@ pub enum Change {
         /// What changed.
         fields: Vec<FieldChange>,
     },
+    /// An object of `[[vrrp]]`, `[[vrrp_groups]]`, ... or `[[bfd]]` that was not there.
+    ObjectAdded {
+        /// Header of its table.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Such an object that is gone.
+    ObjectRemoved {
+        /// Header of its table.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Values of such an object.
+    ObjectChanged {
+        /// Header of its table.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What changed.
+        fields: Vec<FieldChange>,
+    },
+    /// Such an object has another place among its kind.
+    ObjectMoved {
+        /// Header of its table.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Its new place, from 1.
+        position: usize,
+    },
     /// A rule of source NAT has another place among the others, which are tried in their order.
     SnatMoved {
         /// Its name.
@@ -154,6 +189,7 @@ impl Change {
             }
             Self::TimeoutsChanged(_)
             | Self::PolicyChanged(_)
+            | Self::NotifyChanged(_)
             | Self::MarkAdded { .. }
             | Self::MarkRemoved(_)
             | Self::MarkMoved { .. }
@@ -168,7 +204,11 @@ impl Change {
             | Self::SnatAdded(_)
             | Self::SnatRemoved(_)
             | Self::SnatChanged { .. }
-            | Self::SnatMoved { .. } => false,
+            | Self::SnatMoved { .. }
+            | Self::ObjectAdded { .. }
+            | Self::ObjectRemoved { .. }
+            | Self::ObjectChanged { .. }
+            | Self::ObjectMoved { .. } => false,
         }
     }
 }
@@ -203,6 +243,7 @@ impl fmt::Display for Change {
             Self::LimitsChanged(fields) => write!(f, "~ limits: {}", Fields(fields)),
             Self::TimeoutsChanged(fields) => write!(f, "~ timeouts: {}", Fields(fields)),
             Self::PolicyChanged(fields) => write!(f, "~ policy: {}", Fields(fields)),
+            Self::NotifyChanged(fields) => write!(f, "~ notify: {}", Fields(fields)),
             Self::MarkAdded { rule, position } => write!(f, "+ mark {rule}: in place {position}"),
             Self::MarkRemoved(rule) => write!(f, "- mark {rule}"),
             Self::MarkMoved { rule, position } => write!(f, "~ mark {rule}: now in place {position}"),
@@ -241,6 +282,12 @@ impl fmt::Display for Change {
             Self::SnatRemoved(rule) => write!(f, "- snat {rule}"),
             Self::SnatChanged { rule, fields } => write!(f, "~ snat {rule}: {}", Fields(fields)),
             Self::SnatMoved { rule, position } => write!(f, "~ snat {rule}: now in place {position}"),
+            Self::ObjectAdded { kind, name } => write!(f, "+ {kind} {name}"),
+            Self::ObjectRemoved { kind, name } => write!(f, "- {kind} {name}"),
+            Self::ObjectChanged { kind, name, fields } => write!(f, "~ {kind} {name}: {}", Fields(fields)),
+            Self::ObjectMoved { kind, name, position } => {
+                write!(f, "~ {kind} {name}: now in place {position}")
+            }
         }
     }
 }

@@ -1,12 +1,29 @@
 //! The keys that each table may have. Whatever is listed here is read, and is in the documented example.
 
+#[cfg(test)]
+use super::health;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
 use crate::policy::Policy;
 #[cfg(test)]
 use crate::policy::SERVICE_POLICY;
 
-pub(super) const ROOT: [&str; 8] =
-    ["appliance", "limits", "timeouts", "policy", "ports", "marks", "services", "snat"];
+pub(super) const ROOT: [&str; 15] = [
+    "appliance",
+    "limits",
+    "timeouts",
+    "policy",
+    "notify",
+    "ports",
+    "marks",
+    "services",
+    "snat",
+    "vrrp",
+    "vrrp_groups",
+    "vrrp_scripts",
+    "vrrp_processes",
+    "vrrp_files",
+    "bfd",
+];
 pub(super) const APPLIANCE: [&str; 10] = [
     "name",
     "workers",
@@ -20,7 +37,7 @@ pub(super) const APPLIANCE: [&str; 10] = [
     "cluster_secret",
 ];
 pub(super) const PORT: [&str; 6] = ["name", "device", "vlan", "mtu", "addresses", "gateway"];
-pub(super) const SERVICE: [&str; 20] = [
+pub(super) const SERVICE: [&str; 21] = [
     "name",
     "vip",
     "port",
@@ -40,11 +57,12 @@ pub(super) const SERVICE: [&str; 20] = [
     "one_packet",
     "policy",
     "timeouts",
+    "health",
     "servers",
 ];
 pub(super) const TUNNEL: [&str; 3] = ["type", "port", "checksum"];
 pub(super) const PERSISTENCE: [&str; 2] = ["timeout", "prefix"];
-pub(super) const SERVER: [&str; 8] = [
+pub(super) const SERVER: [&str; 9] = [
     "address",
     "port",
     "weight",
@@ -53,6 +71,7 @@ pub(super) const SERVER: [&str; 8] = [
     "upper_threshold",
     "lower_threshold",
     "drain_deadline",
+    "health",
 ];
 
 /// Keys of `[[marks]]`.
@@ -85,7 +104,7 @@ pub(super) fn service_timeouts() -> Vec<&'static str> {
 /// Every table with its keys, by the name of its header.
 #[cfg(test)]
 pub(crate) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
-    vec![
+    let mut sections = vec![
         ("", ROOT.to_vec()),
         ("appliance", APPLIANCE.to_vec()),
         ("limits", limits()),
@@ -98,8 +117,20 @@ pub(crate) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("services.policy", SERVICE_POLICY.to_vec()),
         ("services.tunnel", TUNNEL.to_vec()),
         ("services.persistence", PERSISTENCE.to_vec()),
+        ("notify", health::NOTIFY.to_vec()),
+        ("notify.mail", health::MAIL.to_vec()),
+        ("services.health", health::SERVICE.to_vec()),
+        ("services.health.sorry_server", health::SORRY.to_vec()),
+        ("services.health.sorry_server.tunnel", TUNNEL.to_vec()),
+        ("services.health.notify", health::SERVICE_NOTIFY.to_vec()),
+        ("services.health.checks", health::CHECK.to_vec()),
+        ("services.health.checks.urls", health::URL.to_vec()),
         ("services.servers", SERVER.to_vec()),
+        ("services.servers.health", health::SERVER.to_vec()),
+        ("services.servers.health.notify", health::SERVER_NOTIFY.to_vec()),
         ("services.servers.tunnel", TUNNEL.to_vec()),
         ("snat", SNAT.to_vec()),
-    ]
+    ];
+    sections.extend(super::vrrp::sections());
+    sections
 }

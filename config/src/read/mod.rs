@@ -1,12 +1,14 @@
 //! TOML to a [`Draft`]: keys, types and the syntax of values. What the values mean together is `check`'s.
 
 mod address;
+mod health;
 mod keys;
 mod policy;
 mod scheduler;
 mod sections;
 mod services;
 mod value;
+mod vrrp;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};

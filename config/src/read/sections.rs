@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
 
 use super::services::service;
-use super::{Field, Reader, address::mark, keys, policy, value};
+use super::{Field, Reader, address::mark, health, keys, policy, value, vrrp};
 use crate::bounds;
 use crate::draft::{Draft, DraftPort, DraftSnat};
 use crate::fields::{DEFAULT_MTU, LIMITS, TIMEOUTS};
@@ -31,10 +31,12 @@ pub(super) fn root(r: &mut Reader<'_>, document: &DeTable<'_>) -> Draft {
         limits: r.table(document, "limits", &keys::limits(), limits).unwrap_or_default(),
         timeouts: r.table(document, "timeouts", &keys::timeouts(), timeouts).unwrap_or_default(),
         policy: r.table(document, "policy", &keys::policy(), policy::director).unwrap_or_default(),
+        notify: r.table(document, "notify", &health::NOTIFY, health::notify).unwrap_or_default(),
         ports: ports.optional().flatten(),
         marks: r.tables(document, "marks", &keys::MARK, mark).or(Vec::new()).unwrap_or_default(),
         services: services.or(Vec::new()).unwrap_or_default(),
         snat: r.tables(document, "snat", &keys::SNAT, snat).or(Vec::new()).unwrap_or_default(),
+        ha: vrrp::ha(r, document),
     }
 }
 

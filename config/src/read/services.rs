@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Field, Reader, address, keys, policy, scheduler, value};
+use super::{Field, Reader, address, health, keys, policy, scheduler, value};
 use crate::bounds::{self, Bounds};
 use crate::draft::{DraftServer, DraftService};
 use crate::fields::{DEFAULT_PERSISTENCE, DEFAULT_WEIGHT, SERVICE_TIMEOUTS};
@@ -29,6 +29,7 @@ pub(super) fn service(r: &mut Reader<'_>, t: &DeTable<'_>, timeout_keys: &[&str]
         policy: r.table(t, "policy", &SERVICE_POLICY, policy::service).unwrap_or_default(),
         local_addresses: r.list(t, "local_addresses", value::ip).or(Vec::new()),
         client_address: r.field(t, "client_address", value::parsed).or(ClientAddress::None),
+        health: health::service(r, t, &inherited),
         servers: r
             .tables(t, "servers", &keys::SERVER, |r, t| server(r, t, &inherited))
             .or(Vec::new())
@@ -61,7 +62,11 @@ fn persistence(r: &mut Reader<'_>, t: &DeTable<'_>, prefix: Bounds) -> Option<Op
 }
 
 /// `forwarding` and `tunnel`; what is not given is `default`'s.
-fn forwarding(r: &mut Reader<'_>, t: &DeTable<'_>, default: Option<Forwarding>) -> Option<Forwarding> {
+pub(super) fn forwarding(
+    r: &mut Reader<'_>,
+    t: &DeTable<'_>,
+    default: Option<Forwarding>,
+) -> Option<Forwarding> {
     let by_name = |v: &DeValue<'_>| Forwarding::from_name(&value::text(v)?).map_err(|e| e.to_string());
     let named = r.field(t, "forwarding", by_name);
     let tunnel = tunnel(r, t);
@@ -108,9 +113,9 @@ fn tunnel(r: &mut Reader<'_>, t: &DeTable<'_>) -> Field<Tunnel> {
 }
 
 /// What a server takes from its service unless it says otherwise.
-struct Inherited {
-    port: Option<u16>,
-    forwarding: Option<Forwarding>,
+pub(super) struct Inherited {
+    pub port: Option<u16>,
+    pub forwarding: Option<Forwarding>,
 }
 
 fn server(r: &mut Reader<'_>, t: &DeTable<'_>, service: &Inherited) -> DraftServer {
@@ -127,5 +132,6 @@ fn server(r: &mut Reader<'_>, t: &DeTable<'_>, service: &Inherited) -> DraftServ
         upper_threshold: threshold(r, "upper_threshold"),
         lower_threshold: threshold(r, "lower_threshold"),
         drain_deadline: r.field(t, "drain_deadline", value::duration).optional(),
+        health: health::server(r, t),
     }
 }

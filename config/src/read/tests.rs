@@ -106,17 +106,17 @@ fn unknown_keys_are_told_with_the_known_ones() {
     assert_eq!(
         faults_after("weigth = 2\n"),
         "line 16: services[0].servers[1].weigth: unknown key, did you mean \"weight\"? (known here: address, port, \
-         weight, forwarding, tunnel, upper_threshold, lower_threshold, drain_deadline)"
+         weight, forwarding, tunnel, upper_threshold, lower_threshold, drain_deadline, health)"
     );
     assert_eq!(
         faults_after("\"a b\" = 2\n"),
         "line 16: services[0].servers[1].\"a b\": unknown key (known here: address, port, \
-         weight, forwarding, tunnel, upper_threshold, lower_threshold, drain_deadline)"
+         weight, forwarding, tunnel, upper_threshold, lower_threshold, drain_deadline, health)"
     );
     assert_eq!(
         faults_after("[servcies]\n"),
         "line 16: servcies: unknown key, did you mean \"services\"? \
-         (known here: appliance, limits, timeouts, policy, ports, marks, services, snat)"
+         (known here: appliance, limits, timeouts, policy, notify, ports, marks, services, snat, vrrp, vrrp_groups, vrrp_scripts, vrrp_processes, vrrp_files, bfd)"
     );
     assert_eq!(
         faults_after("[timeouts]\ntcp = \"5s\"\n"),
@@ -158,7 +158,7 @@ fn wrong_types_name_what_was_found() {
     assert_eq!(
         faults_after("[[services.servers.deep]]\n"),
         "line 16: services[0].servers[1].deep: unknown key (known here: address, port, \
-         weight, forwarding, tunnel, upper_threshold, lower_threshold, drain_deadline)"
+         weight, forwarding, tunnel, upper_threshold, lower_threshold, drain_deadline, health)"
     );
     assert_eq!(faults("ports = [1]"), "line 1: ports[0]: expected a table, found the number 1");
     assert_eq!(

@@ -1,7 +1,7 @@
 //! The documented example is true: it parses, has every key, and states the real limits and defaults.
 
 use crate::read::known_sections;
-use crate::{Appliance, Limits, Policy, Timeouts, bounds, duration, fields, parse, to_toml};
+use crate::{Appliance, Limits, Policy, Timeouts, bounds, duration, fields, health, parse, to_toml};
 use toml::Value;
 
 const EXAMPLE: &str = include_str!("../../example.toml");
@@ -142,6 +142,22 @@ fn the_example_states_the_real_limits_and_defaults() {
     has("[[services.servers]]", "weight", format!("Default {}.", fields::DEFAULT_WEIGHT));
     has("[[services.servers]]", "upper_threshold", range(bounds::THRESHOLD));
     has("[[services.servers]]", "lower_threshold", range(bounds::THRESHOLD));
+    let (min, days) = (duration::format(bounds::MIN_CHECK_TIME), bounds::MAX_CHECK_TIME.as_secs() / 3600);
+    for key in ["interval", "timeout", "retry_delay"] {
+        has("[services.health]", key, format!("{min} to {days}h"));
+    }
+    has(
+        "[services.health]",
+        "interval",
+        format!("Default \"{}\".", duration::format(health::DEFAULT_INTERVAL)),
+    );
+    has("[services.health]", "retries", range(bounds::RETRIES));
+    has("[services.health]", "retries", format!("Default {};", health::DEFAULT_RETRIES));
+    has("[services.health]", "quorum", range(bounds::QUORUM));
+    has("[services.health]", "sorry_server", range(bounds::SORRY_WEIGHT));
+    has("[services.health]", "assume", format!("Default \"{}\".", health::Assume::default()));
+    has("[services.health]", "on_failure", format!("Default \"{}\".", health::OnFailure::default()));
+    assert!(EXAMPLE.contains(&format!("asked, {} checks at most", bounds::CHECKS)));
     has("[[services]]", "persistence", range(bounds::PREFIX_IPV4));
     has("[[services]]", "persistence", range(bounds::PREFIX_IPV6));
     let (min, max) = (bounds::MIN_PERSISTENCE, bounds::MAX_PERSISTENCE);

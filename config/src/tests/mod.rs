@@ -2,6 +2,7 @@
 
 mod example;
 mod full_nat;
+mod ha;
 mod properties;
 
 use crate::{Model, parse};

@@ -368,12 +368,15 @@ fn model() -> impl Strategy<Value = Model> {
     let services = (0..6_u16).prop_flat_map(|n| (0..n).map(service).collect::<Vec<_>>());
     let marks = (0..4_u16).prop_flat_map(|n| (0..n).map(mark).collect::<Vec<_>>());
     let snat = (0..3_u16).prop_flat_map(|n| (0..n).map(snat).collect::<Vec<_>>());
-    (appliance(), limits(), timeouts(), policy(), ports, marks, services, snat).prop_map(
-        |(appliance, limits, timeouts, policy, ports, marks, services, snat)| Model {
+    let ha = vec((any::<u8>(), any::<u32>(), 1..=255_u8), 0..4);
+    (appliance(), limits(), timeouts(), policy(), ports, marks, services, snat, ha).prop_map(
+        |(appliance, limits, timeouts, policy, ports, marks, services, snat, seeds)| Model {
+            ha: super::ha::of(&ports, &seeds),
             appliance,
             limits,
             timeouts,
             policy,
+            notify: Default::default(),
             ports,
             marks,
             services: services.into(),

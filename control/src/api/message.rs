@@ -114,6 +114,7 @@ mod tests {
             Request::Drops,
             Request::Neighbors,
             Request::Snat,
+            Request::Vrrp,
             Request::Workers,
             Request::Latency,
             Request::Version,

@@ -7,12 +7,15 @@
 mod client;
 mod error;
 pub mod frame;
+mod health;
 mod message;
 mod request;
 mod response;
+mod vrrp;
 
 pub use client::{Client, ClientError};
 pub use error::{ApiError, ErrorKind, FaultRow};
+pub use health::{CheckRow, EventList, EventRow, HealthRow, HealthServer, HealthTable, Lateness};
 pub use message::{MessageError, decode, encode};
 pub use request::{
     ConnectionFilter, DrainSpec, ExplainSpec, Hello, Request, ServerRef, ServerSpec, ServiceEdit,
@@ -24,6 +27,8 @@ pub use response::{
     NeighborRow, Neighbors, RatedServer, RatedService, Rates, Response, ServerRow, Servers, ServiceRow,
     ServiceServers, Services, Snat, SnatRow, Stats, Traffic, Version, WorkerRow, Workers,
 };
+
+pub use vrrp::{BfdRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};
 
 /// Version of the protocol; both hellos must carry the same.
 pub const PROTOCOL: u32 = 1;

@@ -79,10 +79,28 @@ pub enum Request {
     Neighbors,
     /// Rules of source NAT with their counters.
     Snat,
+    /// Virtual routers and BFD sessions.
+    Vrrp,
     /// What each worker does.
     Workers,
     /// Time that packets spend in the director.
     Latency,
+    /// Which servers are up, and why.
+    Health {
+        /// Name, or `VIP:PORT/PROTOCOL`; absent: all with checks.
+        service: Option<String>,
+    },
+    /// What happened.
+    Events {
+        /// Only those after the one of this number.
+        #[serde(default)]
+        after: Option<u64>,
+        /// Where there is none, wait for one, some seconds at most.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// As [`Request::Show`], but with the servers and weights that health checks have left for now: not to be applied.
+    ShowEffective,
     /// Who answers.
     Version,
 }
@@ -106,8 +124,10 @@ impl Request {
             | Self::Drops
             | Self::Neighbors
             | Self::Snat
+            | Self::Vrrp
             | Self::Workers => false,
             Self::Explain(_) | Self::Latency | Self::Version => false,
+            Self::Health { .. } | Self::Events { .. } | Self::ShowEffective => false,
         }
     }
 }

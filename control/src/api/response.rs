@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, Hello};
+use super::{ApiError, EventList, HealthTable, Hello};
 
 /// A response, told apart by its key `response`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,10 +40,16 @@ pub enum Response {
     Neighbors(Neighbors),
     /// To `Snat`.
     Snat(Snat),
+    /// To `Vrrp`.
+    Vrrp(super::Vrrp),
     /// To `Workers`.
     Workers(Workers),
     /// To `Latency`.
     Latency(Latency),
+    /// To `Health`.
+    Health(HealthTable),
+    /// To `Events`.
+    Events(EventList),
     /// To `Version`.
     Version(Version),
 }

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{Core, LIVELY_MS, respond};
 use crate::api::{ApiError, ChangeRow, Changes, ErrorKind, Response};
+use crate::vrrp::Plan;
 
 /// Longest wait for the workers to take a change up; they look between two bursts.
 const SEEN_WITHIN_MS: u64 = 2_000;
@@ -45,8 +46,18 @@ impl Core {
         let doubts = new_warnings(self.model(), &model).iter().map(ToString::to_string).collect();
         let changes = possible(Changes { changes: rows(self.model(), &model), warnings: doubts })?;
         if !changes.changes.is_empty() {
-            self.director.apply(&model)?;
-            changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
+            let prepared = self.health.prepare(&model);
+            self.director.apply(&prepared.effective)?;
+            self.model = model;
+            self.revision += 1;
+            self.commit_health(prepared);
+            if let Some(vrrp) = &self.vrrp {
+                vrrp.update(Plan::of(&self.director));
+            }
+            for row in &changes.changes {
+                info!(change = %row.text, "configuration changed");
+                self.health.configured(&row.text);
+            }
             changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));
         }
         Ok(changes)

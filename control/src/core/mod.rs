@@ -7,6 +7,7 @@
 //! * `latency`: histograms
 //! * [`rates`]: rates per second, counters set back
 //! * `traffic`: what services and servers count, by these
+//! * `health`: what checks of servers found
 //! * `run`: the loop
 //!
 //! Invariant: nothing here waits. What takes other threads' time is remembered in `waiting` and answered in a later
@@ -15,6 +16,7 @@
 mod change;
 mod edits;
 mod explain;
+mod health;
 mod latency;
 mod listing;
 pub mod rates;
@@ -22,18 +24,24 @@ mod run;
 mod show;
 mod traffic;
 
+use std::sync::Arc;
+
 use hdrhistogram::CreationError;
 use lb_config::Model;
+use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify as Wake, oneshot};
 use tracing::{info, warn};
 
 pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
 use crate::api::{ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, Version};
+use crate::health::Health;
 use crate::server::{Access, Call, Work};
+use crate::vrrp::{Handle, Plan};
 use change::Waiting as WaitingChange;
+use health::Waiting as WaitingEvent;
 use latency::Histograms;
 use listing::Waiting as WaitingListing;
 pub use traffic::Traffic;
@@ -47,6 +55,16 @@ pub struct Process {
 /// The control core.
 pub struct Core {
     director: Director,
+    /// As configured; the director's is what health checks have left of it.
+    model: Model,
+    /// Number of the configuration: grows with each change.
+    revision: u64,
+    health: Health,
+    /// Notified when health has news.
+    wake: Arc<Wake>,
+    /// No earlier are servers that came up or went down put in force.
+    health_again_ms: u64,
+    event_waits: Vec<WaitingEvent>,
     process: Process,
     histograms: Histograms,
     traffic: Traffic,
@@ -54,6 +72,8 @@ pub struct Core {
     changes: Vec<WaitingChange>,
     /// Until then next hops are being found and frames wait for each answer.
     lively_until_ms: u64,
+    /// The thread that speaks VRRP; none in tests.
+    vrrp: Option<Handle>,
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -67,12 +87,45 @@ impl Core {
         let histograms = Histograms::new(director.model().appliance.workers.len())?;
         let (listings, changes) = (Vec::new(), Vec::new());
         let traffic = Traffic::default();
-        Ok(Self { director, process, histograms, traffic, listings, changes, lively_until_ms: LIVELY_MS })
+        let wake = Arc::new(Wake::new());
+        let mut core = Self {
+            model: director.model().clone(),
+            revision: director.generation(),
+            health: Health::new(wake.clone()),
+            wake,
+            health_again_ms: 0,
+            event_waits: Vec::new(),
+            director,
+            process,
+            histograms,
+            traffic,
+            listings,
+            changes,
+            lively_until_ms: LIVELY_MS,
+            vrrp: None,
+        };
+        core.begin_health();
+        Ok(core)
+    }
+
+    /// What VRRP goes by, and its queues.
+    pub fn vrrp_plan(&self) -> (Plan, Channel) {
+        (Plan::of(&self.director), self.director.channel())
+    }
+
+    /// Passes changes on to VRRP's thread from now on; it ends with [`Core::end_vrrp`].
+    pub fn set_vrrp(&mut self, handle: Handle) {
+        self.vrrp = Some(handle);
+    }
+
+    /// Has VRRP's thread tell other directors that this one ends. Workers must still run.
+    pub fn end_vrrp(&mut self) {
+        self.vrrp = None;
     }
 
     /// The configuration that runs.
     pub fn model(&self) -> &Model {
-        self.director.model()
+        &self.model
     }
 
     /// Takes a call; its response is sent now or in one of the next turns. `now_ms`: since the start.
@@ -80,7 +133,7 @@ impl Core {
         let Call { work, access, reply } = call;
         let response = match work {
             Work::Replace(model) => return self.change(&model, reply, now_ms),
-            Work::Exchange(model, generation) if generation == self.director.generation() => {
+            Work::Exchange(model, generation) if generation == self.revision => {
                 return self.change(&model, reply, now_ms);
             }
             Work::Exchange(..) => {
@@ -92,6 +145,7 @@ impl Core {
             Work::Plain(request) => match *request {
                 Request::Zero { service } => self.zero(service.as_deref()),
                 Request::Connections(filter) => return self.list(&filter, reply, now_ms),
+                Request::Events { after, wait } => return self.events(after, wait, reply, now_ms),
                 Request::Explain(spec) => return self.explain(&spec, reply, now_ms),
                 Request::FlushConnections(filter) => return self.flush(&filter, reply, now_ms),
                 request if request.changes() => match edits::edited(self.model(), request) {
@@ -109,17 +163,26 @@ impl Core {
         Ok(match request {
             Request::Show => Response::Config(ConfigText {
                 toml: show::config(self.model(), access),
-                generation: self.director.generation(),
+                generation: self.revision,
             }),
+            Request::ShowEffective => Response::Config(ConfigText {
+                toml: show::config(self.director.model(), access),
+                generation: self.revision,
+            }),
+            Request::Health { service } => Response::Health(self.health(service.as_deref())?),
             Request::Rates => Response::Rates(self.traffic.rows(&self.director)),
             Request::ServiceList => Response::Services(show::services(&self.director)),
-            Request::ServerList { service } => {
-                Response::Servers(show::servers(&self.director, service.as_deref())?)
-            }
+            Request::ServerList { service } => Response::Servers(show::servers(
+                &self.director,
+                self.model(),
+                &self.health,
+                service.as_deref(),
+            )?),
             Request::Stats => Response::Stats(show::stats(&self.director, &(self.process.drivers)())),
             Request::Drops => Response::Drops(Drops { drops: show::drops(&self.director) }),
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
             Request::Snat => Response::Snat(show::snat(&self.director)),
+            Request::Vrrp => Response::Vrrp(self.vrrp.as_ref().map(Handle::status).unwrap_or_default()),
             Request::Workers => Response::Workers(show::workers(&self.director)),
             Request::Latency => {
                 self.histograms.collect(&mut self.director);
@@ -144,10 +207,18 @@ impl Core {
         for notice in self.director.poll(now_ms) {
             log(&notice);
         }
+        self.follow_health(now_ms);
         self.histograms.collect(&mut self.director);
         self.traffic.turn(&self.director, now_ms);
         self.answer_changes(now_ms);
         self.answer_listings(now_ms);
+        self.answer_events(now_ms);
+    }
+
+    /// Returns when a turn has something to do that no clock says.
+    pub(crate) fn woken(&self) -> impl Future<Output = ()> + 'static {
+        let wake = self.wake.clone();
+        async move { wake.notified().await }
     }
 
     /// Time until the next turn, ms: short while somebody waits or next hops are being found.

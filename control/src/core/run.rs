@@ -28,8 +28,9 @@ pub async fn run(
         tokio::select! {
             // A flood of calls puts neither the end off nor the timers: each call is followed by a turn.
             biased;
-            () = &mut stop => return,
+            () = &mut stop => return core.farewell(),
             Some(call) = calls.recv() => core.handle(call, now_ms()),
+            () = core.woken() => {}
             () = pause => {}
         }
     }

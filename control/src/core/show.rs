@@ -10,6 +10,7 @@ use crate::api::{
     ApiError, Conservation, Counters, DeviceRow, DropRow, ErrorKind, FloodRow, NeighborRow, Neighbors,
     ServerRow, Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, WorkerRow, Workers,
 };
+use crate::health::{Health, NOT_CHECKED};
 use crate::server::Access;
 
 /// What the drivers know and workers do not.
@@ -44,15 +45,16 @@ pub struct DriverRow {
 
 /// The running configuration as a file; without its secret for those who may only read.
 pub(super) fn config(model: &Model, access: Access) -> String {
-    if access == Access::Change || model.appliance.cluster_secret.is_none() {
-        return to_toml(model);
-    }
     let mut model = model.clone();
-    model.appliance.cluster_secret = None;
-    format!(
-        "# appliance.cluster_secret is set, but only shown to those who may change it\n{}",
-        to_toml(&model)
-    )
+    let mut hidden = String::new();
+    if access != Access::Change && model.appliance.cluster_secret.take().is_some() {
+        hidden += "# appliance.cluster_secret is set, but only shown to those who may change it\n";
+    }
+    if access != Access::Change && model.ha.has_secrets() {
+        hidden += "# passwords and keys of vrrp are set, but only shown to those who may change them\n";
+        model.ha = model.ha.without_secrets();
+    }
+    hidden + &to_toml(&model)
 }
 
 pub(super) fn mac([a, b, c, d, e, f]: [u8; 6]) -> String {
@@ -93,14 +95,19 @@ fn protocol(service: &ServiceCounts) -> String {
 }
 
 /// Errors: there is no service of that name.
-pub(super) fn servers(director: &Director, only: Option<&str>) -> Result<Servers, ApiError> {
+pub(super) fn servers(
+    director: &Director,
+    model: &Model,
+    health: &Health,
+    only: Option<&str>,
+) -> Result<Servers, ApiError> {
     let name = match only {
         None => None,
         Some(text) => {
             let reference: ServiceRef = text.parse()?;
-            let at = reference.find(director.model());
+            let at = reference.find(model);
             let missing = || ApiError::new(ErrorKind::NotFound, format!("there is no service {reference}"));
-            Some(director.model().services[at.ok_or_else(missing)?].name.as_str())
+            Some(model.services[at.ok_or_else(missing)?].name.as_str())
         }
     };
     let wanted =
@@ -111,10 +118,41 @@ pub(super) fn servers(director: &Director, only: Option<&str>) -> Result<Servers
         scheduler: service.scheduler.name().to_owned(),
         persistence: service.persistence.map(|persistence| persistence.to_string()),
         one_packet: service.one_packet,
-        servers: service.dests.iter().map(server).collect(),
+        servers: with_down(model, health, &service),
         service: service.name,
     };
     Ok(Servers { services: wanted.map(row).collect() })
+}
+
+/// The servers that the director has, and in their places those of the configuration that checks keep out.
+fn with_down(model: &Model, health: &Health, service: &ServiceCounts) -> Vec<ServerRow> {
+    let mut rows: Vec<ServerRow> = service.dests.iter().map(server).collect();
+    let configured = model.services.iter().find(|other| other.name == service.name);
+    for (at, server) in configured.map_or(&[][..], |configured| &configured.servers).iter().enumerate() {
+        let Some(why) = health.why_down(&service.name, server.key()) else { continue };
+        let state = if why == NOT_CHECKED { "unknown" } else { "down" };
+        match rows
+            .iter_mut()
+            .find(|row| row.address == server.key() && row.forwarding == server.forwarding.name())
+        {
+            Some(row) => row.state = state.to_owned(),
+            None => rows.insert(
+                at.min(rows.len()),
+                ServerRow {
+                    address: server.key(),
+                    forwarding: server.forwarding.name().to_owned(),
+                    tunnel: server.forwarding.tunnel().map(|tunnel| tunnel.to_string()),
+                    weight: 0,
+                    upper_threshold: server.upper_threshold,
+                    lower_threshold: server.lower_threshold,
+                    state: state.to_owned(),
+                    drain_left_ms: None,
+                    counters: Counters::default(),
+                },
+            ),
+        }
+    }
+    rows
 }
 
 fn server(dest: &DestRow) -> ServerRow {

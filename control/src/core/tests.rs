@@ -85,7 +85,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let model = lb_config::parse(FILE).unwrap();
+        Self::with(FILE)
+    }
+
+    fn with(file: &str) -> Self {
+        let model = lb_config::parse(file).unwrap();
         let devices = vec![DeviceSetup { mac: [2, 0, 0, 0, 0, 1], rss: false }];
         let (director, mut seeds) = Director::new(&model, devices).unwrap();
         let worker = Worker::new(seeds.remove(0), Silence).map_err(|_| "no memory").unwrap();
@@ -607,6 +611,21 @@ fn the_running_configuration_reads_back_but_its_secret_is_for_those_who_may_chan
 }
 
 #[test]
+fn passwords_of_vrrp_are_for_those_who_may_change() {
+    let mut bench = Bench::new();
+    let vrrp = "[[vrrp]]\nname = \"v\"\nport = \"lan\"\nvrid = 1\nversion = 2\nauth_password = \"hush\"\n\
+                virtual_addresses = [\"192.168.150.100\"]\n";
+    let model = lb_config::parse(&format!("{FILE}{vrrp}")).unwrap();
+    bench.work(Work::Replace(Box::new(model)));
+    let Response::Config(config) = bench.ask(Request::Show) else { panic!("no configuration") };
+    assert!(config.toml.contains("hush"));
+    let mut response = bench.start(Work::Plain(Box::new(Request::Show)), Access::Read);
+    let Ok(Response::Config(config)) = response.try_recv() else { panic!("no configuration") };
+    assert!(!config.toml.contains("hush") && config.toml.contains("# passwords and keys of vrrp are set"));
+    assert!(lb_config::parse(&config.toml).is_ok());
+}
+
+#[test]
 fn reads_describe_the_director() {
     let mut bench = Bench::new();
     let Response::Services(services) = bench.ask(Request::ServiceList) else { panic!() };
@@ -711,4 +730,104 @@ fn rates_name_every_server_and_only_known_services_are_set_back() {
     }
     let (kind, message) = bench.refused(Request::Zero { service: Some("mail".into()) });
     assert_eq!((kind, message.as_str()), (ErrorKind::NotFound, "there is no service mail"));
+}
+
+/// The servers of the first service that `listed` has: last byte of the address, weight, state.
+fn rows(listed: Response) -> Vec<(String, u32, String)> {
+    let Response::Servers(listed) = listed else { panic!("{listed:?}") };
+    let row = |row: &crate::api::ServerRow| (row.address.ip().to_string(), row.weight, row.state.clone());
+    listed.services[0].servers.iter().map(row).collect()
+}
+
+#[test]
+fn what_checks_find_is_in_force_and_not_in_the_configuration() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let check = format!(
+        "[services.health]\ninterval = \"50ms\"\nwarmup = \"0s\"\n\
+         checks = [{{ type = \"tcp\", address = \"127.0.0.1\", port = {port} }}]\n\
+         [[services.servers]]\naddress = \"192.168.150.12\"\n[services.servers.health]\nchecks = []\n"
+    );
+    let plain = "[[services.servers]]\naddress = \"192.168.150.12\"\n";
+    let mut bench = Bench::with(&FILE.replacen(plain, &check, 1));
+    let list = || Request::ServerList { service: Some("web".into()) };
+    let states = |bench: &mut Bench| -> Vec<_> {
+        rows(bench.ask(list()))
+            .into_iter()
+            .map(|(address, weight, state)| {
+                // Nobody answers ARP here.
+                let state = if state.starts_with("unre") { "in use" } else { state.as_str() };
+                format!("{address} {weight} {state}")
+            })
+            .collect()
+    };
+    assert_eq!(
+        states(&mut bench),
+        ["192.168.150.12 1 in use", "192.168.150.13 0 unknown"],
+        "a server that is not checked is up, one that is has to show it first"
+    );
+    let Response::Config(before) = bench.ask(Request::Show) else { panic!() };
+    // Somebody waits for what happens.
+    let wait = Work::Plain(Box::new(Request::Events { after: Some(0), wait: true }));
+    let mut events = bench.start(wait, Access::Read);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let found = loop {
+        if let Ok(Response::Events(found)) = events.try_recv() {
+            break found;
+        }
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        bench.turn();
+    };
+    let row = &found.events[0];
+    assert_eq!((row.event.as_str(), row.server.as_deref()), ("up", Some("192.168.150.13:80")));
+    // The rest of the gap until it is put in force.
+    (0..2_000).for_each(|_| bench.turn());
+    assert_eq!(states(&mut bench), ["192.168.150.12 1 in use", "192.168.150.13 1 in use"]);
+    let Response::Config(after) = bench.ask(Request::Show) else { panic!() };
+    assert_eq!(before, after, "neither the configuration nor its number has changed");
+    let Response::Config(effective) = bench.ask(Request::ShowEffective) else { panic!() };
+    assert!(
+        effective.toml.contains("192.168.150.13") && !effective.toml.contains("health"),
+        "{}",
+        effective.toml
+    );
+
+    drop(listener);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while states(&mut bench) != ["192.168.150.12 1 in use", "192.168.150.13 0 down"] {
+        assert!(std::time::Instant::now() < until, "{:?}", states(&mut bench));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        (0..100).for_each(|_| bench.turn());
+    }
+    let Response::Config(effective) = bench.ask(Request::ShowEffective) else { panic!() };
+    assert!(!effective.toml.contains("192.168.150.13"), "{}", effective.toml);
+    let Response::Health(table) = bench.ask(Request::Health { service: Some("web".into()) }) else {
+        panic!()
+    };
+    let server = &table.services[0].servers[0];
+    assert_eq!((server.state.as_str(), server.why.as_str()), ("down", "tcp: connection refused"));
+    assert_eq!(table.services[0].live, 1, "the one without checks");
+    let missing = bench.refused(Request::Health { service: Some("nope".into()) });
+    assert_eq!(missing.0, ErrorKind::NotFound);
+
+    // An edit is one of the configuration: the server that is down stays in it, and down.
+    let changed = bench.changed(Request::ServerEdit(server_with("192.168.150.13", 5)));
+    assert_eq!(changed, ["~ server 192.168.150.13:80 of web: weight 1 -> 5"]);
+    assert_eq!(states(&mut bench), ["192.168.150.12 1 in use", "192.168.150.13 0 down"]);
+    let Response::Events(all) = bench.ask(Request::Events { after: None, wait: true }) else { panic!() };
+    let kinds: Vec<&str> = all.events.iter().map(|event| event.event.as_str()).collect();
+    assert_eq!(kinds, ["up", "down", "config"]);
+    // Nothing happens: whoever waits is told so after a while.
+    let wait = Work::Plain(Box::new(Request::Events { after: Some(all.last), wait: true }));
+    let mut events = bench.start(wait, Access::Read);
+    bench.turn();
+    assert!(events.try_recv().is_err());
+    bench.now_ms += 20_000;
+    bench.turn();
+    assert!(matches!(events.try_recv(), Ok(Response::Events(none)) if none.events.is_empty()));
+}
+
+fn server_with(address: &str, weight: u32) -> ServerSpec {
+    ServerSpec { weight: Some(weight), ..ServerSpec::new("web", address.parse().unwrap()) }
 }

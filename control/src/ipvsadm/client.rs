@@ -66,6 +66,13 @@ impl Host for ClientHost {
         self.show().map(Table::of)
     }
 
+    fn in_force(&mut self) -> Result<Table, HostError> {
+        let Response::Config(config) = self.call(&Request::ShowEffective)? else { return Err(unexpected()) };
+        let model =
+            lb_config::parse(&config.toml).map_err(|faults| HostError::Refused(faults.to_string()))?;
+        Ok(Table::of(&model))
+    }
+
     fn store(&mut self, table: &Table) -> Result<(), HostError> {
         self.base()?;
         let Some((base, generation)) = self.base.take() else { return Err(unexpected()) };

@@ -74,6 +74,11 @@ pub trait Host {
     /// The whole table.
     fn table(&mut self) -> Result<Table, HostError>;
 
+    /// The table as it is in force: without servers that health checks keep out. For showing, not for changing.
+    fn in_force(&mut self) -> Result<Table, HostError> {
+        self.table()
+    }
+
     /// Makes `table` the director's, all of it or nothing.
     ///
     /// Errors: [`HostError::Conflict`] when the director's table is no longer the one that [`Host::table`] returned
@@ -267,7 +272,12 @@ fn perform(ask: &Ask, stdin: &mut dyn Read, host: &mut dyn Host, names: &Names) 
         })
         .map(drop)?,
         ask => {
-            let table = if needs_table(ask) { host.table()? } else { Table::default() };
+            let table = match ask {
+                // What is saved is loaded again some day: as configured.
+                Ask::Save(_) => host.table()?,
+                ask if needs_table(ask) => host.in_force()?,
+                _ => Table::default(),
+            };
             return show(ask, &table, host, names);
         }
     }

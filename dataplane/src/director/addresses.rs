@@ -15,6 +15,8 @@ use crate::snapshot::{Link, LocalAddress};
 pub struct Addresses {
     /// Services of each VIP, local ends of each local address.
     uses: HashMap<IpAddr, [u32; 2]>,
+    /// Those that other directors may have, and where they are.
+    shared: HashMap<IpAddr, LinkId>,
     /// What snapshots hold.
     pub local: Shards<IpAddr, LocalAddress>,
     /// Likewise: those of local ends.
@@ -57,13 +59,25 @@ impl Addresses {
     /// The links changed from `old` to `new`.
     pub fn relink(&mut self, old: &[Link], new: &[Link]) {
         let own = old.iter().chain(new).flat_map(|link| link.addresses.iter().map(|own| own.addr));
-        let all: Vec<IpAddr> = self.uses.keys().copied().chain(own).collect();
+        let all: Vec<IpAddr> = self.uses.keys().chain(self.shared.keys()).copied().chain(own).collect();
         all.into_iter().for_each(|address| self.settle(address, new));
+    }
+
+    /// These are the addresses that other directors may have.
+    pub fn share(&mut self, new: impl Iterator<Item = (IpAddr, LinkId)>, links: &[Link]) {
+        let old = std::mem::replace(&mut self.shared, new.collect());
+        let touched: Vec<IpAddr> = old.keys().chain(self.shared.keys()).copied().collect();
+        touched.into_iter().for_each(|address| self.settle(address, links));
+        // one that is this director's alone from now on is announced
+        self.came.extend(old.into_keys().filter(|address| !self.shared.contains_key(address)));
     }
 
     fn settle(&mut self, address: IpAddr, links: &[Link]) {
         let own = links.iter().rposition(|link| link.addresses.iter().any(|own| own.addr == address));
         let now = match own {
+            _ if self.shared.contains_key(&address) => {
+                Some(LocalAddress { link: self.shared.get(&address).copied() })
+            }
             Some(at) => Some(LocalAddress { link: Some(LinkId(at as u16)) }),
             None if self.uses.contains_key(&address) => {
                 Some(LocalAddress { link: link_to(links, address).map(|(id, _)| id) })

@@ -37,7 +37,9 @@ impl Announcer {
         self.pending.retain(|announcement| new.answers_for(announcement.address, announcement.link));
         for address in came {
             let Some(local) = new.local.get(address) else { continue };
-            if old.local.get(address) == Some(local) {
+            let was_here = old.local.get(address) == Some(local) && old.shared.get(*address).is_none();
+            // who is master of a shared address announces it
+            if was_here || new.shared.get(*address).is_some() {
                 continue;
             }
             for link in links_of(local, new) {

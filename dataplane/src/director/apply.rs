@@ -7,9 +7,10 @@ use lb_config::{Device, Model, Service};
 use super::addresses::Use;
 use super::context::Context;
 use super::registry::Difference;
-use super::{ApplyError, Director, addressing, devices, readings};
+use super::{ApplyError, Director, addressing, devices, readings, shared};
 use crate::io::DeviceId;
 use crate::neighbor::{LinkId, NeighborId};
+use crate::owner::Shared;
 use crate::snapshot::{Link, Snapshot};
 
 /// Next hops for what is not directly connected: IPv4, IPv6.
@@ -26,7 +27,7 @@ impl Director {
         self.check_fixed(model)?;
         let mut model = model.clone();
         model.services.share_with(&self.model.services);
-        let links = self.links(&model);
+        let links = self.links_of(&model);
         let building = self.running.generation + 1;
         let gateways = self.gateways(&model)?;
         let all = links != self.running.links
@@ -55,14 +56,17 @@ impl Director {
             let marks = model.marks.iter().filter_map(|rule| addressing::mark(rule, &links)).collect();
             self.registry.classifier.set_marks(marks);
         }
+        self.exchange_friends(&model, &links, building);
+        let shared = Arc::new(shared::shared(&model, &links, &mut self.owners));
+        self.addresses.share(shared.iter().map(|(address, shared)| (address, shared.link)), &links);
         self.model = model;
         self.drains.follow(&mut self.registry);
-        self.publish(links, gateways);
+        self.publish(links, gateways, shared);
         self.expire_removed();
         Ok(())
     }
 
-    fn links(&self, model: &Model) -> Vec<Link> {
+    fn links_of(&self, model: &Model) -> Vec<Link> {
         let devices = devices(model);
         let device_of =
             |device: &Device| devices.iter().position(|(other, _)| other == device).unwrap_or_default();
@@ -91,6 +95,17 @@ impl Director {
             }
         }
         Ok(gateways)
+    }
+
+    /// Takes over the other directors that `model` names.
+    fn exchange_friends(&mut self, model: &Model, links: &[Link], building: u64) {
+        let new = shared::friends(model, links, &mut self.book);
+        for id in &new {
+            self.next_hops.spare(*id, building);
+            self.next_hops.hold(&self.book, *id);
+        }
+        let old = std::mem::replace(&mut self.friends, new);
+        old.into_iter().for_each(|id| self.next_hops.release(&self.book, id, building));
     }
 
     fn exchange_gateways(&mut self, new: Gateways, building: u64) {
@@ -140,11 +155,11 @@ impl Director {
         let running = self.running.clone();
         // the last destination with some local ends may be gone
         self.count_addresses(&[], &[], &running.links);
-        self.publish(running.links.clone(), running.gateways);
+        self.publish(running.links.clone(), running.gateways, running.shared.clone());
     }
 
     /// Gives the workers what there is now. What is long is not copied but shared.
-    fn publish(&mut self, links: Vec<Link>, gateways: Gateways) {
+    fn publish(&mut self, links: Vec<Link>, gateways: Gateways, shared: Arc<Shared>) {
         let (registry, tables) = (&self.registry, &self.tables);
         let snapshot = Arc::new(Snapshot {
             generation: self.running.generation + 1,
@@ -167,6 +182,7 @@ impl Director {
             timeouts: tables.timeouts.values(),
             links,
             gateways,
+            shared,
         });
         let came = std::mem::take(&mut self.addresses.came);
         self.announcer.added(&came, &self.running, &snapshot);

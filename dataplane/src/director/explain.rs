@@ -135,6 +135,9 @@ impl Director {
             hop: None,
         };
         explained.outcome = match (explained.known, found) {
+            _ if running.shared.is_absent(packet.dst) => {
+                Outcome::Refused(Refusal::silent(DropReason::NotMaster))
+            }
             (Some(Known { row, anew: false, down: None | Some(OnServerDown::Keep) }), _) => {
                 Outcome::Known(row.dest)
             }

@@ -21,13 +21,14 @@ mod explain;
 mod hops;
 mod registry;
 mod report;
+mod shared;
 mod strangers;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod walks;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ use crate::express::ReplyEnds;
 use crate::ids::DestId;
 use crate::io::WorkerId;
 use crate::mailbox::{Event, Mailbox, Purpose};
-use crate::neighbor::{LinkId, NeighborBook};
+use crate::neighbor::{LinkId, NeighborBook, NeighborId};
 use crate::paged::Paged;
 use crate::persist::Templates;
 use crate::sched::{FlowHash, Overload};
@@ -59,6 +60,7 @@ pub use explain::{Explanation, Hop, Known, Outcome, Tried};
 use strangers::MAX_STRANGERS;
 use walks::{Collected, LISTING_MS};
 
+pub use shared::{bfd_source, link_local, link_of, virtual_mac};
 pub use walks::MAX_LISTING;
 
 pub use report::{DestRow, DeviceRow, ServiceRow, Totals as PacketTotals, WorkerRow};
@@ -168,6 +170,9 @@ pub struct Director {
     tables: Tables,
     addresses: Addresses,
     announcer: Announcer,
+    owners: shared::Owners,
+    /// Other directors, which unicast VRRP and BFD go to.
+    friends: HashSet<NeighborId>,
     mailboxes: Vec<Arc<Mailbox>>,
     counters: Vec<Arc<WorkerCounters>>,
     samples_read: Vec<u64>,
@@ -230,6 +235,7 @@ impl Director {
             cells: book.cells(),
             flow_hash: FlowHash::from_secret(model.appliance.cluster_secret.as_deref()),
             overload: Arc::new(Overload::new(max_dests as usize)),
+            shared: Arc::default(),
         };
         let counters: Vec<_> = (0..workers)
             .map(|_| Arc::new(WorkerCounters::new(setup.devices.len(), max_dests as usize)))
@@ -245,6 +251,8 @@ impl Director {
             tables: Tables::default(),
             addresses: Addresses::default(),
             announcer: Announcer::default(),
+            owners: shared::Owners::default(),
+            friends: HashSet::new(),
             mailboxes: (0..workers).map(|_| Arc::default()).collect(),
             samples_read: vec![0; usize::from(workers)],
             counters: counters.clone(),

@@ -135,7 +135,8 @@ impl<I: PacketIo> Worker<I> {
 
     /// The gate of a device.
     fn gate(&self, device: DeviceId) -> Gate {
-        let open = self.express && self.snapshot.link(device, 0).is_some();
+        // while some address is another director's, every packet is looked at for that
+        let open = self.express && !self.absent && self.snapshot.link(device, 0).is_some();
         let mac = match self.setup.devices.get(usize::from(device.0)) {
             Some(setup) if open => {
                 let [a, b, c, d, e, f] = setup.mac;

@@ -209,6 +209,10 @@ const ELSEWHERE: &[DropReason] = &[
     DropReason::FragmentTooMany,     // fragments::a_datagram_in_too_many_fragments_is_dropped
     DropReason::FragmentQueueFull,   // fragments::what_waits_is_bounded
     DropReason::FragmentExpired,     // fragments::what_never_gets_whole_is_given_up_after_half_a_minute
+    DropReason::NotMaster,           // shared::a_vip_is_balanced_and_answered_for_by_its_master_alone
+    DropReason::NotAccepted,         // shared::ping_is_for_masters_that_accept
+    DropReason::ControlNotForUs,     // shared::adverts_reach_the_control_core_before_packets_leave_room
+    DropReason::ControlQueueFull,    // the same
     DropReason::NoBuffer,            // an_empty_pool_drops_the_directors_own_frames
 ];
 

@@ -22,6 +22,7 @@ mod proxy;
 mod recorded;
 mod schedulers;
 mod sctp;
+mod shared;
 mod snat;
 mod stream;
 mod syn_proxy;

@@ -107,6 +107,17 @@ pub enum Command {
         #[arg(long)]
         port: Option<String>,
     },
+    /// Print which servers are up, since when and why, what their checks found last and when they ask again.
+    Health {
+        /// Only of this service: its name, or VIP:PORT/PROTOCOL.
+        service: Option<String>,
+    },
+    /// Print what happened: servers and quorums that came and went, weights, changes of the configuration.
+    Events {
+        /// Go on and print what happens as it happens; with --json a line each.
+        #[arg(long)]
+        follow: bool,
+    },
     /// Print packets and bytes of every device and of the whole director.
     Stats,
     /// Print what every service and server has counted since it was set back, and its rates (as `ipvsadm --rate`).
@@ -126,6 +137,8 @@ pub enum Command {
     Neighbors,
     /// List the rules of source NAT with their counters.
     Snat,
+    /// List virtual routers with their states, what they track, and BFD sessions.
+    Vrrp,
     /// Print what each worker does.
     Workers,
     /// Print how long packets are in the director: percentiles per worker and of all.

@@ -34,12 +34,15 @@ pub fn request(command: &Command) -> Result<Request, Failure> {
             vip: *vip,
             port: port.clone(),
         }),
+        Command::Health { service } => Request::Health { service: service.clone() },
+        Command::Events { .. } => Request::Events { after: None, wait: false },
         Command::Stats => Request::Stats,
         Command::Rates => Request::Rates,
         Command::Zero { service } => Request::Zero { service: service.clone() },
         Command::Drops { .. } => Request::Drops,
         Command::Neighbors => Request::Neighbors,
         Command::Snat => Request::Snat,
+        Command::Vrrp => Request::Vrrp,
         Command::Workers => Request::Workers,
         Command::Latency => Request::Latency,
         Command::Version => Request::Version,
@@ -215,6 +218,7 @@ mod tests {
         };
         assert_eq!(proxied.client_address.as_deref(), Some("proxy-v2"));
         assert_eq!(typed("lbctl snat"), Request::Snat);
+        assert_eq!(typed("lbctl vrrp"), Request::Vrrp);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lb_control::api::{Client, ClientError, Response};
+use lb_control::api::{Client, ClientError, Request, Response};
 use lb_control::ipvsadm::{ClientHost, ImportError, Names, import};
 use thiserror::Error;
 
@@ -81,7 +81,7 @@ fn ipvsadm(socket: &Path, words: &[String]) -> ExitCode {
     // With stderr closed there is nobody to tell; the exit code still does.
     let _ = io::stderr().write_all(output.stderr.as_bytes());
     match written {
-        Ok(()) => ExitCode::from(output.code),
+        Ok(_) => ExitCode::from(output.code),
         Err(failure) => {
             let _ = writeln!(io::stderr(), "ipvsadm: {failure}");
             ExitCode::FAILURE
@@ -99,7 +99,10 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     if let Command::Import(ImportCommand::Ipvs { file }) = &args.command {
         let faulty = |faults| Failure::Rules { file: file.display().to_string(), faults };
-        return write(&import(&ask::read(file)?, &Names::system()).map_err(faulty)?);
+        return write(&import(&ask::read(file)?, &Names::system()).map_err(faulty)?).map(drop);
+    }
+    if let Command::Events { follow: true } = &args.command {
+        return follow(args);
     }
     let request = ask::request(&args.command)?;
     let response = Client::connect(&args.socket)?.call(&request)?;
@@ -112,12 +115,31 @@ fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Prints events as they come, until somebody ends it.
+fn follow(args: &Args) -> Result<(), Failure> {
+    let mut client = Client::connect(&args.socket)?;
+    let mut after = None;
+    loop {
+        let response = client.call(&Request::Events { after, wait: after.is_some() })?;
+        let Response::Events(list) = &response else { return Err(ClientError::Unexpected.into()) };
+        after = Some(list.last);
+        let lines: Result<String, serde_json::Error> = match args.json {
+            // A line each, as long as it goes on.
+            true => list.events.iter().map(|event| Ok(serde_json::to_string(event)? + "\n")).collect(),
+            false => Ok(show::text(&response, &args.command)),
+        };
+        if !write(&lines?)? {
+            return Ok(());
+        }
+    }
+}
+
 /// What `lbctl check` does: needs no lbd.
 fn check(file: &Path) -> Result<(), Failure> {
     let (_, warnings) = lb_config::parse_with_warnings(&ask::read(file)?)
         .map_err(|faults| Failure::Faulty { file: file.display().to_string(), faults })?;
     warn(&warnings);
-    write(&format!("{}: ok\n", file.display()))
+    write(&format!("{}: ok\n", file.display())).map(drop)
 }
 
 /// Tells what is doubtful, beside the answer.
@@ -139,11 +161,12 @@ fn json(response: &Response) -> Result<String, serde_json::Error> {
     Ok(serde_json::to_string_pretty(&value)? + "\n")
 }
 
-/// Writes to stdout. A reader that has seen enough (`lbctl connections | head`) is no error.
-fn write(text: &str) -> Result<(), Failure> {
+/// Writes to stdout. A reader that has seen enough (`lbctl connections | head`) is no error; then this is false.
+fn write(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::Output(error)),
     }
 }

@@ -10,7 +10,7 @@ use lb_config::{Device, Model};
 use lb_control::core::{Core, DriverRow, Drivers, Process, reload};
 use lb_control::server::{Policy, Socket, SocketSettings, Times, serve};
 use lb_dataplane::director::{Director, devices};
-use lb_dataplane::io::WorkerId;
+use lb_dataplane::io::{DeviceId, WorkerId};
 use lb_dataplane::setup::DeviceSetup;
 use lb_dataplane::{Worker, run as run_worker};
 use lb_dpdk::{Clock, DeviceSpec, Devices, Eal, EalConfig, WorkerIo, WorkerThread};
@@ -54,8 +54,12 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
         workers.push((seed.id, Worker::with_tables(seed, io, tables)));
     }
     // Dropped last to first: workers end and give their queues back, then the devices close, then DPDK ends.
+    let devices = Arc::new(devices);
+    let look = devices.clone();
     let mut core = Core::new(director, Process { drivers: Box::new(move || drivers(&devices)) })?;
     let running = Running::launch(&eal, workers, &model)?;
+    let (plan, channel) = core.vrrp_plan();
+    core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -91,6 +95,8 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
     // Clients are let go and the socket removed before the workers: who finds no socket finds no director.
     runtime.shutdown_background();
     drop(socket);
+    // While workers still send: other directors take over at once.
+    core.end_vrrp();
     drop(running);
     drop(core);
     drop(eal);
@@ -116,6 +122,26 @@ fn open(eal: &Eal, model: &Model) -> anyhow::Result<(Devices, Vec<WorkerIo>)> {
     let spec = |(device, mtu)| DeviceSpec { device, mtu };
     let specs: Vec<DeviceSpec> = devices(model).into_iter().map(spec).collect();
     Ok(lb_dpdk::open(eal, &specs, model.limits.mbufs)?)
+}
+
+/// Tells whether the link of each port is up: by the kernel where a port is an interface of its, else by the driver.
+fn links(model: &Model, known: Arc<Devices>) -> lb_control::vrrp::Links {
+    let order = devices(model);
+    let device = |port: &lb_config::Port| {
+        let at = order.iter().position(|(device, _)| *device == port.device).unwrap_or_default();
+        let carrier = match &port.device {
+            Device::AfPacket(name) | Device::AfXdp(name) => Some(format!("/sys/class/net/{name}/carrier")),
+            _ => None,
+        };
+        (DeviceId(at as u16), carrier)
+    };
+    let ports: Vec<_> = model.ports.iter().map(device).collect();
+    let up = move |(id, carrier): &(DeviceId, Option<String>)| match carrier {
+        // Of an interface that is switched off the kernel tells nothing: reading fails.
+        Some(file) => std::fs::read(file).is_ok_and(|text| text.starts_with(b"1")),
+        None => known.link_up(*id),
+    };
+    Box::new(move || ports.iter().map(&up).collect())
 }
 
 /// What the drivers know, for `lbctl stats`.

@@ -3,7 +3,9 @@
 mod balance;
 mod config;
 mod director;
+mod health;
 mod rates;
+mod vrrp;
 
 use lb_control::api::Response;
 
@@ -23,9 +25,12 @@ pub fn text(response: &Response, command: &Command) -> String {
         Response::Stats(stats) => director::stats(stats),
         Response::Drops(drops) => director::drops(drops, matches!(command, Command::Drops { all: true })),
         Response::Neighbors(neighbors) => director::neighbors(neighbors),
+        Response::Vrrp(status) => vrrp::vrrp(status),
         Response::Snat(snat) => balance::snat(snat),
         Response::Workers(workers) => director::workers(workers),
         Response::Latency(latency) => director::latency(latency),
+        Response::Health(table) => health::health(table),
+        Response::Events(list) => health::events(list),
         Response::Version(version) => config::version(version),
         // The client keeps both to itself; said in full in case that changes.
         Response::Hello(hello) => format!("lbd {}, protocol {}\n", hello.version, hello.protocol),

@@ -1,0 +1,526 @@
+//! What a server is asked.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::{
+    Assume, DEFAULT_INTERVAL, DEFAULT_RETRIES, DEFAULT_RETRY_DELAY, DEFAULT_TIMEOUT, FullCheck, FullTarget,
+    Pace, Rhythm,
+};
+use crate::text::{ValueError, show, words};
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Whom, and from where.
+    pub target: Target,
+    /// When; what is absent is the server's or the service's.
+    pub pace: Pace,
+}
+
+/// Where a check goes and where it comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Address that is asked; `None`: the server's. keepalived: `connect_ip`.
+    pub address: Option<IpAddr>,
+    /// Port that is asked; `None`: the server's, or the protocol's own (DNS, SMTP: also the server's).
+    pub port: Option<u16>,
+    /// Address that it comes from. keepalived: `bindto`.
+    pub bind: Option<IpAddr>,
+    /// Port that it comes from.
+    pub bind_port: Option<u16>,
+    /// Interface that it goes out by. keepalived: `bind_if`.
+    pub device: Option<String>,
+    /// Firewall mark of its packets. keepalived: `fwmark`.
+    pub mark: Option<u32>,
+}
+
+impl Check {
+    /// A check of this kind with everything else open.
+    pub fn new(kind: CheckKind) -> Self {
+        Self { kind, target: Target::default(), pace: Pace::default() }
+    }
+
+    /// What holds for a server at `at` whose checks run at `wider`; `host`: for HTTP checks that name none.
+    pub fn full(&self, at: SocketAddr, wider: &Pace, host: Option<&String>) -> FullCheck {
+        let pace = self.pace.or(wider);
+        let interval = pace.interval.unwrap_or(DEFAULT_INTERVAL);
+        let retries = match self.kind {
+            CheckKind::Script(_) | CheckKind::File(_) => 0,
+            _ => DEFAULT_RETRIES,
+        };
+        let mut kind = self.kind.clone();
+        if let (CheckKind::Http(http), Some(host)) = (&mut kind, host) {
+            for url in http.urls.iter_mut().filter(|url| url.host.is_none()) {
+                url.host = Some(host.clone());
+            }
+        }
+        let target = &self.target;
+        let mut to = SocketAddr::new(target.address.unwrap_or(at.ip()), target.port.unwrap_or(at.port()));
+        match kind {
+            // Checks that ask the same are one: what a file says does not depend on the server.
+            CheckKind::Script(_) => to = at,
+            CheckKind::File(_) => to = SocketAddr::from(([0, 0, 0, 0], 0)),
+            CheckKind::Ping => to.set_port(0),
+            _ => {}
+        }
+        FullCheck {
+            kind,
+            target: FullTarget {
+                to,
+                bind: target.bind,
+                bind_port: target.bind_port.unwrap_or(0),
+                device: target.device.clone(),
+                mark: target.mark.unwrap_or(0),
+            },
+            rhythm: Rhythm {
+                interval,
+                timeout: pace.timeout.unwrap_or(DEFAULT_TIMEOUT.min(interval)),
+                retries: pace.retries.unwrap_or(retries),
+                retry_delay: pace.retry_delay.unwrap_or(DEFAULT_RETRY_DELAY.min(interval)),
+                warmup: pace.warmup.unwrap_or(interval),
+                fast_recovery: pace.fast_recovery.unwrap_or(false),
+            },
+            assume: pace.assume.unwrap_or(Assume::Down),
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CheckKind {
+    /// A TCP connection comes about.
+    Tcp,
+    /// HTTP, or HTTPS.
+    Http(Box<HttpCheck>),
+    /// A datagram is answered, or at least not refused.
+    Udp(Box<UdpCheck>),
+    /// A name server answers.
+    Dns(DnsCheck),
+    /// A mail server greets.
+    Smtp {
+        /// Name in HELO.
+        helo: String,
+    },
+    /// An ICMP echo is answered.
+    Ping,
+    /// A program says so by its exit code.
+    Script(Box<ScriptCheck>),
+    /// A file says so.
+    File(Box<FileCheck>),
+}
+
+impl CheckKind {
+    /// Its word in the configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http(http) if http.tls.is_some() => "https",
+            Self::Http(_) => "http",
+            Self::Udp(_) => "udp",
+            Self::Dns(_) => "dns",
+            Self::Smtp { .. } => "smtp",
+            Self::Ping => "ping",
+            Self::Script(_) => "script",
+            Self::File(_) => "file",
+        }
+    }
+}
+
+/// Words of `type`.
+pub(crate) const KINDS: [&str; 9] = ["tcp", "http", "https", "udp", "dns", "smtp", "ping", "script", "file"];
+
+/// An HTTP check: every URL must give what is expected.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpCheck {
+    /// HTTPS.
+    pub tls: Option<TlsCheck>,
+    /// Version of the request.
+    pub version: HttpVersion,
+    /// What is asked, at least one, one after the other.
+    pub urls: Vec<UrlCheck>,
+    /// Field of the answer's header that gives the server's weight; without it the weight is the configured one.
+    pub weight_header: Option<String>,
+}
+
+/// TLS of an HTTPS check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TlsCheck {
+    /// Server name in the handshake; `None`: the URL's host, else none is sent.
+    pub sni: Option<String>,
+    /// Whether the server's certificate must be valid for that name.
+    pub verify: bool,
+    /// Certificates of those who may have signed it; `None`: the machine's.
+    pub ca: Option<PathBuf>,
+    /// Certificate that is shown to the server.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+/// Version and manner of an HTTP request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.0.
+    V10,
+    /// HTTP/1.0 with `Connection: close`.
+    V10Close,
+    /// HTTP/1.1.
+    #[default]
+    V11,
+}
+
+words!(HttpVersion, "a version of HTTP", [
+    "1.0" => Self::V10 => Self::V10,
+    "1.0c" => Self::V10Close => Self::V10Close,
+    "1.1" => Self::V11 => Self::V11,
+]);
+
+/// Method of an HTTP request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HttpMethod {
+    /// GET.
+    #[default]
+    Get,
+    /// HEAD.
+    Head,
+}
+
+words!(HttpMethod, "a method", [
+    "GET" => Self::Get => Self::Get,
+    "HEAD" => Self::Head => Self::Head,
+]);
+
+/// One request and what must come back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UrlCheck {
+    /// Path and query.
+    pub path: String,
+    /// Virtual host; `None`: the server's address.
+    pub host: Option<String>,
+    /// Method.
+    pub method: HttpMethod,
+    /// Status codes of which one must come.
+    pub status: Vec<StatusRange>,
+    /// Digest that the body must have.
+    pub digest: Option<Digest>,
+    /// What the body must hold, or must not.
+    pub regex: Option<RegexCheck>,
+}
+
+impl UrlCheck {
+    /// A GET that expects any status of 200 to 299.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            host: None,
+            method: HttpMethod::Get,
+            status: vec![StatusRange::SUCCESS],
+            digest: None,
+            regex: None,
+        }
+    }
+}
+
+/// A regular expression over the body's bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RegexCheck {
+    /// Of the crate regex; flags go in front, as in `(?i)`.
+    pub pattern: String,
+    /// It must not match.
+    pub absent: bool,
+    /// Bytes of the body in front of which no match may begin.
+    pub min_offset: u32,
+    /// Offset behind which no match may begin.
+    pub max_offset: Option<u32>,
+}
+
+/// Status codes from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StatusRange {
+    first: u16,
+    last: u16,
+}
+
+impl StatusRange {
+    /// 200 to 299.
+    pub const SUCCESS: Self = Self { first: 200, last: 299 };
+
+    /// Status codes from `first` to `last`. Errors: not 100 to 599, or the wrong way round.
+    pub fn new(first: u16, last: u16) -> Result<Self, ValueError> {
+        let text = || match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        if !(100..=599).contains(&first) || !(100..=599).contains(&last) {
+            return Err(ValueError(format!(
+                "{} is not a status code, or two with a \"-\", of 100 to 599",
+                text()
+            )));
+        }
+        if first > last {
+            return Err(ValueError(format!("{} ends before it begins", text())));
+        }
+        Ok(Self { first, last })
+    }
+
+    /// Whether `code` is one of them.
+    pub fn contains(&self, code: u16) -> bool {
+        (self.first..=self.last).contains(&code)
+    }
+}
+
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+impl FromStr for StatusRange {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let code = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        match (code(first), code(last)) {
+            (Some(first), Some(last)) => Self::new(first, last),
+            _ => Err(ValueError(format!("{} is not a status code, or two with a \"-\"", show(text)))),
+        }
+    }
+}
+
+/// Digest of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Digest {
+    /// As keepalived's genhash prints it.
+    Md5([u8; 16]),
+    /// As sha256sum prints it.
+    Sha256([u8; 32]),
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, bytes): (_, &[u8]) = match self {
+            Self::Md5(bytes) => ("md5", bytes),
+            Self::Sha256(bytes) => ("sha256", bytes),
+        };
+        write!(f, "{name}:")?;
+        bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ValueError;
+    /// Reads `md5:HEX`, `sha256:HEX`, or either's hex digits alone.
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || {
+            ValueError(format!("{} is not a digest: md5: and 32 hex digits or sha256: and 64", show(text)))
+        };
+        let (name, hex) = text.split_once(':').unwrap_or(("", text));
+        let bytes = hex_bytes(hex).ok_or_else(wrong)?;
+        match (name, bytes.len()) {
+            ("md5" | "", 16) => bytes.try_into().map(Self::Md5).map_err(|_| wrong()),
+            ("sha256" | "", 32) => bytes.try_into().map(Self::Sha256).map_err(|_| wrong()),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+fn hex_bytes(hex: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| digits.chunks(2).map(|pair| pair.iter().fold(0, |a, d| a << 4 | d)).collect())
+}
+
+/// Bytes as hex digits; what may be anything is `xx`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pattern(Vec<(u8, u8)>);
+
+impl Pattern {
+    /// Whether `bytes` begin with it.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        bytes.len() >= self.0.len()
+            && self.0.iter().zip(bytes).all(|((value, mask), byte)| byte & mask == *value)
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes, when none is left open.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        self.0.iter().map(|(value, mask)| (*mask == 0xff).then_some(*value)).collect()
+    }
+
+    /// A pattern of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(bytes.iter().map(|byte| (*byte, 0xff)).collect())
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (value, mask) in &self.0 {
+            for shift in [4, 0] {
+                match mask >> shift & 0xf {
+                    0 => f.write_str("x")?,
+                    _ => write!(f, "{:x}", value >> shift & 0xf)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let nibble = |c: char| match c {
+            'x' | 'X' => Some((0, 0)),
+            c => c.to_digit(16).map(|digit| (digit as u8, 0xf)),
+        };
+        let nibbles: Option<Vec<(u8, u8)>> = text.chars().filter(|c| *c != ' ').map(nibble).collect();
+        match nibbles {
+            Some(nibbles) if nibbles.len().is_multiple_of(2) => Ok(Self(
+                nibbles
+                    .chunks(2)
+                    .map(|pair| pair.iter().fold((0, 0), |all, one| (all.0 << 4 | one.0, all.1 << 4 | one.1)))
+                    .collect(),
+            )),
+            _ => Err(ValueError(format!("{} is not pairs of hex digits (x: any)", show(text)))),
+        }
+    }
+}
+
+/// A UDP check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UdpCheck {
+    /// What is sent.
+    pub payload: Pattern,
+    /// What the answer must begin with; `None`: no answer is needed, only no ICMP error.
+    pub reply: Option<Pattern>,
+    /// Shortest answer, bytes. keepalived: 0.
+    pub min_length: u32,
+    /// Longest answer, bytes. keepalived: 255.
+    pub max_length: u32,
+}
+
+/// A DNS check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DnsCheck {
+    /// Type of the record.
+    pub record: RecordType,
+    /// Name that is asked for.
+    pub name: String,
+}
+
+/// Types of DNS records. Source: RFC 1035 section 3.2.2, RFC 3596, RFC 2782, IANA's registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the record of its name")]
+pub enum RecordType {
+    A,
+    Ns,
+    Cname,
+    #[default]
+    Soa,
+    Ptr,
+    Mx,
+    Txt,
+    Aaaa,
+    Srv,
+    Rrsig,
+    Dnskey,
+    Any,
+}
+
+words!(RecordType, "a record type", [
+    "A" => Self::A => Self::A,
+    "NS" => Self::Ns => Self::Ns,
+    "CNAME" => Self::Cname => Self::Cname,
+    "SOA" => Self::Soa => Self::Soa,
+    "PTR" => Self::Ptr => Self::Ptr,
+    "MX" => Self::Mx => Self::Mx,
+    "TXT" => Self::Txt => Self::Txt,
+    "AAAA" => Self::Aaaa => Self::Aaaa,
+    "SRV" => Self::Srv => Self::Srv,
+    "RRSIG" => Self::Rrsig => Self::Rrsig,
+    "DNSKEY" => Self::Dnskey => Self::Dnskey,
+    "ANY" => Self::Any => Self::Any,
+]);
+
+impl RecordType {
+    /// Its number on the wire.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::A => 1,
+            Self::Ns => 2,
+            Self::Cname => 5,
+            Self::Soa => 6,
+            Self::Ptr => 12,
+            Self::Mx => 15,
+            Self::Txt => 16,
+            Self::Aaaa => 28,
+            Self::Srv => 33,
+            Self::Rrsig => 46,
+            Self::Dnskey => 48,
+            Self::Any => 255,
+        }
+    }
+}
+
+/// A check by a program: exit code 0 is up, 1 is down; others see `dynamic`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScriptCheck {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Exit codes of 2 and more are up, with the code less 2 for a weight. keepalived: `misc_dynamic`.
+    pub dynamic: bool,
+    /// User that it runs as; `None`: lbd's.
+    pub user: Option<String>,
+}
+
+/// A check by a whole number in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileCheck {
+    /// The file; one that cannot be read is down.
+    pub path: PathBuf,
+    /// What the number means.
+    pub meaning: FileMeaning,
+    /// What the number is multiplied by where it means an offset.
+    pub factor: i32,
+}
+
+/// What the number in a file means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FileMeaning {
+    /// 0 is up, anything else down. keepalived: weight 0.
+    #[default]
+    State,
+    /// 0 is down, anything else up. keepalived: `reverse`.
+    Reverse,
+    /// It is the weight; below 0 is down.
+    Weight,
+    /// Times `factor` it is added to the weight; a weight of 0 and less is down. keepalived: weight N.
+    Offset,
+}
+
+words!(FileMeaning, "a meaning of a number", [
+    "state" => Self::State => Self::State,
+    "reverse" => Self::Reverse => Self::Reverse,
+    "weight" => Self::Weight => Self::Weight,
+    "offset" => Self::Offset => Self::Offset,
+]);

@@ -1,0 +1,200 @@
+//! `[[vrrp]]` and what belongs to it: faults, secrets, differences; and configurations for the properties.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{faults_after, small};
+use crate::{
+    Bfd, Ha, HmacKey, HmacMode, Model, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup,
+    VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, diff, parse, to_toml,
+};
+
+/// Instances that vary with `seeds`: any, bits for what is there, priority.
+pub(super) fn of(ports: &[Port], seeds: &[(u8, u32, u8)]) -> Ha {
+    let mut ha = Ha::default();
+    let Some(port) = ports.iter().find(|port| port.addresses.iter().any(|own| own.addr.is_ipv4())) else {
+        return ha;
+    };
+    ha.scripts.push(VrrpScript {
+        name: "script".to_owned(),
+        command: vec!["/bin/test".to_owned(), "a \"b\" 'c'\n".to_owned()],
+        ..VrrpScript::default()
+    });
+    let command = vec!["nginx".to_owned()];
+    ha.processes.push(VrrpProcess { name: "process".to_owned(), command, ..VrrpProcess::default() });
+    ha.files.push(VrrpFile { name: "file".to_owned(), path: "/run/file".to_owned(), weight: -3 });
+    for (at, (any, bits, priority)) in seeds.iter().enumerate() {
+        let on = |bit: u32| bits >> bit & 1 == 1;
+        let v2 = on(0);
+        let kind = [Tracked::Port, Tracked::Script, Tracked::Process, Tracked::File][usize::from(any % 4)];
+        let name = [port.name.as_str(), "script", "process", "file"][usize::from(any % 4)];
+        let track = Track {
+            what: kind(name.to_owned()),
+            weight: on(1).then_some(i16::from(*any) - 128).map(|weight| weight.max(1)),
+            reverse: on(2),
+        };
+        let vip = |host| VirtualAddress {
+            address: IpAddr::from([198, 51, 100, host]),
+            port: on(3).then(|| port.name.clone()),
+        };
+        ha.vrrp.push(Vrrp {
+            name: format!("vi{at}"),
+            port: port.name.clone(),
+            vrid: at as u8 + 1,
+            version: if v2 { VrrpVersion::V2 } else { VrrpVersion::V3 },
+            priority: *priority,
+            state: if on(4) { VrrpStart::Master } else { VrrpStart::Backup },
+            advert_interval: if v2 { Duration::from_secs(2) } else { Duration::from_millis(1230) },
+            virtual_addresses: vec![vip(2 * at as u8 + 1), vip(2 * at as u8 + 2)],
+            peers: match on(5) {
+                true => vec![VrrpPeer { address: [203, 0, 113, 200].into(), min_ttl: 3, max_ttl: 254 }],
+                false => Vec::new(),
+            },
+            vmac: on(6),
+            vmac_xmit_base: on(6) && on(7),
+            accept: on(8),
+            preempt: on(9) || *priority == 255,
+            preempt_delay: Duration::from_millis((*any).into()),
+            auth_password: (v2 && on(10)).then(|| "pa\"ss".to_owned()),
+            hmac: on(11).then(|| VrrpHmac {
+                active: 7,
+                mode: [HmacMode::Enforce, HmacMode::Permissive, HmacMode::ReceiveOnly][usize::from(any % 3)],
+                window: Duration::from_secs(3),
+                keys: vec![HmacKey { id: 7, key: "0123456789abcdef".to_owned() }],
+            }),
+            track: vec![track],
+            notify: VrrpNotify {
+                any: if on(12) { vec!["/bin/true".to_owned(), "x y".to_owned()] } else { Vec::new() },
+                user: on(13).then(|| "nobody".to_owned()),
+                ..VrrpNotify::default()
+            },
+            ..Vrrp::default()
+        });
+    }
+    if let Some(first) = ha.vrrp.first() {
+        let instances = vec![first.name.clone()];
+        ha.groups.push(VrrpGroup { name: "all".to_owned(), instances, ..VrrpGroup::default() });
+    }
+    ha
+}
+
+const INSTANCE: &str =
+    "[[vrrp]]\nname = \"v\"\nport = \"lan\"\nvrid = 51\nvirtual_addresses = [\"192.168.150.100\"]\n";
+
+fn with(more: &str) -> Model {
+    parse(&format!("{}\n{INSTANCE}{more}", super::SMALL)).unwrap()
+}
+
+#[test]
+fn every_rule_that_is_broken_is_told() {
+    // the text begins on line 16, keys after those of INSTANCE on line 21
+    let told = |more: &str| faults_after(&format!("{INSTANCE}{more}"));
+    assert_eq!(told("priority = 0"), "line 21: vrrp[0].priority: 0 is below the limit 1");
+    assert_eq!(
+        told("version = 2\nadvert_interval = \"100ms\""),
+        "line 22: vrrp[0].advert_interval: 100ms is below the limit 1s"
+    );
+    assert_eq!(
+        told("advert_interval = \"15ms\""),
+        "line 21: vrrp[0].advert_interval: 15ms is no multiple of 10ms, which version 3 counts in"
+    );
+    assert_eq!(told("auth_password = \"x\""), "line 21: vrrp[0].auth_password: is of version 2 only");
+    assert_eq!(
+        told("version = 2\nauth_password = \"123456789\""),
+        "line 22: vrrp[0].auth_password: has 9 bytes, 1 to 8 are allowed"
+    );
+    assert_eq!(
+        told("preempt = false\npriority = 255"),
+        "line 21: vrrp[0].preempt: false is not possible with priority 255: the owner is always master"
+    );
+    assert_eq!(
+        told("track = [{ script = \"none\" }]"),
+        "line 21: vrrp[0].track[0].script: \"none\" is not the name of a script that is tracked (known: )"
+    );
+    assert_eq!(
+        told("track = [{ weight = 3 }]"),
+        "line 21: vrrp[0].track[0]: names 0 things to track, not one of port, script, process, file, bfd"
+    );
+    assert_eq!(
+        told("excluded_addresses = [\"192.168.150.100\"]"),
+        "line 21: vrrp[0].excluded_addresses[0]: 192.168.150.100 is already an address of vrrp[0]"
+    );
+    assert_eq!(
+        told("source = \"192.168.150.77\""),
+        "line 21: vrrp[0].source: 192.168.150.77 is no address of a port"
+    );
+    assert_eq!(
+        told("hmac = { active = 2, keys = [{ id = 1, key = \"short\" }] }"),
+        "line 21: vrrp[0].hmac.active: 2 is the id of no key\n\
+         line 21: vrrp[0].hmac.keys[0].key: has 5 bytes, 16 to 64 are allowed"
+    );
+    assert_eq!(
+        told("notify = { master = [\"became\"] }"),
+        "line 21: vrrp[0].notify.master: \"became\" does not begin with /"
+    );
+    assert_eq!(
+        told("strict = true\npeers = [{ address = \"192.168.150.21\" }]"),
+        "line 22: vrrp[0].peers: is not as the RFC has it, which strict asks for"
+    );
+    let twice = format!("{INSTANCE}{}", INSTANCE.replace("\"v\"", "\"w\""));
+    assert_eq!(
+        faults_after(&twice),
+        "line 24: vrrp[1].vrid: 51 is already the vrid of vrrp[0] on port \"lan\"\n\
+         line 25: vrrp[1].virtual_addresses[0]: 192.168.150.100 is already an address of vrrp[0]"
+    );
+    let owner = INSTANCE.replace("150.100", "150.11");
+    assert_eq!(
+        faults_after(&owner),
+        "line 20: vrrp[0].virtual_addresses[0]: 192.168.150.11 is a port's own address: its owner has priority 255"
+    );
+    assert_eq!(
+        faults_after("[[bfd]]\nname = \"b\"\nport = \"lan\"\nneighbor = \"10.9.9.9\"\nmin_tx = \"1ms\"\n"),
+        "line 19: bfd[0].neighbor: 10.9.9.9 is in no network of port \"lan\"\n\
+         line 20: bfd[0].min_tx: 1ms is below the limit 10ms"
+    );
+    assert_eq!(
+        faults_after("[[vrrp_groups]]\nname = \"g\"\ninstances = [\"v\"]\n"),
+        "line 18: vrrp_groups[0].instances[0]: \"v\" is not the name of a vrrp"
+    );
+}
+
+#[test]
+fn what_changed_is_told_without_secrets() {
+    let old = with("priority = 100\nversion = 2\nauth_password = \"old\"\n");
+    let new = with("priority = 90\nversion = 2\nauth_password = \"new\"\n");
+    let told: Vec<_> = diff(&old, &new).iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["~ vrrp v: priority 100 -> 90, auth_password (old secret) -> (new secret)"]);
+    let told: Vec<_> = diff(&small(), &new).iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["+ vrrp v"]);
+    let told: Vec<_> = diff(&new, &small()).iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["- vrrp v"]);
+}
+
+#[test]
+fn secrets_can_be_taken_out() {
+    let model = with("version = 2\nauth_password = \"hush\"\n");
+    assert!(model.ha.has_secrets() && to_toml(&model).contains("hush"));
+    let open = Model { ha: model.ha.clone().without_secrets(), ..model };
+    assert!(!open.ha.has_secrets() && !to_toml(&open).contains("hush"));
+}
+
+#[test]
+fn keys_are_text_or_hexadecimal() {
+    let key = |text: &str| HmacKey { id: 1, key: text.to_owned() }.bytes();
+    assert_eq!(key("text"), Some(b"text".to_vec()));
+    assert_eq!(key("hex:00ff"), Some(vec![0, 255]));
+    assert_eq!((key("hex:0"), key("hex:zz"), key("hex:é0")), (None, None, None));
+}
+
+#[test]
+fn a_session_has_the_defaults_of_the_example() {
+    let text = "[[bfd]]\nname = \"b\"\nport = \"lan\"\nneighbor = \"192.168.150.21\"\n";
+    let model = parse(&format!("{}\n{text}", super::SMALL)).unwrap();
+    let wanted = Bfd {
+        name: "b".to_owned(),
+        port: "lan".to_owned(),
+        neighbor: [192, 168, 150, 21].into(),
+        ..Bfd::default()
+    };
+    assert_eq!(model.ha.bfd, [wanted]);
+}

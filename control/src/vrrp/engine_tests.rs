@@ -1,0 +1,405 @@
+use super::*;
+use crate::bfd::SessionState;
+use crate::vrrp::plan::{Exit, InstancePlan, SessionPlan};
+use lb_config::{Bfd, Track, VirtualAddress, Vrrp, VrrpGroup, VrrpPeer, VrrpScript, VrrpVersion};
+use lb_dataplane::neighbor::LinkId;
+use lb_dataplane::owner::{OwnerCells, OwnerId};
+use std::sync::Arc;
+use std::time::Duration;
+
+const MS: u64 = 1_000_000;
+
+fn exit(last: u8) -> Exit {
+    let wire = lb_dataplane::wire::Link { mac: [2, 0, 0, 0, 0, last], vlan: 0 };
+    Exit { link: LinkId(0), device: DeviceId(0), wire }
+}
+
+/// A virtual router of director `last`: 10.0.0.`last`.
+fn vrrp(name: &str, vrid: u8, priority: u8) -> Vrrp {
+    Vrrp {
+        name: name.to_owned(),
+        port: "lan".to_owned(),
+        vrid,
+        priority,
+        advert_interval: Duration::from_millis(100),
+        virtual_addresses: vec![VirtualAddress { address: [10, 0, 1, vrid].into(), port: None }],
+        ..Vrrp::default()
+    }
+}
+
+fn instance(vrrp: Vrrp, last: u8, owner: u16) -> InstancePlan {
+    let targets = vrrp.peers.iter().map(|peer| Target { address: peer.address, neighbor: None });
+    InstancePlan {
+        owner: OwnerId(owner),
+        exit: exit(last),
+        source: [10, 0, 0, last].into(),
+        group: [224, 0, 0, 18].into(),
+        targets: targets.collect(),
+        addresses: vrrp.addresses().map(|vip| (vip.address, exit(last))).collect(),
+        vrrp,
+    }
+}
+
+fn plan(last: u8, instances: Vec<Vrrp>) -> Plan {
+    let instances = instances.into_iter().enumerate();
+    Plan {
+        instances: instances.map(|(at, vrrp)| instance(vrrp, last, at as u16)).collect(),
+        ports: vec!["lan".to_owned()],
+        cells: Arc::new(OwnerCells::default()),
+        ..Plan::default()
+    }
+}
+
+fn session(last: u8, other: u8) -> SessionPlan {
+    let bfd = Bfd { name: "peer".to_owned(), neighbor: [10, 0, 0, other].into(), ..Bfd::default() };
+    let target = Target { address: bfd.neighbor, neighbor: None };
+    SessionPlan { bfd, exit: exit(last), source: [10, 0, 0, last].into(), target }
+}
+
+/// Directors on a wire, looked at every millisecond.
+struct Wire {
+    engines: Vec<Engine>,
+    cut: Vec<bool>,
+    now: u64,
+    /// Frames so far, with their senders.
+    frames: Vec<(usize, Vec<u8>)>,
+}
+
+fn now(ns: u64) -> Now {
+    Now { mono_ns: ns, wall_ns: 1_700_000_000_000_000_000 + ns }
+}
+
+impl Wire {
+    fn new(plans: Vec<Plan>) -> Self {
+        let mut engines = Vec::new();
+        for (at, plan) in plans.into_iter().enumerate() {
+            let mut engine = Engine::new();
+            engine.update(now(0), plan);
+            // as if they had met before: stations are else learned from adverts
+            for other in 1..=9 {
+                engine.stations.insert([10, 0, 0, other].into(), [2, 0, 0, 0, 0, other]);
+            }
+            let _ = at;
+            engines.push(engine);
+        }
+        Self { cut: vec![false; engines.len()], engines, now: 0, frames: Vec::new() }
+    }
+
+    fn run(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now += MS;
+            self.engines.iter_mut().for_each(|engine| engine.tick(now(self.now)));
+            self.deliver();
+        }
+    }
+
+    fn deliver(&mut self) {
+        for _ in 0..4 {
+            for at in 0..self.engines.len() {
+                let outbox = self.engines[at].outbox();
+                let frames: Vec<_> = outbox.urgent.drain(..).chain(outbox.announcements.drain(..)).collect();
+                for (_, frame) in frames {
+                    for other in (0..self.engines.len()).filter(|other| *other != at) {
+                        if !self.cut[at] && !self.cut[other] {
+                            let bytes = frame.iter().copied().collect();
+                            let frame =
+                                ControlFrame { link: LinkId(0), device: DeviceId(0), l3: 14, frame: bytes };
+                            self.engines[other].receive(now(self.now), &frame);
+                        }
+                    }
+                    self.frames.push((at, frame));
+                }
+            }
+        }
+    }
+
+    fn states(&self, name: &str) -> Vec<State> {
+        self.engines.iter().map(|engine| engine.state(name).unwrap()).collect()
+    }
+}
+
+use State::{Backup, Fault, Master};
+
+#[test]
+fn two_directors_share_a_vip_and_the_bit_says_who_has_it() {
+    for version in [VrrpVersion::V2, VrrpVersion::V3] {
+        let of = |priority| {
+            let interval = Duration::from_millis(if version == VrrpVersion::V2 { 1000 } else { 100 });
+            let auth_password = (version == VrrpVersion::V2).then(|| "secret".to_owned());
+            vec![Vrrp { version, advert_interval: interval, auth_password, ..vrrp("a", 7, priority) }]
+        };
+        let mut wire = Wire::new(vec![plan(1, of(100)), plan(2, of(50))]);
+        assert_eq!(wire.states("a"), [Backup, Backup]);
+        wire.run(4_500);
+        assert_eq!(wire.states("a"), [Master, Backup]);
+        let bits =
+            |wire: &Wire| wire.engines.iter().map(|e| e.plan.cells.is_master(OwnerId(0))).collect::<Vec<_>>();
+        assert_eq!(bits(&wire), [true, false]);
+        let garps = |wire: &Wire, from| {
+            wire.frames.iter().filter(|(at, frame)| *at == from && frame[12..14] == [8, 6]).count()
+        };
+        assert_eq!(garps(&wire, 0), 5, "of five now and five in five seconds");
+        wire.engines[0].stop(now(wire.now));
+        wire.deliver();
+        wire.run(900);
+        assert_eq!(wire.engines[1].state("a"), Some(Master), "within a skew of a good-bye");
+        assert_eq!(bits(&wire), [false, true]);
+        assert_eq!(garps(&wire, 1), 5);
+        wire.run(5_000);
+        assert_eq!(garps(&wire, 1), 10);
+    }
+}
+
+#[test]
+fn a_cut_gives_two_masters_and_the_end_of_it_one() {
+    let mut wire = Wire::new(vec![plan(1, vec![vrrp("a", 7, 100)]), plan(2, vec![vrrp("a", 7, 100)])]);
+    wire.run(1_000);
+    wire.cut[0] = true;
+    wire.run(1_000);
+    assert_eq!(wire.states("a"), [Master, Master]);
+    wire.cut[0] = false;
+    wire.run(150);
+    assert_eq!(wire.states("a"), [Backup, Master], "the higher address has it");
+}
+
+#[test]
+fn a_group_changes_as_one() {
+    let with = |last, priority| {
+        let instances = vec!["a".to_owned(), "b".to_owned()];
+        let mut own = plan(last, vec![vrrp("a", 7, priority), vrrp("b", 8, priority)]);
+        let any = vec!["/bin/told".to_owned()];
+        let notify = VrrpNotify { any, ..VrrpNotify::default() };
+        own.groups.push(VrrpGroup { name: "g".to_owned(), instances, notify, ..VrrpGroup::default() });
+        own
+    };
+    let mut wire = Wire::new(vec![with(1, 100), with(2, 50)]);
+    wire.run(1_000);
+    assert_eq!((wire.states("a"), wire.states("b")), (vec![Master, Backup], vec![Master, Backup]));
+    let told: Vec<_> = wire.engines[0].out.programs.drain(..).map(|p| p.command.join(" ")).collect();
+    assert_eq!(told, ["/bin/told GROUP g BACKUP 100", "/bin/told GROUP g MASTER 100"]);
+    // one of them fails: both do
+    let mut failing = with(1, 100);
+    let script = VrrpScript { name: "s".to_owned(), init_fail: true, ..VrrpScript::default() };
+    failing.instances[1].vrrp.track =
+        vec![Track { what: Tracked::Script("s".to_owned()), weight: Some(0), reverse: false }];
+    failing.scripts.push(script);
+    wire.engines[0].update(now(wire.now), failing);
+    wire.run(400);
+    assert_eq!((wire.states("a"), wire.states("b")), (vec![Fault, Master], vec![Fault, Master]));
+    let up = Standing { up: true, number: 0 };
+    wire.engines[0].tracked(now(wire.now), Tracked::Script("s".to_owned()), up);
+    wire.run(1_000);
+    assert_eq!((wire.states("a"), wire.states("b")), (vec![Master, Backup], vec![Master, Backup]));
+}
+
+#[test]
+fn what_is_tracked_changes_priorities_or_is_a_fault() {
+    let track = |what: Tracked, weight, reverse| Track { what, weight: Some(weight), reverse };
+    let script = || Tracked::Script("s".to_owned());
+    let cases: Vec<(Track, Standing, State, u8)> = vec![
+        (track(script(), 20, false), Standing { up: true, number: 0 }, Master, 120),
+        (track(script(), 20, false), Standing { up: false, number: 0 }, Master, 100),
+        (track(script(), -20, false), Standing { up: true, number: 0 }, Master, 100),
+        (track(script(), -20, false), Standing { up: false, number: 0 }, Master, 80),
+        (track(script(), -254, false), Standing { up: false, number: 0 }, Master, 1),
+        (track(script(), 20, true), Standing { up: false, number: 0 }, Master, 120),
+        (track(script(), 0, false), Standing { up: false, number: 0 }, Fault, 100),
+        (track(script(), 0, true), Standing { up: true, number: 0 }, Fault, 100),
+        (track(Tracked::File("f".to_owned()), 2, false), Standing { up: true, number: -30 }, Master, 40),
+        (track(Tracked::File("f".to_owned()), 2, true), Standing { up: true, number: -30 }, Master, 160),
+        (track(Tracked::File("f".to_owned()), 0, false), Standing { up: true, number: 1 }, Fault, 100),
+        (track(Tracked::Port("wan".to_owned()), 0, false), Standing { up: false, number: 0 }, Fault, 100),
+        (track(Tracked::Process("p".to_owned()), -7, false), Standing { up: false, number: 0 }, Master, 93),
+    ];
+    for (track, standing, state, priority) in cases {
+        let mut wire =
+            Wire::new(vec![plan(1, vec![Vrrp { track: vec![track.clone()], ..vrrp("a", 7, 100) }])]);
+        // as far as the engine looks after them
+        wire.engines[0].plan.scripts = vec![VrrpScript { name: "s".to_owned(), ..VrrpScript::default() }];
+        wire.run(500);
+        wire.engines[0].tracked(now(wire.now), track.what.clone(), standing);
+        wire.run(1);
+        let machine = &wire.engines[0].instances[0].machine;
+        assert_eq!((machine.state(), machine.priority()), (state, priority), "{track:?} {standing:?}");
+        let status = wire.engines[0].status(now(wire.now));
+        assert_eq!(status.instances[0].state, state.as_str());
+        assert_eq!(status.instances[0].tracked.len(), 2);
+    }
+}
+
+#[test]
+fn a_link_that_goes_down_takes_the_instance_with_it() {
+    let mut wire = Wire::new(vec![plan(1, vec![vrrp("a", 7, 255)])]);
+    assert_eq!(wire.states("a"), [Master], "an owner waits for nobody");
+    let down = Standing { up: false, number: 0 };
+    wire.engines[0].tracked(now(wire.now), Tracked::Port("lan".to_owned()), down);
+    assert_eq!(wire.states("a"), [Fault]);
+    assert!(!wire.engines[0].plan.cells.is_master(OwnerId(0)));
+    let untracked = Vrrp { track_port: false, ..vrrp("a", 7, 255) };
+    let mut wire = Wire::new(vec![plan(1, vec![untracked])]);
+    wire.engines[0].tracked(now(wire.now), Tracked::Port("lan".to_owned()), down);
+    assert_eq!(wire.states("a"), [Master]);
+}
+
+#[test]
+fn unicast_goes_to_peers_and_comes_from_them_alone() {
+    let of = |priority, peer: u8| {
+        let peer = VrrpPeer { address: [10, 0, 0, peer].into(), min_ttl: 200, max_ttl: 255 };
+        vec![Vrrp { peers: vec![peer], ..vrrp("a", 7, priority) }]
+    };
+    let mut wire = Wire::new(vec![plan(1, of(100, 2)), plan(2, of(50, 1)), plan(3, of(200, 1))]);
+    wire.run(1_000);
+    // director 3 speaks to 1, who does not know it
+    assert_eq!(wire.states("a"), [Master, Backup, Master]);
+    assert!(wire.engines[0].instances[0].refused["peer"] > 5);
+    let far = |priority, peer: u8| vec![Vrrp { unicast_ttl: 199, ..of(priority, peer).remove(0) }];
+    let mut wire = Wire::new(vec![plan(1, of(100, 2)), plan(2, far(150, 1))]);
+    wire.run(1_000);
+    assert!(wire.engines[0].instances[0].refused["ttl"] > 5);
+}
+
+#[test]
+fn adverts_that_do_not_fit_are_dropped_for_a_named_reason() {
+    let v2 = |vrrp: Vrrp| Vrrp { version: VrrpVersion::V2, advert_interval: Duration::from_secs(1), ..vrrp };
+    let other = |vip| vec![VirtualAddress { address: [10, 0, 1, vip].into(), port: None }];
+    let cases: Vec<(&str, Vrrp, Vrrp)> = vec![
+        ("version", vrrp("a", 7, 100), v2(vrrp("a", 7, 50))),
+        (
+            "authentication",
+            v2(vrrp("a", 7, 100)),
+            Vrrp { auth_password: Some("x".to_owned()), ..v2(vrrp("a", 7, 50)) },
+        ),
+        (
+            "interval",
+            v2(vrrp("a", 7, 100)),
+            Vrrp { advert_interval: Duration::from_secs(2), ..v2(vrrp("a", 7, 50)) },
+        ),
+        ("addresses", Vrrp { virtual_addresses: other(9), ..vrrp("a", 7, 100) }, vrrp("a", 7, 50)),
+        (
+            "hmac",
+            vrrp("a", 7, 100),
+            Vrrp { hmac: Some(hmac(1, lb_config::HmacMode::Enforce)), ..vrrp("a", 7, 50) },
+        ),
+        (
+            "length",
+            Vrrp { hmac: Some(hmac(1, lb_config::HmacMode::Enforce)), ..vrrp("a", 7, 100) },
+            vrrp("a", 7, 50),
+        ),
+    ];
+    for (reason, one, two) in cases {
+        let mut wire = Wire::new(vec![plan(1, vec![one]), plan(2, vec![two])]);
+        wire.run(9_000);
+        assert!(wire.engines[1].instances[0].refused.get(reason).is_some_and(|n| *n > 0), "{reason}");
+        assert_eq!(wire.engines[1].instances[0].heard, 0, "{reason}");
+    }
+    let all = Vrrp { check_addresses: false, ..vrrp("a", 7, 50) };
+    let mut wire = Wire::new(vec![
+        plan(1, vec![Vrrp { virtual_addresses: other(9), ..vrrp("a", 7, 100) }]),
+        plan(2, vec![all]),
+    ]);
+    wire.run(1_000);
+    assert_eq!(wire.states("a"), [Master, Backup]);
+}
+
+fn hmac(active: u8, mode: lb_config::HmacMode) -> lb_config::VrrpHmac {
+    let key = |id: u8| lb_config::HmacKey { id, key: format!("key number {id}........") };
+    lb_config::VrrpHmac { active, mode, window: Duration::from_secs(1), keys: vec![key(1), key(2)] }
+}
+
+#[test]
+fn hmac_is_enforced_rolled_over_and_not_replayed() {
+    use lb_config::HmacMode::{Enforce, Permissive, ReceiveOnly};
+    let of = |priority, active, mode| vec![Vrrp { hmac: Some(hmac(active, mode)), ..vrrp("a", 7, priority) }];
+    // different active keys, both known
+    let mut wire = Wire::new(vec![plan(1, of(100, 1, Enforce)), plan(2, of(50, 2, Enforce))]);
+    wire.run(1_000);
+    assert_eq!(wire.states("a"), [Master, Backup]);
+    // an old advert of the master's comes again
+    let (_, old) =
+        wire.frames.iter().rfind(|(at, frame)| *at == 0 && frame[12..14] == [8, 0]).unwrap().clone();
+    let bytes = old.iter().copied().collect();
+    let frame = ControlFrame { link: LinkId(0), device: DeviceId(0), l3: 14, frame: bytes };
+    wire.engines[1].receive(now(wire.now), &frame);
+    assert_eq!(wire.engines[1].instances[0].refused["hmac_replay"], 1);
+    wire.engines[1].receive(now(wire.now + 5_000 * MS), &frame);
+    assert_eq!(wire.engines[1].instances[0].refused["hmac_time"], 1);
+    // introduced without a break: first receive-only, then permissive
+    let mut wire = Wire::new(vec![plan(1, of(100, 1, Permissive)), plan(2, of(50, 1, ReceiveOnly))]);
+    wire.run(1_000);
+    assert_eq!(wire.states("a"), [Master, Backup]);
+    assert_eq!(wire.engines[1].instances[0].refused.len(), 0);
+}
+
+#[test]
+fn a_lost_bfd_session_is_a_take_over_within_its_detection_time() {
+    let of = |last, other, priority| {
+        let takeover_bfd = vec!["peer".to_owned()];
+        let slow = Duration::from_secs(1);
+        let mut own =
+            plan(last, vec![Vrrp { takeover_bfd, advert_interval: slow, ..vrrp("a", 7, priority) }]);
+        own.sessions.push(session(last, other));
+        own
+    };
+    let mut wire = Wire::new(vec![of(1, 2, 100), of(2, 1, 50)]);
+    wire.run(6_000);
+    assert_eq!(wire.states("a"), [Master, Backup]);
+    assert_eq!(wire.engines[1].sessions[0].session.state(), SessionState::Up);
+    wire.cut[0] = true;
+    let mut ms = 0;
+    while wire.engines[1].state("a") == Some(Backup) {
+        wire.run(1);
+        ms += 1;
+    }
+    assert!(ms <= 32, "{ms} ms with 3 x 10 ms");
+    wire.cut[0] = false;
+    wire.run(3_000);
+    assert_eq!(wire.states("a"), [Master, Backup]);
+    // who ends says so
+    wire.engines[0].stop(now(wire.now));
+    wire.deliver();
+    wire.run(2);
+    assert_eq!(wire.engines[1].state("a"), Some(Master));
+}
+
+#[test]
+fn a_change_of_the_configuration_keeps_what_stays() {
+    let mut wire = Wire::new(vec![plan(1, vec![vrrp("a", 7, 100), vrrp("b", 8, 100)])]);
+    wire.run(1_000);
+    let cells = wire.engines[0].plan.cells.clone();
+    let sent = wire.frames.len();
+    let more = VirtualAddress { address: [10, 0, 1, 99].into(), port: None };
+    let mut changed = vrrp("a", 7, 90);
+    changed.excluded_addresses.push(more);
+    let deleted = vec!["/bin/deleted".to_owned()];
+    wire.engines[0].instances[1].plan.vrrp.notify.deleted = deleted.clone();
+    wire.engines[0].update(now(wire.now), Plan { cells: cells.clone(), ..plan(1, vec![changed]) });
+    wire.deliver();
+    assert_eq!(wire.engines[0].state("a"), Some(Master), "without a break");
+    assert_eq!(wire.engines[0].instances[0].machine.priority(), 90);
+    assert_eq!((cells.is_master(OwnerId(0)), cells.is_master(OwnerId(1))), (true, false));
+    let after = &wire.frames[sent..];
+    assert_eq!(after.iter().filter(|(_, frame)| frame[12..14] == [8, 6]).count(), 5, "the new address");
+    let byes = after.iter().filter(|(_, frame)| frame[12..14] == [8, 0] && frame[36] == 0).count();
+    assert_eq!(byes, 1, "good-bye of the one that is gone");
+    assert_eq!(wire.engines[0].out.programs, [Program { command: deleted, user: None }]);
+}
+
+#[test]
+fn any_frame_is_harmless() {
+    use proptest::prelude::*;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let bytes = proptest::collection::vec(any::<u8>(), 0..120);
+    let mut wire = Wire::new(vec![plan(1, vec![vrrp("a", 7, 100)])]);
+    wire.run(500);
+    let (_, good) = wire.frames.iter().find(|(_, frame)| frame[12..14] == [8, 0]).unwrap().clone();
+    runner
+        .run(&(bytes, 0..60usize), |(bytes, keep)| {
+            let mut engine = Engine::new();
+            engine.update(now(0), plan(2, vec![vrrp("a", 7, 50)]));
+            let frame: Vec<u8> = good.iter().take(keep).chain(&bytes).copied().collect();
+            let frame = frame.into_iter().collect();
+            engine.receive(now(1), &ControlFrame { link: LinkId(0), device: DeviceId(0), l3: 14, frame });
+            Ok(())
+        })
+        .unwrap();
+}

@@ -1,0 +1,321 @@
+use super::*;
+use proptest::prelude::*;
+
+const MS: u64 = 1_000_000;
+const S: u64 = 1000 * MS;
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn settings(priority: u8) -> Settings {
+    let vrrp = Vrrp { priority, ..Vrrp::default() };
+    Settings::new(&vrrp, address(10))
+}
+
+fn heard(priority: u8, last: u8) -> Event {
+    Event::Advert(Heard { source: address(last), priority, interval_ns: S })
+}
+
+/// A machine in a state at the time 0.
+fn in_state(settings: Settings, state: State) -> Machine {
+    let mut machine = Machine::new(settings);
+    let mut actions = Vec::new();
+    match state {
+        State::Init => {}
+        State::Backup => machine.step(0, Event::Startup, &mut actions),
+        State::Fault => machine.step(0, Event::Fail, &mut actions),
+        State::Master => {
+            machine.step(0, Event::Startup, &mut actions);
+            machine.step(0, Event::Take, &mut actions);
+        }
+    }
+    assert_eq!(machine.state(), state);
+    machine
+}
+
+/// State, priority, event; then state, actions, timer, ns from then.
+type Row = (State, u8, Event, State, Vec<Action>, Option<u64>);
+
+/// RFC 9568 section 6.4, line by line: state, priority, event, state after, actions, timer after (ns from then).
+#[test]
+fn the_tables_of_rfc_9568_section_6_4() {
+    use Action::{Enter, Lower, Send};
+    use State::{Backup, Fault, Init, Master};
+    // priority 100: Skew_Time is 156/256 s, Active_Down_Interval 3 s more
+    let skew = 156 * S / 256;
+    let down = 3 * S + skew;
+    let timer = Event::Timer;
+    let cases: Vec<Row> = vec![
+        (Init, 255, Event::Startup, Master, vec![Send(255), Enter(Master)], Some(S)),
+        (Init, 100, Event::Startup, Backup, vec![Enter(Backup)], Some(down)),
+        (Backup, 100, Event::Shutdown, Init, vec![Enter(Init)], None),
+        (Backup, 100, timer, Master, vec![Send(100), Enter(Master)], Some(S)),
+        (Backup, 100, heard(0, 20), Backup, vec![], Some(skew)),
+        (Backup, 100, heard(100, 20), Backup, vec![], Some(down)),
+        (Backup, 100, heard(200, 20), Backup, vec![], Some(down)),
+        (Master, 100, Event::Shutdown, Init, vec![Send(0), Enter(Init)], None),
+        (Master, 100, timer, Master, vec![Send(100)], Some(S)),
+        (Master, 100, heard(0, 20), Master, vec![Send(100)], Some(S)),
+        (Master, 100, heard(101, 5), Backup, vec![Enter(Backup)], Some(down)),
+        (Master, 100, heard(100, 11), Backup, vec![Enter(Backup)], Some(down)),
+        (Master, 100, heard(100, 9), Master, vec![Send(100), Lower], Some(S)),
+        (Master, 100, heard(99, 20), Master, vec![Send(100), Lower], Some(S)),
+        // keepalived's fault state
+        (Master, 100, Event::Fail, Fault, vec![Send(0), Enter(Fault)], None),
+        (Backup, 100, Event::Fail, Fault, vec![Enter(Fault)], None),
+        (Fault, 100, Event::Startup, Backup, vec![Enter(Backup)], Some(down)),
+        (Fault, 100, heard(1, 20), Fault, vec![], None),
+        (Fault, 100, Event::Take, Fault, vec![], None),
+    ];
+    for (state, priority, event, after, wanted, due) in cases {
+        let mut machine = in_state(settings(priority), state);
+        let now = machine.due_ns().filter(|_| event == timer).unwrap_or(500 * MS);
+        let mut actions = Vec::new();
+        machine.step(now, event, &mut actions);
+        assert_eq!((machine.state(), actions), (after, wanted), "{state:?} {event:?}");
+        assert_eq!(machine.due_ns(), due.map(|due| now + due), "timer of {state:?} {event:?}");
+    }
+    // RFC 9568 section 6.4.2: with Preempt_Mode an advert of lower priority is discarded
+    let mut machine = in_state(settings(100), Backup);
+    machine.step(S, heard(99, 20), &mut Vec::new());
+    assert_eq!(machine.due_ns(), Some(down));
+    // and without it it counts
+    let mut machine = in_state(Settings { preempt: false, ..settings(100) }, Backup);
+    machine.step(S, heard(99, 20), &mut Vec::new());
+    assert_eq!(machine.due_ns(), Some(S + down));
+}
+
+#[test]
+fn timers_follow_the_master_in_version_3_and_the_second_in_version_2() {
+    let fast = Heard { source: address(20), priority: 200, interval_ns: 10 * MS };
+    let mut machine = in_state(settings(50), State::Backup);
+    machine.step(0, Event::Advert(fast), &mut Vec::new());
+    assert_eq!(machine.due_ns(), Some(30 * MS + 206 * 10 * MS / 256));
+    let v2 = Settings { version: VrrpVersion::V2, interval_ns: 2 * S, ..settings(50) };
+    let mut machine = in_state(v2, State::Backup);
+    machine.step(0, Event::Advert(Heard { interval_ns: 2 * S, ..fast }), &mut Vec::new());
+    assert_eq!(machine.due_ns(), Some(6 * S + 206 * S / 256), "RFC 3768: the skew is of a second");
+}
+
+#[test]
+fn preemption_waits_for_its_delay() {
+    let mut machine = in_state(Settings { preempt_delay_ns: 10 * S, ..settings(100) }, State::Backup);
+    let mut actions = Vec::new();
+    let mut taken = None;
+    for ms in 0..20_000 {
+        if ms % 1000 == 500 {
+            machine.step(ms * MS, heard(50, 20), &mut actions);
+        }
+        if machine.due_ns().is_some_and(|due| due <= ms * MS) {
+            machine.step(ms * MS, Event::Timer, &mut actions);
+            taken = taken.or(Some(ms));
+        }
+    }
+    // first heard at 0.5 s, discarded from 10.5 s on, the last that counted at 9.5 s
+    assert!((13_000..13_200).contains(&taken.unwrap()), "{taken:?}");
+}
+
+#[test]
+fn who_was_held_up_listens_first() {
+    let mut master = in_state(settings(100), State::Master);
+    let mut actions = Vec::new();
+    master.step(60 * S, Event::Timer, &mut actions);
+    assert_eq!((master.state(), actions), (State::Backup, vec![Action::Enter(State::Backup)]));
+    let keeps = Settings { timer_expired_backup: false, ..settings(100) };
+    let mut master = in_state(keeps, State::Master);
+    master.step(60 * S, Event::Timer, &mut Vec::new());
+    assert_eq!(master.state(), State::Master);
+    let mut backup = in_state(settings(100), State::Backup);
+    backup.step(60 * S, Event::Timer, &mut Vec::new());
+    assert_eq!(backup.state(), State::Backup);
+    let due = backup.due_ns().unwrap();
+    backup.step(due, Event::Timer, &mut Vec::new());
+    assert_eq!(backup.state(), State::Master);
+}
+
+#[test]
+fn the_end_of_the_masters_bfd_session_is_enough_and_that_of_others_is_not() {
+    let mut machine = in_state(settings(100), State::Backup);
+    machine.step(0, heard(200, 20), &mut Vec::new());
+    machine.step(MS, Event::Lost(address(21)), &mut Vec::new());
+    assert_eq!(machine.state(), State::Backup);
+    machine.step(MS, Event::Lost(address(20)), &mut Vec::new());
+    assert_eq!(machine.state(), State::Master);
+}
+
+#[test]
+fn options_of_keepalived() {
+    let mut actions = Vec::new();
+    let mut quiet = in_state(Settings { lower_prio_no_advert: true, ..settings(100) }, State::Master);
+    quiet.step(0, heard(50, 20), &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Action::Lower]);
+    let mut polite = in_state(Settings { higher_prio_send_advert: true, ..settings(100) }, State::Master);
+    polite.step(0, heard(150, 20), &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Action::Send(100), Action::Enter(State::Backup)]);
+    let mut deaf = in_state(Settings { owner_ignore_adverts: true, ..settings(255) }, State::Master);
+    deaf.step(0, heard(255, 20), &mut actions);
+    assert_eq!((deaf.state(), std::mem::take(&mut actions)), (State::Master, vec![]));
+    let mut eager = Machine::new(Settings { start: VrrpStart::Master, ..settings(100) });
+    eager.step(0, Event::Startup, &mut actions);
+    assert_eq!(eager.due_ns(), Some(S + 156 * S / 256));
+}
+
+/// Directors on a network that may lose adverts and cut directors off.
+struct Network {
+    machines: Vec<Machine>,
+    /// Cut off or dead: neither hears nor is heard.
+    away: Vec<bool>,
+    now: u64,
+}
+
+impl Network {
+    fn new(priorities: &[u8], interval_ms: u64) -> Self {
+        let machine = |(at, priority): (usize, &u8)| {
+            let source = address(10 + at as u8);
+            let mut machine =
+                Machine::new(Settings { source, interval_ns: interval_ms * MS, ..settings(*priority) });
+            machine.step(0, Event::Startup, &mut Vec::new());
+            machine
+        };
+        let machines: Vec<_> = priorities.iter().enumerate().map(machine).collect();
+        Self { away: vec![false; machines.len()], machines, now: 0 }
+    }
+
+    /// One event at one machine; adverts that come of it reach the others at once, unless `lose` says so.
+    fn step(&mut self, at: usize, event: Event, lose: &mut dyn FnMut() -> bool) {
+        let mut queue = vec![(at, event)];
+        while let Some((at, event)) = queue.pop() {
+            let mut actions = Vec::new();
+            self.machines[at].step(self.now, event, &mut actions);
+            for action in actions {
+                let Action::Send(priority) = action else { continue };
+                let settings = self.machines[at].settings();
+                let advert = Heard { source: settings.source, priority, interval_ns: settings.interval_ns };
+                for other in (0..self.machines.len()).filter(|other| *other != at) {
+                    if !self.away[at] && !self.away[other] && !lose() {
+                        queue.push((other, Event::Advert(advert)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, until_ms: u64, lose: &mut dyn FnMut() -> bool) {
+        while self.now < until_ms * MS {
+            self.now += MS;
+            for at in 0..self.machines.len() {
+                if self.machines[at].due_ns().is_some_and(|due| due <= self.now) {
+                    self.step(at, Event::Timer, lose);
+                }
+            }
+        }
+    }
+
+    fn masters(&self) -> Vec<usize> {
+        let here = |at: &usize| !self.away[*at] && self.machines[*at].state() == State::Master;
+        (0..self.machines.len()).filter(here).collect()
+    }
+
+    /// The one master that there is, if it has the highest priority of those that are there. Addresses decide between
+    /// masters only, so of equal priorities any may be.
+    fn right_master(&self) -> Option<usize> {
+        let here = (0..self.machines.len()).filter(|at| !self.away[*at]);
+        let highest = here.map(|at| self.machines[at].priority()).max();
+        match self.masters().as_slice() {
+            [one] if Some(self.machines[*one].priority()) == highest => Some(*one),
+            _ => None,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A network that loses nothing has one master within the time of RFC 9568, the right one, and keeps it; when it
+    /// goes away another takes over within 3 intervals and its skew, and when it is back it is master again.
+    #[test]
+    fn a_whole_network_has_one_master(
+        priorities in proptest::collection::vec(1..=254u8, 2..=3), interval in 10..=200u64,
+    ) {
+        let mut network = Network::new(&priorities, interval);
+        let whole: &mut dyn FnMut() -> bool = &mut || false;
+        network.run(4 * interval + 2, whole);
+        let first = network.right_master();
+        prop_assert!(first.is_some());
+        for _ in 0..20 {
+            let next = network.now / MS + interval / 2 + 1;
+            network.run(next, whole);
+            prop_assert_eq!(network.right_master(), first);
+        }
+        let gone = first.unwrap();
+        network.away[gone] = true;
+        let best = (0..priorities.len()).filter(|at| *at != gone).max_by_key(|at| priorities[*at]).unwrap();
+        let limit = (3 * interval * MS + network.machines[best].skew_ns()) / MS + 2;
+        let begun = network.now / MS;
+        network.run(begun + limit, whole);
+        let heir = network.right_master();
+        prop_assert!(heir.is_some());
+        network.away[gone] = false;
+        let begun = network.now / MS;
+        network.run(begun + interval + 2, whole);
+        let last = network.right_master();
+        prop_assert!(last.is_some(), "two masters end with the next advert");
+        if priorities[gone] == priorities[heir.unwrap()] {
+            prop_assert_eq!(last, Some(gone.max(heir.unwrap())), "the higher address has it");
+        }
+    }
+
+    /// One that says good-bye is followed within a skew.
+    #[test]
+    fn a_master_that_ends_is_followed_within_a_skew(a in 2..=254u8, interval in 10..=200u64) {
+        let mut network = Network::new(&[a, a - 1], interval);
+        let whole: &mut dyn FnMut() -> bool = &mut || false;
+        network.run(5 * interval, whole);
+        network.step(0, Event::Shutdown, whole);
+        network.away[0] = true;
+        let begun = network.now / MS;
+        network.run(begun + network.machines[1].skew_ns() / MS + 2, whole);
+        prop_assert_eq!(network.masters(), vec![1]);
+    }
+
+    /// After any losses a network that is whole again has one master, the right one.
+    #[test]
+    fn losses_heal(
+        priorities in proptest::collection::vec(1..=254u8, 2..=3), losses in proptest::collection::vec(any::<bool>(), 400),
+    ) {
+        let mut network = Network::new(&priorities, 100);
+        let mut losses = losses.into_iter().cycle();
+        network.run(8_000, &mut || losses.next().unwrap_or(false));
+        network.run(8_000 + 500, &mut || false);
+        prop_assert!(network.right_master().is_some());
+    }
+
+    /// Any events in any order leave a machine with a timer exactly while it takes part.
+    #[test]
+    fn timers_run_exactly_while_it_takes_part(events in proptest::collection::vec((0..9u8, 0..=255u8, 1..30u8, 0..3000u64), 0..60)) {
+        let mut machine = Machine::new(settings(100));
+        let mut now = 0;
+        for (kind, priority, last, ms) in events {
+            now += ms * MS;
+            let event = match kind {
+                0 => Event::Startup,
+                1 => Event::Shutdown,
+                2 => Event::Fail,
+                3 => Event::Timer,
+                4 => Event::Take,
+                5 => Event::Yield,
+                6 => Event::Lost(address(last)),
+                7 => Event::Priority(priority.clamp(1, 254)),
+                _ => heard(priority, last),
+            };
+            let mut actions = Vec::new();
+            machine.step(now, event, &mut actions);
+            let active = matches!(machine.state(), State::Backup | State::Master);
+            prop_assert_eq!(machine.due_ns().is_some(), active);
+            let sends = actions.iter().any(|action| matches!(action, Action::Send(_)));
+            let was_master = actions.contains(&Action::Enter(State::Init)) || actions.contains(&Action::Enter(State::Fault));
+            prop_assert!(!sends || was_master || machine.state() == State::Master, "only masters speak");
+        }
+    }
+}

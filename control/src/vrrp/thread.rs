@@ -1,0 +1,259 @@
+//! The thread that speaks VRRP and BFD.
+//!
+//! It does nothing that blocks and waits for nobody: configuration, results of what is tracked, and frames come by
+//! queues; programs are run by other threads.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lb_config::Tracked;
+use lb_dataplane::channel::Channel;
+use tracing::{info, warn};
+
+use super::engine::{Engine, Standing};
+use super::instance::Now;
+use super::notify::Notifier;
+use super::plan::Plan;
+use super::track::{Report, Tracker};
+use crate::api::Vrrp;
+
+/// Tells of every port, in the order of the configuration, whether its link is up.
+pub type Links = Box<dyn FnMut() -> Vec<bool> + Send>;
+
+/// How often links are looked at.
+const LINKS_NS: u64 = 20_000_000;
+/// How often the status is made anew without a reason.
+const STATUS_NS: u64 = 500_000_000;
+/// Most frames taken before timers are looked at.
+const FRAMES: usize = 256;
+/// How long lbd waits at its end for the last adverts to leave.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+enum Order {
+    Plan(Box<Plan>),
+    Stop,
+}
+
+/// The control core's end. Dropped, it ends the thread, which says good-bye to other directors first: do that while
+/// workers still run.
+#[derive(Debug)]
+pub struct Handle {
+    orders: Sender<Order>,
+    status: Arc<Mutex<Arc<Vrrp>>>,
+    thread: Thread,
+    join: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plan(_) => "Plan",
+            Self::Stop => "Stop",
+        })
+    }
+}
+
+impl Handle {
+    /// Has the thread go by another plan.
+    pub fn update(&self, plan: Plan) {
+        // The thread lives as long as this.
+        let _ = self.orders.send(Order::Plan(Box::new(plan)));
+        self.thread.unpark();
+    }
+
+    /// What it does, at most half a second old.
+    pub fn status(&self) -> Vrrp {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (*status).clone()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let _ = self.orders.send(Order::Stop);
+        self.thread.unpark();
+        if let Some(join) = self.join.take() {
+            // A thread that panicked has nothing more to say.
+            let _ = join.join();
+        }
+    }
+}
+
+/// Starts the thread.
+///
+/// Errors: the system gives no thread.
+pub fn start(plan: Plan, channel: Channel, links: Links) -> std::io::Result<Handle> {
+    let (orders, receiver) = self::channel::<Order>();
+    let status = Arc::new(Mutex::new(Arc::default()));
+    let notifier = Notifier::start()?;
+    let speaker = Speaker {
+        engine: Engine::new(),
+        channel,
+        links,
+        ups: Vec::new(),
+        orders: receiver,
+        status: status.clone(),
+        notifier,
+        tracker: None,
+        reports: self::channel(),
+        start: Instant::now(),
+    };
+    let join = thread::Builder::new().name("vrrp".into()).spawn(move || speaker.run(plan))?;
+    Ok(Handle { orders, status, thread: join.thread().clone(), join: Some(join) })
+}
+
+struct Speaker {
+    engine: Engine,
+    channel: Channel,
+    links: Links,
+    ups: Vec<bool>,
+    orders: Receiver<Order>,
+    status: Arc<Mutex<Arc<Vrrp>>>,
+    notifier: Notifier,
+    tracker: Option<Tracker>,
+    reports: (Sender<Report>, Receiver<Report>),
+    start: Instant,
+}
+
+impl Speaker {
+    fn now(&self) -> Now {
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ns: ns(self.start.elapsed()), wall_ns: ns(wall) }
+    }
+
+    fn run(mut self, plan: Plan) {
+        self.update(plan);
+        let (mut links_ns, mut status_ns) = (0, 0);
+        loop {
+            let mut changed = false;
+            while let Ok(order) = self.orders.try_recv() {
+                match order {
+                    Order::Plan(plan) => self.update(*plan),
+                    Order::Stop => return self.stop(),
+                }
+                changed = true;
+            }
+            // frames before timers: one that came in time counts, however late this turn is
+            for _ in 0..FRAMES {
+                let Some(frame) = self.channel.receive() else { break };
+                let now = self.now();
+                self.engine.receive(now, &frame);
+            }
+            while let Ok(report) = self.reports.1.try_recv() {
+                let now = self.now();
+                self.engine.tracked(now, report.what, report.standing);
+            }
+            let now = self.now();
+            if now.mono_ns >= links_ns && !self.engine.plan().is_empty() {
+                links_ns = now.mono_ns + LINKS_NS;
+                self.look_at_links(now);
+            }
+            let now = self.now();
+            self.engine.tick(now);
+            self.send();
+            for program in std::mem::take(&mut self.engine.outbox().programs) {
+                changed = true;
+                self.notifier.run(program);
+            }
+            if changed || now.mono_ns >= status_ns {
+                status_ns = now.mono_ns + STATUS_NS;
+                self.show(now);
+            }
+            thread::park_timeout(self.pause(now));
+        }
+    }
+
+    /// Until the next timer, or the next look at the queues.
+    fn pause(&mut self, now: Now) -> Duration {
+        if self.engine.plan().is_empty() {
+            return Duration::from_secs(1);
+        }
+        let poll = match self.engine.shortest_ns() {
+            Some(..=100_000_000) => 500_000,
+            _ => 5_000_000,
+        };
+        let outbox = self.engine.outbox();
+        let busy = !outbox.announcements.is_empty() || !outbox.urgent.is_empty();
+        let due = self.engine.due_ns().map_or(poll, |due| due.saturating_sub(now.mono_ns));
+        Duration::from_nanos(due.min(poll).min(if busy { 500_000 } else { u64::MAX }))
+    }
+
+    fn update(&mut self, plan: Plan) {
+        let (had, has) = (!self.engine.plan().is_empty(), !plan.is_empty());
+        if had != has {
+            info!(instances = plan.instances.len(), bfd = plan.sessions.len(), "vrrp");
+        }
+        let tracked = (plan.scripts.clone(), plan.processes.clone(), plan.files.clone());
+        if self.tracker.as_ref().is_none_or(|tracker| !tracker.is_of(&tracked)) {
+            // dropped first: it ends its programs
+            self.tracker = None;
+            match Tracker::start(tracked, self.reports.0.clone(), thread::current()) {
+                Ok(tracker) => self.tracker = Some(tracker),
+                Err(error) => warn!(%error, "nothing is tracked"),
+            }
+        }
+        let now = self.now();
+        // before the first event of a new instance
+        self.ups.clear();
+        for (name, up) in plan.ports.iter().zip((self.links)()) {
+            self.ups.push(up);
+            self.engine.tracked(now, Tracked::Port(name.clone()), Standing { up, number: 0 });
+        }
+        self.engine.update(now, plan);
+    }
+
+    fn look_at_links(&mut self, now: Now) {
+        let ups = (self.links)();
+        if ups == self.ups {
+            return;
+        }
+        let names = self.engine.plan().ports.clone();
+        for (name, up) in names.into_iter().zip(&ups) {
+            self.engine.tracked(now, Tracked::Port(name), Standing { up: *up, number: 0 });
+        }
+        self.ups = ups;
+    }
+
+    /// Sends what is to be sent, adverts first, as much as the queue takes.
+    fn send(&mut self) {
+        let outbox = self.engine.outbox();
+        for queue in [&mut outbox.urgent, &mut outbox.announcements] {
+            while let Some((device, frame)) = queue.front() {
+                if self.channel.send(*device, frame).is_err() {
+                    return;
+                }
+                queue.pop_front();
+            }
+        }
+    }
+
+    fn show(&mut self, now: Now) {
+        // who reads holds it for the time of a copy of one pointer; this thread waits for nobody
+        if let Ok(mut status) = self.status.try_lock() {
+            *status = Arc::new(self.engine.status(now));
+        }
+    }
+
+    fn stop(mut self) {
+        let now = self.now();
+        self.engine.stop(now);
+        self.engine.outbox().announcements.clear();
+        let begun = Instant::now();
+        loop {
+            self.send();
+            let left = !self.engine.outbox().urgent.is_empty() || !self.channel.is_drained();
+            if !left || begun.elapsed() > FAREWELL {
+                break;
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        for program in std::mem::take(&mut self.engine.outbox().programs) {
+            self.notifier.run(program);
+        }
+        self.tracker = None;
+        self.notifier.finish();
+    }
+}
