@@ -1,7 +1,7 @@
 //! The connection table of one worker.
 //!
 //! Files in the order in which a lookup meets them: [`key`] (what is hashed and compared), [`table`] (lookup,
-//! insertion), [`line`] (how connections lie in cache lines), [`simd`] (how their keys are compared), [`memory`]
+//! insertion), [`mod@line`] (how connections lie in cache lines), [`simd`] (how their keys are compared), [`memory`]
 //! (where they lie), `room` (what gives way to a new connection), `walk` (the sweep, and who looks at all), [`entry`]
 //! (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`] (where a PROXY header stands in it),
 //! [`splice`] (how its halves fit when the director did its handshake).

@@ -145,7 +145,7 @@ pub enum Notice {
     },
 }
 
-/// The devices of a configuration in the order of [`DeviceId`], each with the largest MTU asked of it.
+/// The devices of a configuration in the order of [`DeviceId`](crate::io::DeviceId), each with the largest MTU asked of it.
 pub fn devices(model: &Model) -> Vec<(Device, u16)> {
     let mut devices: Vec<(Device, u16)> = Vec::new();
     for port in &model.ports {

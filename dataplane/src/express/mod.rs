@@ -1,12 +1,12 @@
 //! The express path: plain packets of known connections, a burst at a time.
 //!
 //! Three passes over a burst, so that no packet waits for memory that could have been asked for before:
-//! - a [`glance`] at every frame: its flow, and the connection's line is asked for;
+//! - a `glance` at every frame: its flow, and the connection's line is asked for;
 //! - the connection is looked up, and what it leads to is asked for: a destination, a pair, or of a server's reply the
 //!   connection itself;
-//! - packet after packet is judged ([`onward`], [`back`]), rewritten in place ([`ends`]) and put among those to be sent.
+//! - packet after packet is judged (`onward`, `back`), rewritten in place (`ends`) and put among those to be sent.
 //!
-//! Only what is plainly the usual case goes this way: [`glance`] says which frames, [`onward`] and [`back`] which
+//! Only what is plainly the usual case goes this way: `glance` says which frames, `onward` and `back` which
 //! connections. Everything else is parsed and goes the way of [`crate::receive`], in its turn. Invariant: nothing that
 //! can be seen from outside depends on which way a packet went, except that its frame comes sooner; the tests send the
 //! same frames through workers with and without.

@@ -5,7 +5,7 @@
 //!   go where a hash of their client says, without an entry; the client's ACK is what begins one.
 //! - [`cookie`], [`handshake`]: behind NAT and full NAT the director answers SYNs in the server's place, without
 //!   state, and calls the server when the client has proved that it is there; [`segment`] builds what is said.
-//! - [`Shedding`]: when frames pile up in the receive queue, first packets wait their turn: what is beyond their share
+//! - `Shedding`: when frames pile up in the receive queue, first packets wait their turn: what is beyond their share
 //!   is dropped before it costs more than its lookup.
 //!
 //! When there is a flood: the worker's embryonic connections (TCP and SCTP handshakes under way) are `syn_flood`

@@ -6,9 +6,9 @@
 //!
 //! - permutations are walked by additions, and looked at in a map of one bit per slot, which stays in the L1 cache;
 //! - several slots are looked at together without a branch, as nobody can predict which one is free;
-//! - the last [`TAIL`] slots are found from the other end: the place of a slot in a permutation is
+//! - the last `TAIL` slots are found from the other end: the place of a slot in a permutation is
 //!   `(slot - offset) / skip` modulo the size, and of the slots that are free the one with the lowest place is the
-//!   next. That is work for [`TAIL`] slots rather than for `size / free` of them;
+//!   next. That is work for `TAIL` slots rather than for `size / free` of them;
 //! - where most servers sit most rounds out (one of a high weight among many low ones) a heap says whose turn is next.
 
 use std::cmp::Reverse;
