@@ -20,10 +20,13 @@ pub fn import_text(file: &Path, text: &str, options: &Options<'_>) -> Imported {
 ///
 /// Errors: it cannot be read, is longer than [`FILE_LEN`] or no UTF-8.
 pub fn import_file(file: &Path, options: &Options<'_>) -> io::Result<Imported> {
-    Ok(import_text(file, &text(file)?, options))
+    Ok(import_text(file, &read_text(file)?, options))
 }
 
-fn text(file: &Path) -> io::Result<String> {
+/// What a file holds.
+///
+/// Errors: as [`import_file`].
+pub(crate) fn read_text(file: &Path) -> io::Result<String> {
     let mut text = String::new();
     // One byte more than allowed tells a file that is too long, even when it has no length (a pipe).
     let length = File::open(file)?.take(FILE_LEN + 1).read_to_string(&mut text)?;
@@ -44,14 +47,17 @@ fn included(pattern: &Path) -> Result<Vec<(String, String)>, String> {
         false => vec![pattern.to_owned()],
         true => {
             let listed = fs::read_dir(&above).map_err(|error| format!("{}: {error}", above.display()))?;
-            let names = listed.flatten().filter(|entry| !entry.path().is_dir()).map(|entry| entry.file_name());
+            let names =
+                listed.flatten().filter(|entry| !entry.path().is_dir()).map(|entry| entry.file_name());
             // As for a shell, a name that begins with a dot is not meant.
-            let meant = names.filter(|file| file.to_str().is_some_and(|file| !file.starts_with('.') && matches(name, file)));
+            let meant = names.filter(|file| {
+                file.to_str().is_some_and(|file| !file.starts_with('.') && matches(name, file))
+            });
             meant.map(|file| above.join(file)).collect()
         }
     };
     files.sort();
-    let read = |file: &PathBuf| match text(file) {
+    let read = |file: &PathBuf| match read_text(file) {
         Ok(text) => Ok((file.display().to_string(), text)),
         Err(error) => Err(format!("{}: {error}", file.display())),
     };
@@ -105,7 +111,10 @@ mod tests {
         write("conf.d/b.conf", "global_defs {\n  router_id second\n}\n");
         write("conf.d/a.conf", "global_defs {\n  router_id first\n  nosuch 1\n}\ninclude more/c.conf\n");
         write("conf.d/a.conf.dpkg-old", "global_defs {\n  router_id old\n}\n");
-        write("conf.d/more/c.conf", "global_defs { vrrp_version 3 }\nvrrp_instance V {\n  interface eth0\n  virtual_router_id 1\n  virtual_ipaddress {\n    10.0.0.100\n  }\n}\n");
+        write(
+            "conf.d/more/c.conf",
+            "global_defs { vrrp_version 3 }\nvrrp_instance V {\n  interface eth0\n  virtual_router_id 1\n  virtual_ipaddress {\n    10.0.0.100\n  }\n}\n",
+        );
         let imported = import_file(&dir.join("keepalived.conf"), &Options::default()).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         assert!(imported.toml.contains("[appliance]\nname = \"second\"\n"), "{}", imported.toml);
