@@ -50,10 +50,8 @@ impl Core {
             self.model = model.clone();
             self.revision += 1;
             self.commit_health(prepared);
-            for row in &changes.changes {
-                info!(change = %row.text, "configuration changed");
-                self.health.configured(&row.text);
-            }
+            changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
+            self.health.configured(changes.changes.iter().map(|row| row.text.as_str()));
             changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));
         }
         Ok(changes)
