@@ -294,8 +294,14 @@ fn backs_up_keepalived(lab: &mut Lab) -> Result<()> {
 fn ipv6(lab: &mut Lab) -> Result<()> {
     second_node(lab, true)?;
     let text = instance(100, 3, "").replace(VIP, VIP6);
+    // switches that snoop pass on what was reported
+    let argv = ["tcpdump", "-l", "-n", "-v", "-i", "eth0", "ip6 dst ff02::16"];
+    let capture = lab.client.start(&argv, &lab.dir().join("reports"))?;
+    wait_until("tcpdump listens", PATIENCE, || Ok(capture.log().contains("listening on")))?;
     lab.start_director_unresolved(&config(text))?;
     wait_for(lab, "master")?;
+    let report = || Ok(capture.log().contains("[gaddr ff02::12 to_ex"));
+    wait_until("a report of ff02::12", PATIENCE, report).with_context(|| capture.log())?;
     lab.client.run(&["ping", "-n", "-6", "-c", "2", "-W", "2", VIP6])?;
     let own = lab.node01.mac("eth0")?;
     let neighbor = || lab.client.ip(&format!("-6 neigh show {VIP6}"));
