@@ -3,7 +3,7 @@
 //! A pair of queues of their own per worker, so that neither mail, events nor packets hold them up: what is to be
 //! sent leaves at the start of a turn, before the turn's packets, and displaces one of those where the device has
 //! no room; what is received is passed on when it is met. Both are bounded; what finds a queue full is counted as
-//! [`DropReason::ControlQueueFull`](crate::DropReason::ControlQueueFull) or returned to the sender.
+//! [`DropReason::ControlQueueFull`] or returned to the sender.
 
 use std::net::IpAddr;
 use std::sync::Arc;
