@@ -64,7 +64,10 @@ impl Import {
         };
         for entry in tree {
             match entry.key() {
-                "global_defs" => entry.inner().iter().for_each(|entry| self.global(entry, &mut mail)),
+                "global_defs" => {
+                    self.place("notify", entry.at);
+                    entry.inner().iter().for_each(|entry| self.global(entry, &mut mail));
+                }
                 "SSL" => entry.inner().iter().for_each(|entry| self.ssl(entry)),
                 key if ELSEWHERE.contains(&key) => {}
                 _ => self.skip(entry),

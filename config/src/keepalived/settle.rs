@@ -53,18 +53,15 @@ impl Import {
         let inside = Path(problem.path.0.iter().skip(2).cloned().collect());
         let message = format!("is left out: {inside}: {}", problem.message);
         let Some((key, index, inner)) = place(problem) else {
+            let at = self.places.get("notify").and_then(|places| places.first()).copied().unwrap_or_default();
             if problem.path.0.first() == Some(&Step::Key("notify".into())) && self.notify.mail.is_some() {
-                self.notes.add(
-                    At { file: 0, line: 1 },
-                    "global_defs",
-                    &format!("mails: {}: {message}", problem.path),
-                );
+                self.notes.add(at, "global_defs", &format!("mails: {}: {message}", problem.path));
                 self.notify.mail = None;
                 done.push("notify".to_owned());
             } else if problem.path.0.first() == Some(&Step::Key("notify".into()))
                 && self.notify.user.is_some()
             {
-                self.notes.add(At { file: 0, line: 1 }, "script_user", &message);
+                self.notes.add(at, "script_user", &message);
                 self.notify.user = None;
                 done.push("notify".to_owned());
             }
@@ -92,6 +89,13 @@ impl Import {
                     done.push(object);
                 }
             }
+            return;
+        }
+        if key == "vrrp" && self.leave_out_part(index, problem) {
+            let at = self.places.get(key).and_then(|places| places.get(index)).copied().unwrap_or_default();
+            self.notes.add(at, "vrrp_instance", &message);
+            // One part in a round: places behind it are others then.
+            done.push(object);
             return;
         }
         let places = self.places.entry(key).or_default();
@@ -129,6 +133,28 @@ impl Import {
         };
         self.notes.add(at, there, &message);
         done.push(object);
+    }
+
+    /// Takes out the address, peer or tracked object of an instance that a problem is about; false: it is about no such.
+    fn leave_out_part(&mut self, index: usize, problem: &Problem) -> bool {
+        let (Some(Step::Key(list)), Some(Step::Index(at))) = (problem.path.0.get(2), problem.path.0.get(3))
+        else {
+            return false;
+        };
+        let Some(vrrp) = self.ha.vrrp.get_mut(index) else { return false };
+        let at = *at;
+        match list.as_ref() {
+            "virtual_addresses" if at < vrrp.virtual_addresses.len() => {
+                drop(vrrp.virtual_addresses.remove(at))
+            }
+            "excluded_addresses" if at < vrrp.excluded_addresses.len() => {
+                drop(vrrp.excluded_addresses.remove(at))
+            }
+            "peers" if at < vrrp.peers.len() => drop(vrrp.peers.remove(at)),
+            "track" if at < vrrp.track.len() => drop(vrrp.track.remove(at)),
+            _ => return false,
+        }
+        true
     }
 
     /// Takes out an instance, from its group too.

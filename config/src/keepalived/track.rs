@@ -70,8 +70,8 @@ impl Import {
         }
         script.timeout = timeout.unwrap_or(script.interval);
         if script.command.is_empty() {
-            self.notes.add(entry.at, "vrrp_script", "has no script; nothing tracks it");
-            return;
+            self.names.remove(&("vrrp_scripts", entry.arg(1).unwrap_or_default().to_owned()));
+            return self.note(entry, "has no script");
         }
         self.ha.scripts.push(script);
         self.place("vrrp_scripts", entry.at);
@@ -173,6 +173,7 @@ impl Import {
             }
         }
         let Some(neighbor) = neighbor else {
+            self.names.remove(&("bfd", entry.arg(1).unwrap_or_default().to_owned()));
             return self.note(entry, "has no neighbor_ip");
         };
         bfd.neighbor = neighbor;
