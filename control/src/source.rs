@@ -47,7 +47,7 @@ pub enum SourceError {
     },
     /// Both together are wrong; lines are those of what `lbctl import keepalived --base` prints.
     #[error(
-        "what `lbctl import keepalived --base {} {}` prints:\n{faults}",
+        "what `lbctl import keepalived --base {} {}` prints:\n{faults}{notes}",
         config.display(),
         keepalived.display()
     )]
@@ -58,6 +58,8 @@ pub enum SourceError {
         keepalived: PathBuf,
         /// All that is wrong.
         faults: Faults,
+        /// What was not carried over, which may be why; a line each, behind a line break.
+        notes: String,
     },
 }
 
@@ -84,7 +86,8 @@ impl Source {
             Ok((model, warnings)) => Ok(Loaded { model, warnings, notes: imported.notes }),
             Err(faults) => {
                 let (config, keepalived) = (self.config.clone(), keepalived.clone());
-                Err(SourceError::Faulty { config, keepalived, faults })
+                let notes = imported.notes.iter().map(|note| format!("\nnot carried over: {note}")).collect();
+                Err(SourceError::Faulty { config, keepalived, faults, notes })
             }
         }
     }
@@ -137,6 +140,7 @@ mod tests {
         .unwrap();
         let error = source.load().map(drop).unwrap_err().to_string();
         assert!(error.contains("is not the name of a port of the director"), "{error}");
+        assert!(error.contains("not carried over: line 4: interface: \"eth0\" is no interface"), "{error}");
         source.keepalived = Some(dir.join("nosuch"));
         assert!(
             source
