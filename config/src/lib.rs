@@ -10,6 +10,7 @@
 //! - [`warnings`]: what is allowed and yet unlikely to be meant
 //! - [`edit`]: the changes an operator makes by command, each checked as a file is
 //! - [`diff`](fn@diff): what changed between two Models, and whether that needs a restart
+//! - [`keepalived`]: keepalived.conf as TOML
 //! - [`bounds`]: every numeric limit
 //!
 //! What clients address is [`ServiceAddress`], how packets get to servers [`Forwarding`], what else is decided for the
@@ -35,6 +36,7 @@ mod fields;
 mod forwarding;
 pub mod health;
 mod ifaddr;
+pub mod keepalived;
 mod load;
 mod mark;
 pub mod model;

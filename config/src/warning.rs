@@ -12,6 +12,7 @@ use crate::bounds::{MTU, MTU_MIN_IPV6};
 use crate::edit::name_object;
 use crate::fault::{Faults, Problems};
 use crate::forwarding::{Forwarding, Tunnel};
+use crate::health::CheckKind;
 use crate::model::{IfAddr, Model, Port, Server, Service};
 use crate::path::toml_path;
 
@@ -96,6 +97,11 @@ fn find(model: &Model) -> Problems {
             }
         }
     }
+    for (at, service) in model.services.iter().enumerate() {
+        if let Some((key, message)) = health(service) {
+            doubts.add(toml_path!("services", at, "health", key), message);
+        }
+    }
     let used: HashSet<u32> = model.services.iter().filter_map(|service| service.address.mark()).collect();
     for (at, mark) in model.marks.iter().map(|rule| rule.value).enumerate() {
         if !used.contains(&mark) {
@@ -111,6 +117,34 @@ fn find(model: &Model) -> Problems {
         }
     }
     doubts
+}
+
+/// Health settings without a check, and a quorum that all servers together do not make.
+fn health(service: &Service) -> Option<(&'static str, String)> {
+    let health = service.health.as_ref()?;
+    let checks =
+        service.servers.iter().filter_map(|server| server.health.as_ref()?.checks.as_ref()).flatten();
+    let checks: Vec<_> = health.checks.iter().chain(checks).collect();
+    if checks.is_empty() && !service.servers.is_empty() {
+        return Some(("checks", "there are none: servers are always up".to_owned()));
+    }
+    let says_weight = checks.iter().any(|check| match &check.kind {
+        CheckKind::Script(script) => script.dynamic,
+        CheckKind::File(_) => true,
+        CheckKind::Http(http) => http.weight_header.is_some(),
+        _ => false,
+    });
+    let most: u64 = service.servers.iter().map(|server| u64::from(server.weight)).sum();
+    let wanted = u64::from(health.quorum) + u64::from(health.hysteresis);
+    // The least quorum is that of who did not think of one.
+    let doubtful = health.quorum > 1 && wanted > most && !says_weight && !service.servers.is_empty();
+    doubtful.then(|| {
+        let message = format!(
+            "{} and the hysteresis {} are above the weight {most} of all servers: a quorum that was lost never comes back",
+            health.quorum, health.hysteresis
+        );
+        ("quorum", message)
+    })
 }
 
 /// A NAT server that has the clients' network for its own answers them past the director, from an address that they
@@ -223,6 +257,22 @@ mod tests {
             ]
         );
         assert_eq!(of(&text.replace("mark = 8", "mark = 7")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_quorum_out_of_reach_and_health_without_checks_are_doubtful() {
+        let with = |health: &str| SMALL.replacen("port = 80\n", &format!("port = 80\n{health}\n"), 1);
+        let quorum = |n| with(&format!("[services.health]\nquorum = {n}\nchecks = [{{ type = \"tcp\" }}]"));
+        assert_eq!(of(&quorum(2)), Vec::<String>::new());
+        let want = "line 11: services[0].health.quorum: 3 and the hysteresis 0 are above the weight 2 of all servers: a \
+                    quorum that was lost never comes back";
+        assert_eq!(of(&quorum(3)), [want]);
+        assert_eq!(
+            of(&quorum(3).replace("\"tcp\"", "\"http\", weight_header = \"w\"")),
+            Vec::<String>::new()
+        );
+        let want = "line 10: services[0].health.checks: there are none: servers are always up";
+        assert_eq!(of(&with("[services.health]")), [want]);
     }
 
     #[test]

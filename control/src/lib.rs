@@ -10,6 +10,7 @@
 //! * [`core`]: the control core: what a request does to the director and what it shows.
 //! * [`health`]: checks of servers, quorums, events.
 //! * [`ipvsadm`]: ipvsadm's command line over all of that.
+//! * [`source`], [`keepalived`]: the files that lbd is configured by.
 //! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own.
 //!
 //! Invariant: a session never touches the director. It passes a [`server::Call`] on and waits, so a hostile or slow
@@ -21,5 +22,7 @@ pub mod bfd;
 pub mod core;
 pub mod health;
 pub mod ipvsadm;
+pub mod keepalived;
 pub mod server;
+pub mod source;
 pub mod vrrp;

@@ -160,6 +160,9 @@ struct Watch {
 
 /// Time between two questions.
 const STEP: Duration = Duration::from_millis(5);
+/// A master that is replaced while it lives (a higher priority came) ends when it hears the new one's advert, not
+/// before: RFC 9568 section 6.4.3. So long two may answer then, s: what keepalived takes on a busy machine.
+const HANDOVER: f64 = 0.25;
 
 impl Watch {
     fn start(lab: &Lab) -> Result<Self> {
@@ -199,8 +202,8 @@ impl Watch {
         wait_until(&format!("{mac} answers for the VIP"), PATIENCE, || Ok(last() == Some(true)))
     }
 
-    /// Ends, and checks that the stations that answered are these, one after the other, and none in between another:
-    /// at no moment two had the VIP. Gives the longest time without an answer at each change, ms.
+    /// Ends, and checks that the stations that answered are these, one after the other: at no moment, but for
+    /// [`HANDOVER`], two had the VIP. Gives the time without an answer at each change, ms.
     fn owners(mut self, wanted: &[&str]) -> Result<Vec<f64>> {
         self.stop.store(true, Relaxed);
         if let Some(asker) = self.asker.take() {
@@ -208,16 +211,23 @@ impl Watch {
         }
         let answers = self.answers();
         let (mut owners, mut gaps): (Vec<&str>, Vec<f64>) = (Vec::new(), Vec::new());
-        let mut before = 0.0;
+        let (mut before, mut changed, mut overlap) = (0.0, 0.0, 0.0_f64);
         for (time, mac) in &answers {
             if owners.last() != Some(&mac.as_str()) {
+                let yields = owners.iter().rev().nth(1) == Some(&mac.as_str());
+                if yields && time - changed < HANDOVER {
+                    overlap = overlap.max(time - changed);
+                    continue;
+                }
                 if !owners.is_empty() {
                     gaps.push((time - before) * 1000.0);
                 }
+                changed = *time;
                 owners.push(mac);
             }
             before = *time;
         }
+        eprintln!("gaps {gaps:.0?} ms, longest hand-over {:.0} ms", overlap * 1000.0);
         ensure!(
             owners == wanted,
             "the VIP's owners were {owners:?}, not {wanted:?}, in {} answers",
@@ -284,8 +294,14 @@ fn backs_up_keepalived(lab: &mut Lab) -> Result<()> {
 fn ipv6(lab: &mut Lab) -> Result<()> {
     second_node(lab, true)?;
     let text = instance(100, 3, "").replace(VIP, VIP6);
+    // switches that snoop pass on what was reported
+    let argv = ["tcpdump", "-l", "-n", "-v", "-i", "eth0", "ip6 dst ff02::16"];
+    let capture = lab.client.start(&argv, &lab.dir().join("reports"))?;
+    wait_until("tcpdump listens", PATIENCE, || Ok(capture.log().contains("listening on")))?;
     lab.start_director_unresolved(&config(text))?;
     wait_for(lab, "master")?;
+    let report = || Ok(capture.log().contains("[gaddr ff02::12 to_ex"));
+    wait_until("a report of ff02::12", PATIENCE, report).with_context(|| capture.log())?;
     lab.client.run(&["ping", "-n", "-6", "-c", "2", "-W", "2", VIP6])?;
     let own = lab.node01.mac("eth0")?;
     let neighbor = || lab.client.ip(&format!("-6 neigh show {VIP6}"));

@@ -7,6 +7,7 @@ mod check;
 mod entries;
 mod notify;
 mod rules;
+mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use check::*;
 pub(crate) use entries::{Entries, inline};
 pub use notify::{Mail, Notify, ServerNotify, ServiceNotify};
 pub(crate) use rules::{mail as check_mail, notify as check_notify, service as check_service};
+pub use values::{Digest, Pattern, StatusRange};
 
 /// `interval` where none is given. keepalived: 60 s.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);

@@ -54,10 +54,8 @@ impl Core {
             if let Some(vrrp) = &self.vrrp {
                 vrrp.update(Plan::of(&self.director));
             }
-            for row in &changes.changes {
-                info!(change = %row.text, "configuration changed");
-                self.health.configured(&row.text);
-            }
+            changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
+            self.health.configured(changes.changes.iter().map(|row| row.text.as_str()));
             changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));
         }
         Ok(changes)

@@ -1,6 +1,5 @@
 //! The loop of the control core.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,6 +8,7 @@ use tracing::{error, info, warn};
 use super::Core;
 use crate::api::Response;
 use crate::server::{Access, Call, Work};
+use crate::source::Source;
 
 /// Serves calls and keeps the director's timers until `stop` is there.
 ///
@@ -36,15 +36,16 @@ pub async fn run(
     }
 }
 
-/// Reads the configuration file again and has it applied; a file with faults changes nothing. The log says how it
+/// Reads the configuration's files again and has it applied; a fault in them changes nothing. The log says how it
 /// went.
-pub async fn reload(file: &Path, calls: &mpsc::Sender<Call>) {
-    let path = file.to_owned();
+pub async fn reload(source: &Source, calls: &mpsc::Sender<Call>) {
+    let files = source.clone();
     // Off the control core's thread: a large file takes a second.
-    let result = match tokio::task::spawn_blocking(move || lb_config::load(path)).await {
-        Ok(Ok(model)) => {
+    let result = match tokio::task::spawn_blocking(move || files.load()).await {
+        Ok(Ok(loaded)) => {
+            loaded.notes.iter().for_each(|note| warn!(%note, "not carried over"));
             let (reply, response) = oneshot::channel();
-            let call = Call { work: Work::Replace(Box::new(model)), access: Access::Change, reply };
+            let call = Call { work: Work::Replace(Box::new(loaded.model)), access: Access::Change, reply };
             match calls.send(call).await {
                 Ok(()) => response.await.map_err(|_| "lbd is stopping".to_owned()),
                 Err(_) => Err("lbd is stopping".to_owned()),
@@ -53,7 +54,7 @@ pub async fn reload(file: &Path, calls: &mpsc::Sender<Call>) {
         Ok(Err(faulty)) => Err(faulty.to_string()),
         Err(failed) => Err(failed.to_string()),
     };
-    let file = file.display();
+    let file = source.name();
     match result {
         Ok(Response::Error(refused)) => error!(%file, "configuration file not applied: {refused}"),
         Ok(answer) => {

@@ -1,8 +1,9 @@
 //! What the director counts, as the API's rows.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use lb_config::{Model, ServiceRef, to_toml};
+use lb_config::{Model, Server, Service, ServiceRef, to_toml};
 use lb_dataplane::director::{DestRow, Director, ServiceRow as ServiceCounts};
 use lb_dataplane::flood::evict::Class;
 
@@ -112,47 +113,65 @@ pub(super) fn servers(
     };
     let wanted =
         director.services().into_iter().filter(|service| name.is_none_or(|name| name == service.name));
+    let configured: HashMap<&str, &Service> = model.services.iter().map(|s| (s.name.as_str(), s)).collect();
     let row = |service: ServiceCounts| ServiceServers {
         protocol: protocol(&service),
         vip: service.address.local(),
         scheduler: service.scheduler.name().to_owned(),
         persistence: service.persistence.map(|persistence| persistence.to_string()),
         one_packet: service.one_packet,
-        servers: with_down(model, health, &service),
+        servers: with_down(configured.get(service.name.as_str()).copied(), health, &service),
         service: service.name,
     };
     Ok(Servers { services: wanted.map(row).collect() })
 }
 
 /// The servers that the director has, and in their places those of the configuration that checks keep out.
-fn with_down(model: &Model, health: &Health, service: &ServiceCounts) -> Vec<ServerRow> {
+fn with_down(configured: Option<&Service>, health: &Health, service: &ServiceCounts) -> Vec<ServerRow> {
     let mut rows: Vec<ServerRow> = service.dests.iter().map(server).collect();
-    let configured = model.services.iter().find(|other| other.name == service.name);
-    for (at, server) in configured.map_or(&[][..], |configured| &configured.servers).iter().enumerate() {
-        let Some(why) = health.why_down(&service.name, server.key()) else { continue };
-        let state = if why == NOT_CHECKED { "unknown" } else { "down" };
-        match rows
-            .iter_mut()
-            .find(|row| row.address == server.key() && row.forwarding == server.forwarding.name())
-        {
+    let servers = configured.map_or(&[][..], |configured| &configured.servers);
+    let down = servers.iter().enumerate().filter_map(|(at, server)| {
+        let why = health.why_down(&service.name, server.key())?;
+        Some((at, server, if why == NOT_CHECKED { "unknown" } else { "down" }))
+    });
+    let down: Vec<_> = down.collect();
+    if down.is_empty() {
+        return rows;
+    }
+    let places: HashMap<SocketAddr, usize> =
+        rows.iter().enumerate().rev().map(|(at, row)| (row.address, at)).collect();
+    let mut missing = Vec::new();
+    for (at, server, state) in down {
+        match places.get(&server.key()).and_then(|place| rows.get_mut(*place)) {
             Some(row) => row.state = state.to_owned(),
-            None => rows.insert(
-                at.min(rows.len()),
-                ServerRow {
-                    address: server.key(),
-                    forwarding: server.forwarding.name().to_owned(),
-                    tunnel: server.forwarding.tunnel().map(|tunnel| tunnel.to_string()),
-                    weight: 0,
-                    upper_threshold: server.upper_threshold,
-                    lower_threshold: server.lower_threshold,
-                    state: state.to_owned(),
-                    drain_left_ms: None,
-                    counters: Counters::default(),
-                },
-            ),
+            None => missing.push((at, kept_out(server, state))),
         }
     }
-    rows
+    let (mut merged, mut missing) =
+        (Vec::with_capacity(rows.len() + missing.len()), missing.into_iter().peekable());
+    for row in rows {
+        while let Some((_, kept_out)) = missing.next_if(|(at, _)| *at <= merged.len()) {
+            merged.push(kept_out);
+        }
+        merged.push(row);
+    }
+    merged.extend(missing.map(|(_, row)| row));
+    merged
+}
+
+/// A server that the director does not have for now.
+fn kept_out(server: &Server, state: &str) -> ServerRow {
+    ServerRow {
+        address: server.key(),
+        forwarding: server.forwarding.name().to_owned(),
+        tunnel: server.forwarding.tunnel().map(|tunnel| tunnel.to_string()),
+        weight: 0,
+        upper_threshold: server.upper_threshold,
+        lower_threshold: server.lower_threshold,
+        state: state.to_owned(),
+        drain_left_ms: None,
+        counters: Counters::default(),
+    }
 }
 
 fn server(dest: &DestRow) -> ServerRow {

@@ -41,11 +41,16 @@ use tell::News;
 pub use board::NOT_CHECKED;
 pub use drift::Drift;
 
+/// Most events that one change of the configuration makes: a new file does not push everything else out.
+const CHANGES: usize = 100;
+
 /// Health as the control core has it.
 #[derive(Debug)]
 pub struct Health {
     board: Board,
     statuses: HashMap<Arc<ProbeSpec>, Arc<Status>>,
+    /// Where in the configuration each service is.
+    places: HashMap<String, usize>,
     /// Started with the first check.
     engine: Option<Engine>,
     wake: Arc<Wake>,
@@ -71,6 +76,7 @@ impl Health {
         Self {
             board: Board::default(),
             statuses: HashMap::new(),
+            places: HashMap::new(),
             engine: None,
             wake,
             events: Events::default(),
@@ -94,6 +100,8 @@ impl Health {
         let Prepared { board, changes, .. } = prepared;
         self.board = board;
         self.stale = false;
+        self.places =
+            model.services.iter().enumerate().map(|(at, service)| (service.name.clone(), at)).collect();
         self.since.retain(|(service, server), _| {
             let known = self.board.services.get(service.as_str());
             known.is_some_and(|known| server.is_none_or(|server| known.servers.contains_key(&server)))
@@ -146,9 +154,15 @@ impl Health {
         self.stale = false;
     }
 
-    /// Adds a change of the configuration to the events.
-    pub fn configured(&mut self, what: &str) {
-        self.events.add(EventKind::Config, "", "", what);
+    /// Adds changes of the configuration to the events; of very many the first ones.
+    pub fn configured<'c>(&mut self, changes: impl ExactSizeIterator<Item = &'c str>) {
+        let more = changes.len().saturating_sub(CHANGES);
+        for what in changes.take(CHANGES) {
+            self.events.add(EventKind::Config, "", "", what);
+        }
+        if more > 0 {
+            self.events.add(EventKind::Config, "", "", format!("and {more} changes more"));
+        }
     }
 
     /// What happened.
@@ -199,7 +213,8 @@ impl Health {
         if first {
             return;
         }
-        let Some(configured) = model.services.iter().find(|other| other.name == service) else { return };
+        let place = self.places.get(&service).and_then(|at| model.services.get(*at));
+        let Some(configured) = place.filter(|other| other.name == service) else { return };
         let wide = configured.health.as_deref().map(|health| &health.notify);
         let own = server
             .and_then(|key| configured.servers.iter().find(|server| server.key() == key))

@@ -7,6 +7,8 @@ use lb_config::health::{CheckKind, FullCheck, FullTarget, Rhythm};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use tracing::debug;
+
 use super::check::{Checker, Outcome};
 use super::drift::Drift;
 use super::watch::Watch;
@@ -175,6 +177,9 @@ pub(super) async fn run(spec: Arc<ProbeSpec>, status: Arc<Status>, shared: Arc<S
             Outcome::Pass { why, .. } => (true, why.clone()),
             Outcome::Fail { why } => (false, why.clone()),
         };
+        if !passed {
+            debug!(check = spec.kind.name(), to = %spec.target.to, why, "health check failed");
+        }
         let judged = judge.judge(outcome, &rhythm);
         next = match judged.again {
             Some(delay) => end + delay,

@@ -256,7 +256,7 @@ fn a_changed_configuration_changes_the_checks() {
 }
 
 /// Not run by default: wants half a CPU for ten seconds, and says nothing on a machine where it does not get that.
-/// `chrt -r 5 cargo test -p lb-control --release --lib drift -- --ignored --nocapture`
+/// `cargo test -p lb-control --release --lib drift -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
 fn ten_thousand_checks_a_second_and_their_drift() {

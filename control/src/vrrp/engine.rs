@@ -213,6 +213,8 @@ impl Engine {
         self.run(now, due);
         let mut announced = Vec::new();
         for instance in &mut self.instances {
+            let report = instance.join(now.mono_ns);
+            self.out.urgent.extend(report.map(|frame| (instance.plan.exit.device, frame)));
             match instance.announcements(now.mono_ns) {
                 0 => {}
                 repeat => announced.push((instance.plan.addresses.clone(), repeat)),

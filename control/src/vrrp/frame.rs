@@ -1,10 +1,10 @@
 //! Frames of adverts, announcements and BFD packets, and what comes in them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use lb_dataplane::channel::{BFD_PORT, ControlFrame, PROTOCOL_VRRP};
 use lb_dataplane::respond;
-use lb_dataplane::wire::{self, Link, Mac, PROTOCOL_UDP, checksum, ethernet, ipv4, ipv6};
+use lb_dataplane::wire::{self, Link, Mac, PROTOCOL_ICMP6, PROTOCOL_UDP, checksum, ethernet, ipv4, ipv6};
 
 /// An IP packet that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,24 @@ fn packet(link: &Link, route: &Route, protocol: u8, id: u16, payload: &[u8]) -> 
     }
     room.get_mut(ip_head..)?.copy_from_slice(payload);
     Some(frame)
+}
+
+/// A frame that tells switches which group is listened to here: an MLDv2 report (RFC 3810 section 5.2), without which
+/// one that snoops (RFC 4541) need not pass adverts over IPv6 on. Those over IPv4 go to a group that all ports get.
+pub fn join(link: &Link, src: Ipv6Addr, group: Ipv6Addr) -> Option<Vec<u8>> {
+    const ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+    /// Type 143, one record: "changes to exclude nothing".
+    const REPORT: [u8; 12] = [143, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0];
+    // hop-by-hop options: router alert (RFC 2711), padding; behind it ICMPv6
+    let mut payload = vec![PROTOCOL_ICMP6, 0, 5, 2, 0, 0, 1, 0];
+    let mut report = REPORT.to_vec();
+    report.extend(group.octets());
+    let pseudo = checksum::pseudo_header(&src.octets(), &ROUTERS.octets(), PROTOCOL_ICMP6, report.len());
+    let sum = checksum::finish(checksum::add(pseudo, &report)).to_be_bytes();
+    report.get_mut(2..4)?.copy_from_slice(&sum);
+    payload.extend(report);
+    let to = ipv6::multicast_mac(ROUTERS);
+    packet(link, &Route { to, src: src.into(), dst: ROUTERS.into(), ttl: 1 }, 0, 0, &payload)
 }
 
 /// A frame with an advert.
@@ -197,5 +215,28 @@ mod tests {
         }
         assert_eq!(group_mac("224.0.0.18".parse().unwrap()), [1, 0, 0x5e, 0, 0, 0x12]);
         assert_eq!(group_mac("ff02::12".parse().unwrap()), [0x33, 0x33, 0, 0, 0, 0x12]);
+    }
+
+    #[test]
+    fn a_report_is_one_that_linux_sends() {
+        let link = Link { mac: [2, 0, 0, 0, 0, 1], vlan: 0 };
+        let frame = join(&link, "fe80::1".parse().unwrap(), "ff02::12".parse().unwrap()).unwrap();
+        let wanted = [
+            // to 33:33:00:00:00:16, IPv6, 36 bytes, hop-by-hop, hop limit 1
+            &[0x33, 0x33, 0, 0, 0, 0x16, 2, 0, 0, 0, 0, 1, 0x86, 0xdd][..],
+            &[0x60, 0, 0, 0, 0, 36, 0, 1],
+            &"fe80::1".parse::<Ipv6Addr>().unwrap().octets(),
+            &"ff02::16".parse::<Ipv6Addr>().unwrap().octets(),
+            &[58, 0, 5, 2, 0, 0, 1, 0, 143, 0],
+        ]
+        .concat();
+        assert_eq!(frame[..wanted.len()], wanted);
+        let (src, dst) = (&frame[22..38], &frame[38..54]);
+        let sum = checksum::pseudo_header(src, dst, PROTOCOL_ICMP6, 28);
+        assert!(checksum::is_valid(checksum::add(sum, &frame[62..])));
+        assert_eq!(
+            frame[66..],
+            [&[0, 0, 0, 1, 4, 0, 0, 0][..], &"ff02::12".parse::<Ipv6Addr>().unwrap().octets()].concat()
+        );
     }
 }

@@ -20,6 +20,9 @@ pub struct Now {
     pub wall_ns: u64,
 }
 
+/// Time between reports, ns. RFC 3810 section 9: queriers ask every 125 s and forget after two questions and 10 s.
+const JOIN_NS: u64 = 60_000_000_000;
+
 /// An announcement that is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Due {
@@ -46,6 +49,8 @@ pub struct Instance {
     pub refused: BTreeMap<&'static str, u64>,
     second: Option<Due>,
     refresh: Option<Due>,
+    /// When switches are told next that adverts over IPv6 are wanted here, ns.
+    join_ns: Option<u64>,
     /// Latest time of each sender.
     times: HashMap<IpAddr, u64>,
 }
@@ -68,6 +73,7 @@ impl Instance {
             refused: BTreeMap::new(),
             second: None,
             refresh: None,
+            join_ns: None,
             times: HashMap::new(),
         }
     }
@@ -250,6 +256,12 @@ impl Instance {
     pub fn entered(&mut self, now_ns: u64, state: State) -> u8 {
         self.since_ns = now_ns;
         (self.second, self.refresh) = (None, None);
+        self.join_ns = match state {
+            State::Backup | State::Master if self.plan.targets.is_empty() && self.plan.group.is_ipv6() => {
+                Some(self.join_ns.unwrap_or(now_ns))
+            }
+            _ => None,
+        };
         if state != State::Master {
             return 0;
         }
@@ -290,10 +302,24 @@ impl Instance {
         repeat
     }
 
+    /// The report that is due: switches forget groups after some minutes.
+    pub fn join(&mut self, now_ns: u64) -> Option<Vec<u8>> {
+        let due = self.join_ns.as_mut().filter(|due| **due <= now_ns)?;
+        *due = now_ns + JOIN_NS;
+        match (self.plan.source, self.plan.group) {
+            (IpAddr::V6(source), IpAddr::V6(group)) => frame::join(&self.plan.exit.wire, source, group),
+            _ => None,
+        }
+    }
+
     /// When something is to be done, ns.
     pub fn due_ns(&self) -> Option<u64> {
-        let dues =
-            [self.second.map(|due| due.at_ns), self.refresh.map(|due| due.at_ns), self.machine.due_ns()];
+        let dues = [
+            self.join_ns,
+            self.second.map(|due| due.at_ns),
+            self.refresh.map(|due| due.at_ns),
+            self.machine.due_ns(),
+        ];
         dues.into_iter().flatten().min()
     }
 }

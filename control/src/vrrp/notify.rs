@@ -1,5 +1,5 @@
 //! Runs the programs that are told of changes: one after the other, in the order of the changes, on a thread of its
-//! own. A program that does not end within `TIMEOUT` is killed.
+//! own. A program that does not end within 30 s is killed.
 
 use std::io;
 use std::os::unix::process::CommandExt;

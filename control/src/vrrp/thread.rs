@@ -173,7 +173,8 @@ impl Speaker {
         }
         let poll = match self.engine.shortest_ns() {
             Some(..=100_000_000) => 500_000,
-            _ => 5_000_000,
+            // how long two may be masters when a higher priority takes over
+            _ => 1_000_000,
         };
         let outbox = self.engine.outbox();
         let busy = !outbox.announcements.is_empty() || !outbox.urgent.is_empty();

@@ -1,7 +1,7 @@
 //! Adverts on the wire: VRRP 2 (RFC 3768) and 3 (RFC 9568).
 //!
 //! [`parse`] takes any bytes and never panics; what it gives has passed the checks that need no configuration: type,
-//! length, checksum. Those that do are `receive`'s.
+//! length, checksum. Those that do are [`super::instance`]'s.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

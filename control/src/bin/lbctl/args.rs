@@ -167,6 +167,21 @@ pub enum ImportCommand {
         /// Rule file; `-`: standard input.
         file: PathBuf,
     },
+    /// Print what a keepalived.conf says as TOML; what could not be carried over goes to standard error, by line.
+    Keepalived {
+        /// The keepalived.conf; `-`: standard input. What it includes is looked for beside it.
+        file: PathBuf,
+        /// Configuration (TOML) of what keepalived does not know: ports and their devices, workers, marks. The output
+        /// begins with it, and interfaces become the ports that are on them. `lbctl check -` checks the whole.
+        #[arg(long, value_name = "FILE")]
+        base: Option<PathBuf>,
+        /// Configuration id: lines that begin with `@ID` hold (keepalived's -i).
+        #[arg(long)]
+        id: Option<String>,
+        /// Exit with 1 if anything was not carried over.
+        #[arg(long)]
+        strict: bool,
+    },
 }
 
 /// `lbctl service ...`

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use lb_config::keepalived::Options;
 use lb_control::api::{Client, ClientError, Request, Response};
 use lb_control::ipvsadm::{ClientHost, ImportError, Names, import};
 use thiserror::Error;
@@ -33,6 +34,8 @@ enum Failure {
     Faulty { file: String, faults: lb_config::Faults },
     #[error("{file}:\n{faults}")]
     Rules { file: String, faults: ImportError },
+    #[error("{count} of {file} {} not carried over", if *count == 1 { "was" } else { "were" })]
+    Left { file: String, count: usize },
     #[error("cannot write the answer: {0}")]
     Output(io::Error),
     #[error("cannot write the answer as JSON: {0}")]
@@ -67,7 +70,11 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Client(error) if error.is_unreachable() => 3,
-            Self::Client(_) | Self::File { .. } | Self::Faulty { .. } | Self::Rules { .. } => 1,
+            Self::Client(_)
+            | Self::File { .. }
+            | Self::Faulty { .. }
+            | Self::Rules { .. }
+            | Self::Left { .. } => 1,
             Self::Output(_) | Self::Json(_) => 1,
         }
     }
@@ -101,6 +108,11 @@ fn run(args: &Args) -> Result<(), Failure> {
         let faulty = |faults| Failure::Rules { file: file.display().to_string(), faults };
         return write(&import(&ask::read(file)?, &Names::system()).map_err(faulty)?).map(drop);
     }
+    if let Command::Import(ImportCommand::Keepalived { file, base, id, strict }) = &args.command {
+        let base = base.as_deref().map(ask::read).transpose()?;
+        let options = Options { base: base.as_deref(), id: id.as_deref() };
+        return keepalived(file, &options, *strict);
+    }
     if let Command::Events { follow: true } = &args.command {
         return follow(args);
     }
@@ -131,6 +143,21 @@ fn follow(args: &Args) -> Result<(), Failure> {
         if !write(&lines?)? {
             return Ok(());
         }
+    }
+}
+
+/// What `lbctl import keepalived` does: needs no lbd.
+fn keepalived(file: &Path, options: &Options<'_>, strict: bool) -> Result<(), Failure> {
+    let imported = lb_control::keepalived::import_text(file, &ask::read(file)?, options);
+    write(&imported.toml)?;
+    let mut err = io::stderr().lock();
+    for note in &imported.notes {
+        // With stderr closed there is nobody to tell; the exit code still does.
+        let _ = writeln!(err, "{note}");
+    }
+    match imported.notes.len() {
+        count if strict && count > 0 => Err(Failure::Left { file: file.display().to_string(), count }),
+        _ => Ok(()),
     }
 }
 

@@ -10,17 +10,19 @@ mod notify;
 mod signals;
 mod start;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Parser};
+use lb_control::source::Source;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 /// The director's daemon: balances TCP, UDP and SCTP to real servers, on DPDK.
 ///
 /// Logs to standard error; SLUICE_LOG sets how much, as in `info` (the default), `debug` or `warn,lb_control=debug`.
-/// SIGINT and SIGTERM end it, SIGHUP makes it apply its configuration file again.
+/// SIGINT and SIGTERM end it, SIGHUP makes it apply its configuration file (and its
+/// keepalived.conf) again.
 #[derive(Debug, Parser)]
 #[command(name = "lbd", version, max_term_width = 100, group = ArgGroup::new("what").required(true))]
 struct Args {
@@ -31,24 +33,36 @@ struct Args {
     /// Check this configuration file, print all its faults or that it is ok, and start nothing.
     #[arg(long, value_name = "FILE", group = "what")]
     check: Option<PathBuf>,
+
+    /// Take services, checks and virtual routers from this keepalived.conf. The configuration file then says what that
+    /// does not know: ports and their devices, workers, marks. What cannot be carried over is logged, with its line.
+    #[arg(long, value_name = "FILE")]
+    keepalived_conf: Option<PathBuf>,
+
+    /// Configuration id: lines of the keepalived.conf that begin with `@ID` hold (keepalived's -i).
+    #[arg(long, value_name = "ID", requires = "keepalived_conf")]
+    keepalived_id: Option<String>,
 }
 
 fn main() -> ExitCode {
     // Exits with 2 on wrong usage.
     let args = Args::parse();
-    let done = match (&args.config, &args.check) {
-        (_, Some(file)) => check(file),
-        (Some(file), None) => run(file),
+    let source =
+        |file: PathBuf| Source { config: file, keepalived: args.keepalived_conf, id: args.keepalived_id };
+    let done = match (args.config, args.check) {
+        (_, Some(file)) => check(&source(file)),
+        (Some(file), None) => run(&source(file)),
         (None, None) => unreachable!("the group `what` requires one of the two"),
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn check(file: &Path) -> bool {
-    match lb_config::load_with_warnings(file) {
-        Ok((_, warnings)) => {
-            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            println!("{}: ok", file.display());
+fn check(source: &Source) -> bool {
+    match source.load() {
+        Ok(loaded) => {
+            loaded.notes.iter().for_each(|note| eprintln!("not carried over: {note}"));
+            loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            println!("{}: ok", source.name());
             true
         }
         Err(error) => {
@@ -58,13 +72,13 @@ fn check(file: &Path) -> bool {
     }
 }
 
-fn run(file: &Path) -> bool {
+fn run(source: &Source) -> bool {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .with_env_var("SLUICE_LOG")
         .from_env_lossy();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    match start::run(file) {
+    match start::run(source) {
         Ok(()) => {
             info!("lbd has ended");
             true

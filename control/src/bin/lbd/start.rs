@@ -1,6 +1,5 @@
 //! From a file to a running director, and back.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -9,6 +8,7 @@ use anyhow::Context;
 use lb_config::{Device, Model};
 use lb_control::core::{Core, DriverRow, Drivers, Process, reload};
 use lb_control::server::{Policy, Socket, SocketSettings, Times, serve};
+use lb_control::source::{Loaded, Source};
 use lb_dataplane::director::{Director, devices};
 use lb_dataplane::io::{DeviceId, WorkerId};
 use lb_dataplane::setup::DeviceSetup;
@@ -29,9 +29,10 @@ const CALLS: usize = 64;
 const BLOCKING_THREADS: usize = 16;
 
 /// Runs lbd until a signal ends it.
-pub fn run(file: &Path) -> anyhow::Result<()> {
+pub fn run(source: &Source) -> anyhow::Result<()> {
     let start = Instant::now();
-    let (model, warnings) = lb_config::load_with_warnings(file)?;
+    let Loaded { model, warnings, notes } = source.load()?;
+    notes.iter().for_each(|note| warn!(%note, "not carried over"));
     warnings.iter().for_each(|warning| warn!(%warning, "configuration"));
     // Before any thread is made: SIGHUP is blocked in all of them and waited for in one.
     let mut signals = Signals::install().context("cannot install signal handlers")?;
@@ -71,11 +72,11 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
     runtime.block_on(async {
         let (sender, mut calls) = mpsc::channel(CALLS);
         let server = tokio::spawn(serve(listener, policy, sender.clone(), Times::default()));
-        let path = file.to_owned();
+        let files = source.clone();
         let mut hangups = signals.hangups();
         tokio::spawn(async move {
             while hangups.recv().await.is_some() {
-                reload(&path, &sender).await;
+                reload(&files, &sender).await;
             }
         });
         let (name, socket) = (&model.appliance.name, model.appliance.socket.display());
