@@ -96,7 +96,8 @@ impl Lbd {
         let socket = Socket::bind(&settings).unwrap();
         let control = std::thread::spawn(move || {
             let drivers = || Drivers { devices: vec![DriverRow::default()], ..Drivers::default() };
-            let mut core = Core::new(director, Process { drivers: Box::new(drivers) }).unwrap();
+            let mut core =
+                Core::new(director, Process { drivers: Box::new(drivers), tables: Vec::new() }).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (sender, mut calls) = mpsc::channel(8);

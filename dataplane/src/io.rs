@@ -50,11 +50,6 @@ pub trait Packet: Sized {
     fn is_whole(&self) -> bool {
         true
     }
-    /// Whether the device has found the checksum of the IPv4 header right; `false` where it does not look.
-    #[inline]
-    fn l3_checksum_verified(&self) -> bool {
-        false
-    }
     /// Device that received it (after [`PacketIo::rx`] and across [`PacketIo::hand_over`]).
     fn device(&self) -> DeviceId;
 }

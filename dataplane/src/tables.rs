@@ -110,6 +110,14 @@ impl Tables {
         }
     }
 
+    /// Entries that fit the table of a kind.
+    pub fn room(&self, kind: Kind) -> u32 {
+        match kind {
+            Kind::V4 | Kind::V6 => self.max,
+            Kind::Pairs4 | Kind::Pairs6 => pairs(self.max),
+        }
+    }
+
     /// Connections in them.
     pub(crate) fn len(&self) -> u32 {
         self.v4.len() + self.v6.len()
@@ -150,6 +158,8 @@ mod tests {
         for kind in Kind::ALL {
             let (bytes, pages) = tables[1].memory(kind);
             assert!(bytes > 512 * 64 && pages == Pages::Heap);
+            let room = if matches!(kind, Kind::V4 | Kind::V6) { 100 } else { 200 };
+            assert_eq!(tables[1].room(kind), room);
         }
     }
 }

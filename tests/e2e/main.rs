@@ -9,6 +9,7 @@ mod forwarding_full_nat;
 mod forwarding_nat;
 mod forwarding_tunnel;
 mod health;
+mod huge_pages;
 mod ipv6;
 mod load;
 mod malformed;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         flood::cases(),
         api::cases(),
         process::cases(),
+        huge_pages::cases(),
         vrrp::cases(),
     ];
     let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();

@@ -142,7 +142,7 @@ impl Lab {
         let mut workers = seeds.into_iter().zip(io).map(|(seed, io)| Worker::new(seed, io));
         let worker =
             workers.next().ok_or_else(|| anyhow!("no worker"))?.map_err(|error| anyhow!("{error:?}"))?;
-        let process = Process { drivers: Box::new(Drivers::default) };
+        let process = Process { drivers: Box::new(Drivers::default), tables: Vec::new() };
         let core = Core::new(director, process)?;
         let mut lab = Self { core, worker, now_ns: 10_000_000_000, polled_ms: 0 };
         lab.settle();

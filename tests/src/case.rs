@@ -22,6 +22,8 @@ pub struct Case {
     pub name: &'static str,
     /// The lab that it gets.
     pub shape: Shape,
+    /// Why it cannot run here, beside what every case needs; asked before the first case runs.
+    pub missing: fn() -> Option<String>,
     /// The test. An error or a panic fails it.
     pub run: fn(&mut Lab) -> Result<()>,
 }
@@ -29,7 +31,7 @@ pub struct Case {
 impl Case {
     /// A case in a lab with two servers.
     pub fn new(name: &'static str, run: fn(&mut Lab) -> Result<()>) -> Self {
-        Self { name, shape: Shape::default(), run }
+        Self { name, shape: Shape::default(), missing: || None, run }
     }
 
     /// The same in another lab.
@@ -37,9 +39,14 @@ impl Case {
         Self { shape, ..self }
     }
 
+    /// The same, skipped where `missing` says why.
+    pub fn needs(self, missing: fn() -> Option<String>) -> Self {
+        Self { missing, ..self }
+    }
+
     /// The case for the test runner; skipped with `missing` as the reason if there is one.
     pub fn trial(self, missing: Option<String>) -> Trial {
-        let missing = missing.or_else(|| self.shape.vlan.and_then(|_| no_vlan()));
+        let missing = missing.or_else(self.missing).or_else(|| self.shape.vlan.and_then(|_| no_vlan()));
         Trial::ignorable_test(self.name, move || match missing {
             Some(reason) => Ok(Completion::ignored_with(reason)),
             None => self.execute().map(|()| Completion::Completed),

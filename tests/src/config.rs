@@ -19,6 +19,8 @@ pub struct Config {
     pub behind: bool,
     /// What idle workers do: `adaptive` or `spin`.
     pub idle: &'static str,
+    /// Lines of `[appliance]` about DPDK's memory.
+    pub memory: &'static str,
     /// More lines for `[appliance]`.
     pub appliance: String,
     /// Lines of `[timeouts]`.
@@ -97,6 +99,7 @@ impl Default for Config {
             mtu: None,
             behind: false,
             idle: "adaptive",
+            memory: "huge_pages = \"none\"\nmemory_mib = 256",
             appliance: String::new(),
             timeouts: String::new(),
             services: vec![Service::tcp("web", 80, "rr", &["192.168.150.12", "192.168.150.13"])],
@@ -115,10 +118,11 @@ impl Config {
     pub fn to_toml(&self, socket: &str) -> String {
         let cpus: Vec<String> = (0..self.workers).map(|cpu| cpu.to_string()).collect();
         let mut text = format!(
-            "[appliance]\nname = \"e2e\"\nworkers = [{}]\nhuge_pages = \"none\"\nmemory_mib = 256\nidle = \"{}\"\n\
+            "[appliance]\nname = \"e2e\"\nworkers = [{}]\n{}\nidle = \"{}\"\n\
              socket = \"{socket}\"\n{}\n[limits]\nmax_connections = 65536\nmbufs = 16384\n\n[timeouts]\n{}\n\
              [[ports]]\nname = \"lan\"\ndevice = \"{}:eth0\"\naddresses = [\"{DIP}/24\", \"{DIP6}/64\"]\n",
             cpus.join(", "),
+            self.memory,
             self.idle,
             self.appliance,
             self.timeouts,

@@ -11,6 +11,7 @@ pub mod case;
 pub mod config;
 pub mod director;
 pub mod frames;
+pub mod huge_pages;
 pub mod lab;
 pub mod netns;
 pub mod process;

@@ -480,6 +480,27 @@ pub struct NeighborRow {
 pub struct Workers {
     /// One row per worker.
     pub workers: Vec<WorkerRow>,
+    /// Memory of their connection tables, one row per kind.
+    #[serde(default)]
+    pub tables: Vec<TableRow>,
+}
+
+/// The connection tables of one kind, of all workers together. It does not change while lbd runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRow {
+    /// `IPv4 connections`, `IPv6 connections`, `IPv4 translations` or `IPv6 translations`.
+    pub kind: String,
+    /// Entries that fit. A connection by NAT takes a connection and a translation, one by full NAT two of those.
+    pub fits: u64,
+    /// Address space, bytes. What does not lie in reserved huge pages becomes memory as it is first used.
+    pub bytes: u64,
+    /// Bytes of it in reserved huge pages.
+    pub reserved_bytes: u64,
+    /// What it lies in: `reserved huge pages`, `transparent huge pages`, `small pages` or `heap`; several where
+    /// workers differ.
+    pub pages: Vec<String>,
+    /// Whether the configuration at the start needed it, so that it was given reserved huge pages while there were any.
+    pub used: bool,
 }
 
 /// One worker.

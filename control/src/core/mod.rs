@@ -36,7 +36,9 @@ use tracing::{info, warn};
 pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
-use crate::api::{ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, Version};
+use crate::api::{
+    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, TableRow, Version,
+};
 use crate::health::Health;
 use crate::server::{Access, Call, Work};
 use crate::vrrp::{Handle, Plan};
@@ -50,6 +52,8 @@ pub use traffic::Traffic;
 pub struct Process {
     /// What the drivers count; only called when a client asks.
     pub drivers: Box<dyn Fn() -> Drivers>,
+    /// Memory of the workers' connection tables.
+    pub tables: Vec<TableRow>,
 }
 
 /// The control core.
@@ -183,7 +187,7 @@ impl Core {
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
             Request::Snat => Response::Snat(show::snat(&self.director)),
             Request::Vrrp => Response::Vrrp(self.vrrp.as_ref().map(Handle::status).unwrap_or_default()),
-            Request::Workers => Response::Workers(show::workers(&self.director)),
+            Request::Workers => Response::Workers(show::workers(&self.director, &self.process.tables)),
             Request::Latency => {
                 self.histograms.collect(&mut self.director);
                 Response::Latency(Latency { latency: self.histograms.rows() })

@@ -96,7 +96,10 @@ impl Bench {
         let driver =
             DriverRow { mac: [2, 0, 0, 0, 0, 1], up: true, mtu: 1500, rx_missed: 7, ..DriverRow::default() };
         let drivers = Drivers { devices: vec![driver], buffers_free: 90, buffers: 100 };
-        let process = Process { drivers: Box::new(move || drivers.clone()) };
+        let process = Process {
+            drivers: Box::new(move || drivers.clone()),
+            tables: vec![TableRow { kind: "IPv4 connections".to_owned(), fits: 1024, ..TableRow::default() }],
+        };
         let mut bench = Self { core: Core::new(director, process).unwrap(), worker, now_ms: 0 };
         bench.turn();
         bench
@@ -650,6 +653,7 @@ fn reads_describe_the_director() {
     assert_eq!(known, [("lan", address(12), "incomplete"), ("lan", address(13), "incomplete")]);
     let Response::Workers(workers) = bench.ask(Request::Workers) else { panic!() };
     assert!(workers.workers[0].turns > 0 && workers.workers[0].max_connections == 1024);
+    assert_eq!((workers.tables[0].kind.as_str(), workers.tables[0].fits), ("IPv4 connections", 1024));
     let Response::Version(version) = bench.ask(Request::Version) else { panic!() };
     assert_eq!((version.name.as_str(), version.pid), ("test", std::process::id()));
     let hello = bench.refused(Request::Hello(Hello::default()));

@@ -48,10 +48,6 @@ static const uint64_t SLUICE_MBUF_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
 /* Every hash over IP addresses and ports that RSS can be asked for. */
 static const uint64_t SLUICE_RSS_IP_PORTS = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
 static const uint64_t SLUICE_RX_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
-static const uint64_t SLUICE_RX_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
-/* mbuf.ol_flags: what a device says of the checksum of the IPv4 header; two bits, of which one alone means right. */
-static const uint64_t SLUICE_MBUF_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
-static const uint64_t SLUICE_MBUF_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t SLUICE_TX_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t SLUICE_TX_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 

@@ -105,8 +105,6 @@ pub struct Devices {
 /// What drivers are asked for beyond what each does best by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Verify checksums where that is done in software as well (tap); NICs always do.
-    pub verify_checksums: bool,
     /// For measurements: a pcap file is replayed from memory without end and what is sent is dropped; null makes frames
     /// of zeros up. The pool must hold the whole file.
     pub endless: bool,
@@ -185,14 +183,7 @@ pub fn open_with(
     let mut queues: Vec<Vec<Queues>> = (0..workers).map(|_| Vec::new()).collect();
     for (index, (spec, (plan, interface))) in devices.iter().zip(planned).enumerate() {
         let id = DeviceId(index as u16);
-        let wanted = Wanted {
-            id,
-            device: &spec.device,
-            mtu: spec.mtu,
-            workers,
-            chains: large.is_some(),
-            verify: options.verify_checksums,
-        };
+        let wanted = Wanted { id, device: &spec.device, mtu: spec.mtu, workers, chains: large.is_some() };
         let (port, rx, tx) = port::start(&pool, &wanted, plan, interface)?;
         let info = DeviceInfo {
             id,

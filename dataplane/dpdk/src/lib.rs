@@ -10,8 +10,15 @@
 //! wide; a pool that misses packets when it goes is therefore left mapped (see `mempool`).
 //!
 //! Limits: one pool for all devices, and one of large buffers where frames may be in several; DPDK's default NUMA
-//! placement. No checksum is left to a device to compute: those of the packets that the director originates are over
-//! headers or short, and to ask for one writes a second line of the buffer's header.
+//! placement.
+//!
+//! Checksums are verified and computed in software, on purpose. To verify an IPv4 header costs 12 instructions of words
+//! that are at hand anyway (77 against 65 for the whole header with the device's verdict, callgrind), and where the
+//! device does not look, as no software port does, to ask for its verdict costs 3 more. On the way out NAT updates the
+//! sums that are there, other headers are of precomputed sums, and packets of the director's own are short; to ask a
+//! device for a sum writes a second line of the buffer's header. The one sum over whole packets that a device could take
+//! off the CPU, the outer one of GUE and GRE with `csum`, needs `RTE_ETH_TX_OFFLOAD_OUTER_UDP_CKSUM`, which only NICs
+//! have: none of the ports that this crate is tested on does, tap's included, so it is not asked for.
 
 mod args;
 mod clock;

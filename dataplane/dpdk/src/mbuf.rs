@@ -240,11 +240,6 @@ impl Packet for Mbuf {
     }
 
     #[inline]
-    fn l3_checksum_verified(&self) -> bool {
-        self.flags() & sys::SLUICE_MBUF_IP_CKSUM_MASK == sys::SLUICE_MBUF_IP_CKSUM_GOOD
-    }
-
-    #[inline]
     fn device(&self) -> DeviceId {
         // SAFETY: uint16_t port. No safe form: see `field`.
         DeviceId(unsafe { self.field(sys::SLUICE_MBUF_PORT) })

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use cases::{CASES, Case, Needs};
+use cases::{CASES, Case, Needs, huge_pages};
+use support::huge_pages::Reserved;
 
 /// Names the case to a process that runs one.
 const CASE: &str = "SLUICE_DPDK_CASE";
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
 fn missing(case: &Case) -> Option<&'static str> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     match case.needs {
+        Needs::HugePages if Reserved::exactly(huge_pages::MOST).is_none() => {
+            Some("a vm.nr_hugepages that can be written")
+        }
         Needs::Root if !nix::unistd::geteuid().is_root() => Some("root"),
         _ if cpus < 2 => Some("two CPUs"),
         _ => None,

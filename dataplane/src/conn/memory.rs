@@ -59,25 +59,55 @@ pub trait Lender: Send + Sync + std::fmt::Debug {
 }
 
 /// An array in memory that is its own or lent.
-#[derive(Debug)]
 pub struct Region<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> {
     held: Held<T>,
     pages: Pages,
-    lender: Option<Arc<dyn Lender>>,
 }
 
-/// Both forms are a pointer and a length in the same place, so telling them apart costs nothing.
-#[derive(Debug)]
-enum Held<T: 'static> {
-    Own(Box<[T]>),
-    Lent(&'static mut [T]),
+/// Bytes, and the elements that they are. Both kinds of memory are one pointer and one length: no access asks which.
+#[ouroboros::self_referencing]
+struct Held<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> {
+    memory: Memory,
+    #[borrows(mut memory)]
+    elements: &'this mut [T],
+}
+
+/// Memory that holds elements.
+enum Memory {
+    /// Of the heap, with room to align the elements in. Bytes, because only what needs no alignment of its own comes
+    /// zeroed from the kernel, page by page as it is touched; the allocator would write other zeros itself, and a
+    /// table for 100 million connections would take all its memory at once.
+    Own(Box<[u8]>),
+    /// Somebody's, who gets it back.
+    Lent(&'static mut [u8], Arc<dyn Lender>),
+}
+
+impl Memory {
+    /// The first `bytes` bytes that are aligned to `align`; `None`: there are not so many.
+    fn aligned(&mut self, bytes: usize, align: usize) -> Option<&mut [u8]> {
+        let memory: &mut [u8] = match self {
+            Self::Own(memory) => memory,
+            Self::Lent(memory, _) => memory,
+        };
+        let skip = memory.as_ptr().align_offset(align);
+        memory.get_mut(skip..skip.checked_add(bytes)?)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Self::Lent(memory, lender) = self {
+            lender.take_back(std::mem::take(memory));
+        }
+    }
 }
 
 impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> Region<T> {
-    /// `len` zeroed elements of the heap; `None`: no memory.
+    /// `len` zeroed elements of the heap, which takes a page when it is first touched; `None`: no memory.
     pub fn own(len: usize) -> Option<Self> {
-        let held = Held::Own(<[T]>::new_box_zeroed_with_elems(len).ok()?);
-        Some(Self { held, pages: Pages::Heap, lender: None })
+        let bytes = len.checked_mul(size_of::<T>())?.checked_add(align_of::<T>())?;
+        let memory = <[u8]>::new_box_zeroed_with_elems(bytes).ok()?;
+        Self::of(Memory::Own(memory), len, Pages::Heap)
     }
 
     /// `len` zeroed elements lent by `lender`, of the heap when it has none that fits; `None`: no memory.
@@ -87,12 +117,20 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> Region<T> {
         let bytes = len.checked_mul(size_of::<T>())?;
         let Some(loan) = lender.lend(&Request { name, bytes, used }) else { return Self::own(len) };
         let Loan { memory, pages } = loan;
-        if memory.len() != bytes || !memory.as_ptr().cast::<T>().is_aligned() {
+        if memory.len() != bytes {
             lender.take_back(memory);
             return Self::own(len);
         }
-        let elements = <[T]>::mut_from_bytes(memory).ok()?;
-        Some(Self { held: Held::Lent(elements), pages, lender: Some(lender.clone()) })
+        // what is not aligned has too few bytes behind its first aligned one, and goes back
+        Self::of(Memory::Lent(memory, lender.clone()), len, pages).or_else(|| Self::own(len))
+    }
+
+    fn of(memory: Memory, len: usize, pages: Pages) -> Option<Self> {
+        let held = Held::try_new(memory, |memory| {
+            let bytes = memory.aligned(len * size_of::<T>(), align_of::<T>()).ok_or(())?;
+            <[T]>::mut_from_bytes(bytes).map_err(drop)
+        });
+        Some(Self { held: held.ok()?, pages })
     }
 
     /// What the memory consists of.
@@ -101,11 +139,9 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> Region<T> {
     }
 }
 
-impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> Drop for Region<T> {
-    fn drop(&mut self) {
-        if let (Held::Lent(elements), Some(lender)) = (&mut self.held, &self.lender) {
-            lender.take_back(std::mem::take(elements).as_mut_bytes());
-        }
+impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> std::fmt::Debug for Region<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Region").field("len", &self.len()).field("pages", &self.pages).finish()
     }
 }
 
@@ -114,20 +150,14 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> Deref for Reg
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        match &self.held {
-            Held::Own(elements) => elements,
-            Held::Lent(elements) => elements,
-        }
+        self.held.borrow_elements()
     }
 }
 
 impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> DerefMut for Region<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
-        match &mut self.held {
-            Held::Own(elements) => elements,
-            Held::Lent(elements) => elements,
-        }
+        self.held.with_elements_mut(|elements| &mut **elements)
     }
 }
 
@@ -183,5 +213,42 @@ pub(super) mod tests {
         let region = Region::<u64>::lent(10, "test".to_owned(), true, &lender).expect("memory");
         assert_eq!((region.len(), region.pages()), (10, Pages::Heap));
         assert_eq!(crooked.back.load(Relaxed), 80, "what does not fit goes back");
+    }
+
+    /// What this process has in memory, KiB.
+    fn resident_kib() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    #[test]
+    fn a_large_table_of_the_heap_takes_memory_as_it_is_used() {
+        use crate::conn::{HashKey, Key4, Key6, Pair, Table};
+        let before = resident_kib();
+        let secret = HashKey([1, 2, 3, 4]);
+        let v4 = Table::<Key4>::new(100_000_000, secret).expect("address space");
+        let v6 = Table::<Key6>::new(100_000_000, secret).expect("address space");
+        let pairs = Table::<Pair<Key4>>::new(100_000_000, secret).expect("address space");
+        let bytes = v4.bytes() + v6.bytes() + pairs.bytes();
+        assert!(bytes > 10_000_000_000, "{bytes}");
+        // other tests run meanwhile, so the bound is generous: 2 % of it
+        let grown = resident_kib().saturating_sub(before);
+        assert!(grown < 200 << 10, "{grown} KiB of {} were touched", bytes >> 10);
+    }
+
+    #[test]
+    fn elements_of_the_heap_are_zero_aligned_and_each_their_own() {
+        #[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+        #[repr(C, align(64))]
+        struct Line([u64; 8]);
+        for len in [0, 1, 2, 511, 100_000] {
+            let mut region = Region::<Line>::own(len).expect("memory");
+            assert_eq!((region.len(), region.as_ptr().addr() % 64), (len, 0));
+            assert!(region.iter().all(|line| line.0 == [0; 8]));
+            region.iter_mut().enumerate().for_each(|(n, line)| line.0.fill(n as u64));
+            assert!(region.iter().enumerate().all(|(n, line)| line.0 == [n as u64; 8]));
+        }
+        assert!(Region::<Line>::own(usize::MAX / 64).is_none(), "more than there is");
     }
 }

@@ -238,7 +238,7 @@ pub fn child(words: &[String]) -> anyhow::Result<()> {
     })?;
     let device = if file == "-" { Device::Null } else { Device::Pcap(file.into()) };
     let specs = [DeviceSpec { device, mtu: 1500 }];
-    let options = Options { endless: true, ..Options::default() };
+    let options = Options { endless: true };
     let (_devices, ios) = open_with(&eal, &specs, u32::try_from(mbufs)?, options)?;
     let (clock, start_ns) = (Clock::new(&eal), rig.now_ns);
     let mut rig = rig.with_ios(ios);

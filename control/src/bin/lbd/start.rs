@@ -50,14 +50,15 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
     let mut workers = Vec::new();
     let limit = seeds.first().map_or(1, |seed| seed.setup.connections_per_worker);
     let no_memory = || format!("no memory for the {limit} connections of a worker");
-    let tables = memory::tables(&model, limit).with_context(no_memory)?;
+    let (tables, table_rows) = memory::tables(&model, limit).with_context(no_memory)?;
     for ((seed, io), tables) in seeds.into_iter().zip(ios).zip(tables) {
         workers.push((seed.id, Worker::with_tables(seed, io, tables)));
     }
     // Dropped last to first: workers end and give their queues back, then the devices close, then DPDK ends.
     let devices = Arc::new(devices);
     let look = devices.clone();
-    let mut core = Core::new(director, Process { drivers: Box::new(move || drivers(&devices)) })?;
+    let mut core =
+        Core::new(director, Process { drivers: Box::new(move || drivers(&devices)), tables: table_rows })?;
     let running = Running::launch(&eal, workers, &model)?;
     let (plan, channel) = core.vrrp_plan();
     core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);

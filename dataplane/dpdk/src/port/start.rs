@@ -27,8 +27,6 @@ pub(crate) struct Wanted<'a> {
     pub(crate) workers: u16,
     /// Whether a packet may be in several buffers: see [`crate::devices`].
     pub(crate) chains: bool,
-    /// Whether a driver that verifies checksums in software is to do so, as NICs do for nothing.
-    pub(crate) verify: bool,
 }
 
 /// A started port and its queues, in the order of their numbers.
@@ -200,15 +198,9 @@ struct Offloads {
 
 impl Offloads {
     fn of(wanted: &Wanted<'_>, info: &sys::rte_eth_dev_info) -> Self {
-        let mut rx = 0;
-        if matches!(wanted.device, Device::Pci(_)) || wanted.verify {
-            rx |= sys::SLUICE_RX_IPV4_CKSUM;
-        }
         // Buffers of one pool in packets of one segment with one owner are what FAST_FREE asks for.
         let tx = if wanted.chains { sys::SLUICE_TX_MULTI_SEGS } else { sys::SLUICE_TX_FAST_FREE };
-        if wanted.chains {
-            rx |= sys::SLUICE_RX_SCATTER;
-        }
+        let rx = if wanted.chains { sys::SLUICE_RX_SCATTER } else { 0 };
         Self { rx: rx & info.rx_offload_capa, tx: tx & info.tx_offload_capa }
     }
 }

@@ -1,6 +1,7 @@
 //! Every case: a function that runs in a process of its own.
 
 mod errors;
+pub mod huge_pages;
 mod kernel;
 mod memory;
 mod segments;
@@ -13,6 +14,8 @@ pub enum Needs {
     Nothing,
     /// Network interfaces.
     Root,
+    /// Reserved huge pages: as many as [`huge_pages::MOST`].
+    HugePages,
 }
 
 /// One case.
@@ -37,6 +40,10 @@ const fn root(name: &'static str, run: fn()) -> Case {
     Case { name, needs: Needs::Root, run, judge: succeeds }
 }
 
+const fn huge(name: &'static str, run: fn()) -> Case {
+    Case { name, needs: Needs::HugePages, run, judge: succeeds }
+}
+
 pub const CASES: &[Case] = &[
     case("a_ring_gives_back_what_was_sent", memory::ring),
     case("null_swallows_frames_and_frees_them", memory::null),
@@ -46,7 +53,7 @@ pub const CASES: &[Case] = &[
     case("segments_are_cut_gathered_and_freed", segments::shapes),
     case("jumbo_frames_are_balanced_whole", segments::balanced),
     root("drivers_of_one_segment_get_one", segments::linearized),
-    root("a_tap_takes_segments_and_says_which_checksums_are_right", segments::tap),
+    root("a_tap_takes_segments", segments::tap),
     case("a_packet_grows_and_shrinks_within_its_buffer", memory::bounds),
     case("an_empty_pool_gives_nothing", memory::exhausted),
     case("a_packet_may_outlive_its_pool", memory::outlives),
@@ -77,5 +84,9 @@ pub const CASES: &[Case] = &[
     root("af_xdp_carries_frames_of_its_largest_mtu", kernel::af_xdp_largest),
     root("af_xdp_takes_over_after_a_kill", kernel::af_xdp_after_kill),
     root("a_tap_lives_as_long_as_its_device", kernel::tap),
+    huge("tables_take_reserved_pages_and_give_them_back", huge_pages::tables),
+    huge("what_does_not_fit_in_reserved_pages_takes_none", huge_pages::shortage),
+    huge("without_reserved_pages_the_kernel_is_asked_to_join_some", huge_pages::none),
+    huge("dpdk_and_tables_share_the_reserved_pages", huge_pages::beside_dpdk),
     root("multicast_arrives_and_the_interface_is_left_as_it_was", kernel::multicast),
 ];

@@ -1,5 +1,7 @@
 //! What the cases share: a small director's EAL, frames, interfaces, waiting.
 
+pub mod huge_pages;
+
 use std::io::Read;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Packets, drops, next hops, workers and latency.
 
-use lb_control::api::{Drops, FloodRow, Latency, Neighbors, Stats, Workers};
+use lb_control::api::{Drops, FloodRow, Latency, Neighbors, Stats, TableRow, Workers};
 
 use crate::table::{Side, Table};
 
@@ -88,7 +88,7 @@ pub fn neighbors(neighbors: &Neighbors) -> String {
     table.to_string()
 }
 
-/// One line per worker.
+/// One line per worker, then one per kind of connection table.
 pub fn workers(workers: &Workers) -> String {
     let mut table = Table::new(&[
         ("Worker", Side::Right),
@@ -117,7 +117,33 @@ pub fn workers(workers: &Workers) -> String {
         ];
         table.row(numbers.map(|n| n.to_string()));
     }
-    table.to_string() + &floods(workers)
+    table.to_string() + &memory(&workers.tables) + &floods(workers)
+}
+
+/// Where the connection tables lie, if it is known.
+fn memory(rows: &[TableRow]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("Table", Side::Left),
+        ("Used", Side::Left),
+        ("Fits", Side::Right),
+        ("Bytes", Side::Right),
+        ("Reserved", Side::Right),
+        ("Pages", Side::Left),
+    ]);
+    for row in rows {
+        table.row([
+            row.kind.clone(),
+            if row.used { "yes" } else { "no" }.to_owned(),
+            row.fits.to_string(),
+            row.bytes.to_string(),
+            row.reserved_bytes.to_string(),
+            row.pages.join(", "),
+        ]);
+    }
+    format!("\n{table}")
 }
 
 /// What workers do about floods, if any of them did.
@@ -289,7 +315,7 @@ lan   fd00::13        -                  incomplete   0.0 s       1
 Worker  CPU  Connections  RxPkts  TxPkts  Dropped  HandedOver  TakenOver  Turns  BusyTurns
      0    3            5      10       9        1           2          4   1000        990
 ";
-        assert_eq!(super::workers(&Workers { workers: vec![row.clone()] }), want);
+        assert_eq!(super::workers(&Workers { workers: vec![row.clone()], tables: vec![] }), want);
         let flood = FloodRow {
             active: true,
             embryonic: 700,
@@ -307,8 +333,29 @@ Worker  CPU  Connections  RxPkts  TxPkts  Dropped  HandedOver  TakenOver  Turns 
 Worker  Flood  Embryonic  Evicted  Unconfirmed  Stateless  CookiesSent  Accepted  Refused
      0  yes          700       10           50         60           70         8        9
 ";
-        let rows = Workers { workers: vec![WorkerRow { flood, ..row }] };
+        let rows = Workers { workers: vec![WorkerRow { flood, ..row }], tables: vec![] };
         assert_eq!(super::workers(&rows), format!("{want}{busy}"));
+    }
+
+    #[test]
+    fn tables_tell_where_they_lie() {
+        let reserved = TableRow {
+            kind: "IPv4 connections".to_owned(),
+            fits: 1_048_576,
+            bytes: 24_889_728,
+            reserved_bytes: 12_444_864,
+            pages: vec!["reserved huge pages".to_owned(), "transparent huge pages".to_owned()],
+            used: true,
+        };
+        let rows = [reserved, TableRow { kind: "IPv6 connections".to_owned(), ..TableRow::default() }];
+        let want = "
+Table             Used     Fits     Bytes  Reserved  Pages
+IPv4 connections  yes   1048576  24889728  12444864  reserved huge pages, transparent huge pages
+IPv6 connections  no          0         0         0
+";
+        let text = super::memory(&rows);
+        assert_eq!(text.lines().map(str::trim_end).collect::<Vec<_>>(), want.lines().collect::<Vec<_>>());
+        assert_eq!(super::memory(&[]), "");
     }
 
     #[test]
