@@ -36,7 +36,7 @@ impl Director {
             Shared { book: &mut self.book, next_hops: &mut self.next_hops, tables: &mut self.tables };
         let of = |dest| readings(counters, dest);
         self.registry.retire(seen, building, connections, of, &mut shared);
-        if self.registry.round.to_publish() {
+        if self.registry.round.publication_due() {
             self.republish();
         }
         self.next_hops.forget(&mut self.book, seen);

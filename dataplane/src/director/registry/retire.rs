@@ -37,7 +37,7 @@ impl Round {
     ///
     /// The first change after a publication copies what is shared with the snapshot, and the others find it copied: so a
     /// long round publishes seldom.
-    pub fn to_publish(&mut self) -> bool {
+    pub fn publication_due(&mut self) -> bool {
         let now = self.unpublished > 0 && self.next.is_none() || self.unpublished >= UNPUBLISHED;
         if now {
             self.unpublished = 0;
