@@ -1,6 +1,7 @@
 //! The services of a Model: a list whose items are shared between Models until one changes them.
 //!
-//! A copy of the list costs a pointer per service, and two Models that differ in one service say so by their pointers.
+//! A copy of the list costs a pointer, its first change after that one per service; two Models that differ in one service
+//! say so by their pointers.
 
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -9,9 +10,14 @@ use crate::model::Service;
 
 /// Services in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Services(Vec<Arc<Service>>);
+pub struct Services(Arc<Vec<Arc<Service>>>);
 
 impl Services {
+    /// The list, to be changed: a copy of its own where it is shared.
+    fn all(&mut self) -> &mut Vec<Arc<Service>> {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// Number of services.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -29,7 +35,7 @@ impl Services {
 
     /// All of them, to be changed: each gets a copy of its own where it is shared.
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Service> + ExactSizeIterator {
-        self.0.iter_mut().map(Arc::make_mut)
+        self.all().iter_mut().map(Arc::make_mut)
     }
 
     /// All of them, as they are shared.
@@ -44,7 +50,7 @@ impl Services {
 
     /// The service at an index, to be changed: a copy of its own where it is shared.
     pub fn get_mut(&mut self, at: usize) -> Option<&mut Service> {
-        self.0.get_mut(at).map(Arc::make_mut)
+        self.all().get_mut(at).map(Arc::make_mut)
     }
 
     /// The first service.
@@ -54,59 +60,66 @@ impl Services {
 
     /// Adds a service after the others.
     pub fn push(&mut self, service: impl Into<Arc<Service>>) {
-        self.0.push(service.into());
+        self.all().push(service.into());
     }
 
     /// Adds a service before the one at an index, which there must be, or after all.
     pub fn insert(&mut self, at: usize, service: impl Into<Arc<Service>>) {
-        self.0.insert(at, service.into());
+        self.all().insert(at, service.into());
     }
 
     /// Takes out the service at an index, which there must be.
     pub fn remove(&mut self, at: usize) -> Service {
-        Arc::unwrap_or_clone(self.0.remove(at))
+        Arc::unwrap_or_clone(self.all().remove(at))
     }
 
     /// Takes out all but the first `len`.
     pub fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
+        self.all().truncate(len);
     }
 
     /// Takes out all of them.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.0 = Arc::default();
     }
 
     /// Takes out those that `keep` refuses.
     pub fn retain(&mut self, mut keep: impl FnMut(&Service) -> bool) {
-        self.0.retain(|service| keep(service));
+        self.all().retain(|service| keep(service));
     }
 
     /// Changes the order.
     pub fn reverse(&mut self) {
-        self.0.reverse();
+        self.all().reverse();
     }
 
     /// Exchanges two services.
     pub fn swap(&mut self, a: usize, b: usize) {
-        self.0.swap(a, b);
+        self.all().swap(a, b);
     }
 
     /// Shares with `other` the services that are equal at the same distance from the start or the end of both lists.
     pub fn share_with(&mut self, other: &Self) {
-        let share = |(mine, theirs): (&mut Arc<Service>, &Arc<Service>)| {
-            let equal = mine == theirs;
-            if equal {
-                *mine = theirs.clone();
-            }
-            equal
-        };
-        let front = self.0.iter_mut().zip(&other.0).map(share).take_while(|same| *same).count();
-        let (mine, theirs) = (&mut self.0[front..], &other.0[front..]);
-        let back = mine.iter_mut().rev().zip(theirs.iter().rev()).map(share).take_while(|same| *same).count();
-        if mine.len() == theirs.len() {
-            let middle = mine.len() - back;
-            mine[..middle].iter_mut().zip(theirs).map(share).for_each(drop);
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return;
+        }
+        let (mine, theirs) = (&*self.0, &*other.0);
+        // pointers come first: what is shared already is not looked into
+        let equal = |(mine, theirs): &(&Arc<Service>, &Arc<Service>)| mine == theirs;
+        let front = mine.iter().zip(theirs).take_while(equal).count();
+        let back = mine[front..].iter().rev().zip(theirs[front..].iter().rev()).take_while(equal).count();
+        let lengths = (mine.len(), theirs.len());
+        let middle = if lengths.0 == lengths.1 { front..mine.len() - back } else { 0..0 };
+        let middle = middle.filter(|at| mine[*at] == theirs[*at]);
+        let pairs = (0..front).chain(middle).map(|at| (at, at));
+        let pairs = pairs.chain((1..=back).map(|at| (lengths.0 - at, lengths.1 - at)));
+        let pairs: Vec<_> = pairs.filter(|(at, there)| !Arc::ptr_eq(&mine[*at], &theirs[*there])).collect();
+        if pairs.is_empty() {
+            return;
+        }
+        let mine = self.all();
+        for (at, there) in pairs {
+            mine[at] = theirs[there].clone();
         }
     }
 
@@ -114,8 +127,11 @@ impl Services {
     ///
     /// Cost: a compare of two pointers per service.
     pub fn apart<'a>(&'a self, other: &'a Self) -> (&'a [Arc<Service>], &'a [Arc<Service>]) {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return (&[], &[]);
+        }
         let same = |(mine, theirs): &(&Arc<Service>, &Arc<Service>)| Arc::ptr_eq(mine, theirs);
-        let front = self.0.iter().zip(&other.0).take_while(same).count();
+        let front = self.0.iter().zip(&*other.0).take_while(same).count();
         let (mine, theirs) = (&self.0[front..], &other.0[front..]);
         let back = mine.iter().rev().zip(theirs.iter().rev()).take_while(same).count();
         (&mine[..mine.len() - back], &theirs[..theirs.len() - back])
@@ -131,19 +147,19 @@ impl Index<usize> for Services {
 
 impl IndexMut<usize> for Services {
     fn index_mut(&mut self, at: usize) -> &mut Service {
-        Arc::make_mut(&mut self.0[at])
+        Arc::make_mut(&mut self.all()[at])
     }
 }
 
 impl FromIterator<Service> for Services {
     fn from_iter<I: IntoIterator<Item = Service>>(services: I) -> Self {
-        Self(services.into_iter().map(Arc::new).collect())
+        Self(Arc::new(services.into_iter().map(Arc::new).collect()))
     }
 }
 
 impl FromIterator<Arc<Service>> for Services {
     fn from_iter<I: IntoIterator<Item = Arc<Service>>>(services: I) -> Self {
-        Self(services.into_iter().collect())
+        Self(Arc::new(services.into_iter().collect()))
     }
 }
 

@@ -24,9 +24,6 @@ use crate::steer;
 use crate::tables::Tables;
 use crate::worker::Worker;
 
-/// TCP's flags that make a SYN another thing than a client's first segment, and SYN itself.
-const SYN_ALONE: u8 = TcpFlags::SYN.0 | TcpFlags::ACK.0 | TcpFlags::RST.0;
-
 /// What the flow code needs to know of an address family.
 pub(crate) trait Family: ConnKey<Address: rewrite::Address> {
     /// Its connection table and the pairs of its connections.
@@ -163,7 +160,7 @@ impl<I: PacketIo> Worker<I> {
                 return self.pass_on(frame, parsed, link);
             }
             None => {
-                let is_syn = flow.tcp_flags.0 & SYN_ALONE == TcpFlags::SYN.0;
+                let is_syn = flow.is_syn();
                 if is_syn && !self.flood.shedding.admits(true) {
                     return self.counters.drop_packet(DropReason::Overload);
                 }
@@ -176,15 +173,7 @@ impl<I: PacketIo> Worker<I> {
                 if !is_syn && !self.flood.shedding.admits(false) {
                     return self.counters.drop_packet(DropReason::Overload);
                 }
-                let lookup = Lookup {
-                    src: flow.src.into(),
-                    dst: flow.dst.into(),
-                    src_port: flow.src_port,
-                    dst_port: flow.dst_port,
-                    protocol: flow.protocol,
-                    device: frame.device(),
-                    vlan: parsed.vlan,
-                };
+                let lookup = Lookup::of(flow, frame.device(), parsed.vlan);
                 match self.admit(key, &lookup, Some(flow), probe) {
                     Ok(admitted) => admitted,
                     Err(refusal) if from_server && refusal.reason == DropReason::NotForUs => {

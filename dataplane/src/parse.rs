@@ -117,6 +117,12 @@ pub struct Flow<A> {
 }
 
 impl<A: Copy> Flow<A> {
+    /// Whether it is the first segment of a TCP handshake.
+    #[inline]
+    pub(crate) fn is_syn(&self) -> bool {
+        self.tcp_flags.0 & (TcpFlags::SYN.0 | TcpFlags::ACK.0 | TcpFlags::RST.0) == TcpFlags::SYN.0
+    }
+
     /// Reads the TCP, UDP or SCTP header in `payload`; `l3` is the offset of the IP header in the frame.
     #[inline(always)]
     pub(crate) fn parse(ip: &Ip<A>, l3: u16, protocol: L4, payload: &[u8]) -> Result<Self, DropReason> {

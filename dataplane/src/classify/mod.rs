@@ -27,7 +27,7 @@ pub use mark::MarkRule;
 pub use prefix::{IpPrefix, PortRange};
 
 use crate::io::DeviceId;
-use crate::parse::L4;
+use crate::parse::{Flow, L4};
 use crate::shards::Shards;
 
 /// Control port of FTP (RFC 959 section 8).
@@ -56,6 +56,22 @@ pub struct Lookup {
     pub device: DeviceId,
     /// VLAN that it came in, 0: untagged.
     pub vlan: u16,
+}
+
+impl Lookup {
+    /// A packet that came from this device, in this VLAN.
+    #[inline]
+    pub(crate) fn of<A: Copy + Into<IpAddr>>(flow: &Flow<A>, device: DeviceId, vlan: u16) -> Self {
+        Self {
+            src: flow.src.into(),
+            dst: flow.dst.into(),
+            src_port: flow.src_port,
+            dst_port: flow.dst_port,
+            protocol: flow.protocol,
+            device,
+            vlan,
+        }
+    }
 }
 
 /// What clients address when they want a service.

@@ -1,5 +1,6 @@
 //! Frames of the control core: gratuitous ARP and unsolicited ND for its addresses, probes for next hops.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
@@ -15,10 +16,16 @@ use crate::snapshot::{Link, LocalAddress, Snapshot};
 const REPEATS: u8 = 3;
 const INTERVAL_MS: u64 = 1000;
 
+/// Announcements that a poll sends: half of what a mailbox takes.
+const MOST: usize = 512;
+
 /// Addresses that are still to be announced.
 #[derive(Debug, Default)]
 pub struct Announcer {
-    pending: Vec<Announcement>,
+    /// Those that were never sent.
+    fresh: VecDeque<Announcement>,
+    /// Those that are to be repeated, by the time for it.
+    again: VecDeque<Announcement>,
 }
 
 #[derive(Debug)]
@@ -30,11 +37,16 @@ struct Announcement {
 }
 
 impl Announcer {
+    /// The next repetition whose time has come.
+    fn repeated(&mut self, now_ms: u64) -> Option<Announcement> {
+        self.again.front().filter(|next| next.due_ms <= now_ms)?;
+        self.again.pop_front()
+    }
+
     /// Notes the addresses that `new` has and `old` has not, or has elsewhere.
     ///
     /// `came`: all that may be such.
     pub fn added(&mut self, came: &[IpAddr], old: &Snapshot, new: &Snapshot) {
-        self.pending.retain(|announcement| new.answers_for(announcement.address, announcement.link));
         for address in came {
             let Some(local) = new.local.get(address) else { continue };
             let was_here = old.local.get(address) == Some(local) && old.shared.get(*address).is_none();
@@ -43,7 +55,7 @@ impl Announcer {
                 continue;
             }
             for link in links_of(local, new) {
-                self.pending.push(Announcement { address: *address, link, left: REPEATS, due_ms: 0 });
+                self.fresh.push_back(Announcement { address: *address, link, left: REPEATS, due_ms: 0 });
             }
         }
     }
@@ -57,24 +69,37 @@ fn links_of(local: &LocalAddress, snapshot: &Snapshot) -> Vec<LinkId> {
 }
 
 impl Director {
+    /// Sends what is due, as far as there is room in the mailbox: half of it is left to others.
     pub(super) fn send_announcements(&mut self, now_ms: u64) {
-        let mut pending = std::mem::take(&mut self.announcer.pending);
-        pending.retain_mut(|announcement| {
-            if announcement.due_ms > now_ms {
-                return true;
+        let mut announcer = std::mem::take(&mut self.announcer);
+        for _ in 0..MOST {
+            // new ones first: an address that nobody has heard of yet cannot be reached
+            let Some(mut announcement) = announcer.fresh.pop_front().or_else(|| announcer.repeated(now_ms))
+            else {
+                break;
+            };
+            let Announcement { address, link, .. } = announcement;
+            // it may have gone meanwhile
+            if !self.running.answers_for(address, link) {
+                continue;
             }
-            let Some(link) = self.running.links.get(usize::from(announcement.link.0)) else { return false };
-            let sent = self.inject(link, |frame| match announcement.address {
-                IpAddr::V4(v4) => respond::gratuitous_arp(frame, &link.wire(), v4),
-                IpAddr::V6(v6) => respond::neighbor_advertisement(frame, &link.wire(), v6),
+            let Some(on) = self.running.links.get(usize::from(link.0)) else { continue };
+            let sent = self.inject(on, |frame| match address {
+                IpAddr::V4(v4) => respond::gratuitous_arp(frame, &on.wire(), v4),
+                IpAddr::V6(v6) => respond::neighbor_advertisement(frame, &on.wire(), v6),
             });
-            if sent {
-                announcement.left -= 1;
-                announcement.due_ms = now_ms + INTERVAL_MS;
+            if !sent {
+                // behind those that nobody has heard of, where it is a repetition
+                announcer.fresh.push_back(announcement);
+                break;
             }
-            announcement.left > 0
-        });
-        self.announcer.pending = pending;
+            announcement.left -= 1;
+            announcement.due_ms = now_ms + INTERVAL_MS;
+            if announcement.left > 0 {
+                announcer.again.push_back(announcement);
+            }
+        }
+        self.announcer = announcer;
     }
 
     /// Asks for the MAC addresses of next hops.

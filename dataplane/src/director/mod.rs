@@ -8,7 +8,8 @@
 //! `walks` (listing and flushing connections), `report` (what `lbctl` shows), `explain` (what would become of a packet).
 //!
 //! Cost: a change of the configuration costs in proportion to what changed, and a compare of two pointers and the copy of
-//! one for each service; a poll in proportion to next hops whose time has come and to removed servers.
+//! one for each service; a poll in proportion to next hops whose time has come, and at most some ms for removed
+//! servers, templates and announcements, however many there are: what is left waits for the next poll.
 
 mod addresses;
 mod addressing;
@@ -52,6 +53,7 @@ use crate::snapshot::Snapshot;
 use addresses::Addresses;
 use announce::Announcer;
 use drain::Drains;
+use expire::Look;
 use hops::Hops;
 use registry::{Registry, Totals};
 use tables::Tables;
@@ -183,11 +185,17 @@ pub struct Director {
     strangers: HashMap<(LinkId, IpAddr), u64>,
     polled_ms: u64,
     retired_ms: u64,
+    /// Buckets of templates that this second's sweep has not seen.
+    unswept: usize,
+    look: Look,
     /// Workers that still remove connections of servers that were removed.
     expiring: usize,
     /// Since when, ms.
     expiring_ms: u64,
 }
+
+/// Buckets of persistence templates that a poll sweeps: about 1 ms. Those of a million connections take four polls.
+const SWEPT: usize = 8192;
 
 /// How often removed destinations are looked through, ms.
 const RETIRE_MS: u64 = 1000;
@@ -262,6 +270,8 @@ impl Director {
             strangers: HashMap::new(),
             polled_ms: 0,
             retired_ms: 0,
+            unswept: 0,
+            look: Look::default(),
             expiring: 0,
             expiring_ms: 0,
         };
@@ -310,11 +320,15 @@ impl Director {
         self.end_drains(now_ms, &mut notices);
         if now_ms.saturating_sub(self.retired_ms) >= RETIRE_MS {
             self.retired_ms = now_ms;
-            self.sweep_templates();
+            self.unswept = self.setup.templates.buckets();
             self.registry.tick_schedulers(now_ms);
+            self.registry.round.begin();
             self.expire_removed();
-            self.retire();
+        } else {
+            self.look_for_expired();
         }
+        self.retire();
+        self.sweep_templates();
         notices
     }
 
@@ -346,13 +360,15 @@ impl Director {
         self.counters.iter().map(|worker| worker.own.now_ns.get()).max().unwrap_or_default()
     }
 
-    /// Lets persistence templates end, all of them once a second.
+    /// Lets persistence templates end: all of them once a second where that is no more than a poll does.
     fn sweep_templates(&mut self) {
         let now_ns = self.workers_now_ns();
         let counters = &self.counters;
         let has_connections =
             |dest: DestId| counters.iter().any(|worker| worker.dests[dest.0 as usize].total.get() > 0);
-        self.setup.templates.sweep(now_ns, self.setup.templates.buckets(), has_connections);
+        let now = self.unswept.min(SWEPT);
+        self.unswept -= now;
+        self.setup.templates.sweep(now_ns, now, has_connections);
     }
 
     /// The oldest generation that a worker uses.

@@ -256,3 +256,94 @@ fn a_change_leaves_the_pages_and_services_of_others_alone() {
     );
     assert!(std::sync::Arc::ptr_eq(&before.timeouts, &director.running.timeouts));
 }
+
+/// A director that had so many servers, of which all are removed; the worker has seen that.
+fn emptied(servers: u32) -> Director {
+    let base = BASE.replace("max_servers = 400", "max_servers = 8000");
+    let model = lb_config::parse(&base).expect("the base");
+    let mut full = model.clone();
+    for at in 0..servers.div_ceil(100) {
+        let name = format!("s{at}");
+        let mut service = Service::new(name, format!("10.9.{at}.1:80/tcp").parse().expect("an address"));
+        service.forwarding = Forwarding::Nat;
+        let server = |n: u32| Server::new(IpAddr::from([10, 10, at as u8, n as u8]), 80, Forwarding::Nat);
+        service.servers = (0..100).map(server).collect();
+        full.services.push(service);
+    }
+    let mut director = director(&full);
+    director.apply(&model).expect("a valid model");
+    director.counters[0].own.generation.set(director.generation());
+    director
+}
+
+#[test]
+fn a_poll_lets_go_of_so_many_removed_servers_and_not_more() {
+    let mut director = emptied(3000);
+    let before = director.generation();
+    let mut left = vec![director.registry.removed.len()];
+    for poll in 0..4 {
+        director.poll(1000 + poll * 100);
+        left.push(director.registry.removed.len());
+    }
+    assert_eq!(left, [3000, 1976, 952, 0, 0]);
+    assert_eq!(director.generation(), before + 1, "one snapshot shows all of it");
+    assert_eq!(director.running.dests.iter().flatten().count(), 0);
+    assert!(director.running.nat_servers.is_empty());
+}
+
+#[test]
+fn those_with_connections_stay_until_the_round_after_their_last() {
+    let mut director = emptied(3000);
+    let busy = [0usize, 1500, 2999];
+    busy.iter().for_each(|dest| director.counters[0].dests[*dest].total.up());
+    (0..4).for_each(|poll| drop(director.poll(1000 + poll * 100)));
+    let left: Vec<usize> = director.registry.removed.iter().map(|dest| dest.0 as usize).collect();
+    assert_eq!(left, busy);
+    busy.iter().for_each(|dest| director.counters[0].dests[*dest].total.down());
+    director.poll(1500);
+    assert_eq!(director.registry.removed.len(), 3, "the next round begins a second after this one");
+    director.poll(2000);
+    assert_eq!(director.registry.removed.len(), 0);
+    // the indices are free when the worker has seen it
+    director.counters[0].own.generation.set(director.generation());
+    director.poll(2100);
+    let mut model = director.model().clone();
+    let mut service = Service::new("new".to_owned(), "10.9.0.1:80/tcp".parse().expect("an address"));
+    service.forwarding = Forwarding::Nat;
+    service.servers = vec![Server::new(IpAddr::from([10, 10, 0, 1]), 80, Forwarding::Nat)];
+    model.services.push(service);
+    director.apply(&model).expect("a valid model");
+    let dests: Vec<_> =
+        director.running.dests.iter().enumerate().filter(|(_, entry)| entry.is_some()).collect();
+    assert!(dests.len() == 1 && dests[0].0 < 3000, "an index that was used before");
+}
+
+#[test]
+fn announcements_wait_for_room_and_new_addresses_come_before_repetitions() {
+    let mut director = director(&lb_config::parse(BASE).expect("the base"));
+    let sent = |director: &Director| std::iter::from_fn(|| director.mailboxes[0].next_mail()).count();
+    (0..60).for_each(|poll| {
+        director.poll(poll * 100);
+        sent(&director);
+    });
+    let mut model = director.model().clone();
+    for at in 0..700u32 {
+        let address = format!("10.9.{}.{}:80/tcp", at / 250, at % 250 + 1);
+        model.services.push(Service::new(format!("s{at}"), address.parse().expect("an address")));
+    }
+    director.apply(&model).expect("a valid model");
+    // twice each: such a VIP is on both links
+    let counts: Vec<usize> = (0..60)
+        .map(|poll| {
+            director.poll(10_000 + poll * 100);
+            sent(&director)
+        })
+        .collect();
+    // a probe may be among them
+    for (count, expected) in counts.iter().zip([512, 512, 376, 0]) {
+        assert!((expected..=expected + 8).contains(count), "{counts:?}");
+    }
+    assert!(counts.iter().all(|count| *count <= 512 + 8));
+    let probes = counts.iter().sum::<usize>() - 3 * 1400;
+    assert!(probes < 60, "each of them three times, and a probe of the gateway now and then: {counts:?}");
+}

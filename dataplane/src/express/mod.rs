@@ -4,7 +4,8 @@
 //! - a `glance` at every frame: its flow, and the connection's line is asked for;
 //! - the connection is looked up, and what it leads to is asked for: a destination, a pair, or of a server's reply the
 //!   connection itself;
-//! - packet after packet is judged (`onward`, `back`), rewritten in place (`ends`) and put among those to be sent.
+//! - packet after packet is judged (`onward`, `back`, and `first` if it has no connection), rewritten in place (`ends`)
+//!   and put among those to be sent.
 //!
 //! Only what is plainly the usual case goes this way: `glance` says which frames, `onward` and `back` which
 //! connections. Everything else is parsed and goes the way of [`crate::receive`], in its turn. Invariant: nothing that
@@ -24,6 +25,7 @@ use crate::worker::Worker;
 
 mod back;
 mod ends;
+mod first;
 mod glance;
 mod onward;
 mod reply_ends;
@@ -358,7 +360,9 @@ impl<I: PacketIo> Worker<I> {
         }
         if let Err(frame) = taken {
             progress.fresh = false;
-            self.at_length(frame, &packet);
+            if let Err(frame) = self.first_plain(frame, &packet) {
+                self.at_length(frame, &packet);
+            }
         }
     }
 

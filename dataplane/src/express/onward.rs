@@ -47,7 +47,8 @@ impl<I: PacketIo> Worker<I> {
     ) -> Result<(), I::Packet> {
         let facts = &batch.facts[place(at)];
         let mut found = batch.founds[place(at)];
-        if progress.disturbed {
+        // of those that are not steady it is asked anew where they go
+        if progress.disturbed && facts.steady {
             let key = batch.keys.get(at).copied().unwrap_or_default();
             found = self.once_more(&key, facts, batch.probes[place(at)], found, progress);
         }
@@ -206,7 +207,7 @@ impl<I: PacketIo> Worker<I> {
     /// What the ends of a client's packet become where its connection has a local end; `None`: more than that is to be
     /// done with it.
     #[inline(always)]
-    fn local_end<K: Ends>(
+    pub(super) fn local_end<K: Ends>(
         &self,
         packet: &Packet<'_, K>,
         entry: &DestEntry,
@@ -231,7 +232,12 @@ impl<I: PacketIo> Worker<I> {
 
     /// Puts a packet into a tunnel. `false`: no room.
     #[inline(always)]
-    fn wrap_plain<K: Ends>(&mut self, frame: &mut I::Packet, packet: &Packet<'_, K>, at: u16) -> bool {
+    pub(super) fn wrap_plain<K: Ends>(
+        &mut self,
+        frame: &mut I::Packet,
+        packet: &Packet<'_, K>,
+        at: u16,
+    ) -> bool {
         self.error_id = self.error_id.wrapping_add(1);
         let Some(encap) = self.snapshot.tunnels.get(usize::from(at)) else { return false };
         let hash =
@@ -242,7 +248,7 @@ impl<I: PacketIo> Worker<I> {
 
     /// Where a destination's frames leave.
     #[inline(always)]
-    fn exit(&self, entry: &DestEntry) -> Option<Exit> {
+    pub(super) fn exit(&self, entry: &DestEntry) -> Option<Exit> {
         let dst = self.snapshot.cells.known(entry.neighbor).filter(|_| entry.vlan == 0)?;
         Some(Exit { device: entry.device, dst, src: raw_mac(entry.mac) })
     }

@@ -472,8 +472,9 @@ fn compare(seed: u64, workers: u16, rounds: u64) {
 }
 
 thread_local! {
-    /// How many packets went the express way: by direct routing, otherwise to a server, to a client.
-    pub(super) static TAKEN: std::cell::Cell<[u64; 3]> = const { std::cell::Cell::new([0; 3]) };
+    /// How many packets went the express way: by direct routing, otherwise to a server, to a client, without
+    /// a connection.
+    pub(super) static TAKEN: std::cell::Cell<[u64; 4]> = const { std::cell::Cell::new([0; 4]) };
 }
 
 pub(super) fn taken(way: usize) {

@@ -323,7 +323,7 @@ impl Registry {
             self.touched.push(dest);
             self.removed.insert(dest);
             if let Some(service) = owner.service() {
-                self.removed_of.entry(service).or_default().push(dest);
+                self.removed_of.entry(service).or_default().insert(dest);
             }
             if let Some(entry) = self.entry(dest).copied() {
                 self.set_entry(dest, DestEntry { removed: true, draining: true, ..entry });

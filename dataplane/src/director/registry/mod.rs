@@ -11,9 +11,9 @@ mod apply;
 mod retire;
 
 pub use apply::Difference;
-pub use retire::Shared;
+pub use retire::{Round, Shared};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,7 +150,9 @@ pub struct Registry {
     /// Destinations that are no longer configured.
     pub removed: BTreeSet<DestId>,
     /// The same by service.
-    removed_of: HashMap<ServiceAddress, Vec<DestId>>,
+    removed_of: HashMap<ServiceAddress, BTreeSet<DestId>>,
+    /// The look at them that is under way.
+    pub round: Round,
     /// Destinations that the latest change looked at.
     pub touched: Vec<DestId>,
     /// Services whose schedulers forget what is old.
@@ -158,7 +160,7 @@ pub struct Registry {
     by_server: HashMap<DestKey, DestId>,
     free: Vec<DestId>,
     /// Indices out of use since the snapshot of this generation; free when every worker has seen it.
-    quarantine: Vec<(u64, DestId)>,
+    quarantine: VecDeque<(u64, DestId)>,
     max_dests: u32,
     next_service: u32,
 }
@@ -175,11 +177,12 @@ impl Registry {
             snat: Vec::new(),
             removed: BTreeSet::new(),
             removed_of: HashMap::new(),
+            round: Round::default(),
             touched: Vec::new(),
             caching: HashSet::new(),
             by_server: HashMap::new(),
             free: Vec::new(),
-            quarantine: Vec::new(),
+            quarantine: VecDeque::new(),
             max_dests,
             next_service: 0,
         }
