@@ -47,6 +47,7 @@ pub mod local_port;
 pub mod mailbox;
 pub mod memory;
 pub mod neighbor;
+pub mod networks;
 pub mod paged;
 pub mod parse;
 pub mod persist;

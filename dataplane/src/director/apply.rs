@@ -10,6 +10,7 @@ use super::registry::Difference;
 use super::{ApplyError, Director, addressing, devices, readings};
 use crate::io::DeviceId;
 use crate::neighbor::{LinkId, NeighborId};
+use crate::networks::Networks;
 use crate::snapshot::{Link, Snapshot};
 
 /// Next hops for what is not directly connected: IPv4, IPv6.
@@ -165,6 +166,7 @@ impl Director {
             overload: self.running.overload.clone(),
             local: self.addresses.local.clone(),
             timeouts: tables.timeouts.values(),
+            networks: Networks::of(&links),
             links,
             gateways,
         });
