@@ -161,7 +161,7 @@ impl<I: PacketIo> Worker<I> {
                 let to = Translation { src: None, dst: Some(dst) };
                 K::translate(frame.bytes_mut(), facts.protocol(), &to)
             }
-            Way::Tunnel(at) => return self.into_tunnel(frame, packet, at, (exit, found), progress),
+            Way::Tunnel(at) => return self.tunnelled(frame, packet, at, (exit, found), progress),
             Way::FullNat(at) | Way::Snat(at) => match self.local_end(packet, entry, at) {
                 Some(to) => K::translate(frame.bytes_mut(), facts.protocol(), &to),
                 None => false,
@@ -193,7 +193,7 @@ impl<I: PacketIo> Worker<I> {
 
     /// [`Worker::onward_plain`] for a tunnel.
     #[inline(never)]
-    fn into_tunnel<K: Ends>(
+    fn tunnelled<K: Ends>(
         &mut self,
         mut frame: I::Packet,
         packet: &Packet<'_, K>,
