@@ -263,7 +263,7 @@ fn text(kind: &str, flows: u64, v6: bool) -> String {
         [[ports]]
         name = "lan"
         device = "null"
-        addresses = ["192.168.150.11/24", "fd00:0:150::11/48"]
+        addresses = ["192.168.150.11/24", "172.16.255.254/16", "fd00:0:150::11/48"]
         gateway = ["192.168.150.254", "fd00:0:150::fe"]
         [[services]]
         name = "web"

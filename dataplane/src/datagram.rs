@@ -152,6 +152,11 @@ impl<I: PacketIo> Worker<I> {
         let Some(device) = frames.first().map(Packet::device) else { return };
         let key = K::new(flow.src, flow.src_port, flow.dst, flow.dst_port);
         let protocol = flow.protocol as u8;
+        if self.snapshot.is_reply((flow.src.into(), flow.src_port), flow.dst.into(), protocol)
+            && let Some(hit) = self.find_reply(key, protocol)
+        {
+            return self.datagram_to_client(frames, resolved, &flow, &hit);
+        }
         let table = K::tables(&mut self.tables).0;
         let probe = table.probe(&key, protocol);
         let found = table.find(&key, protocol, probe);
@@ -170,10 +175,6 @@ impl<I: PacketIo> Worker<I> {
             }
             None => {
                 let from_server = self.snapshot.is_nat_server(flow.src.into(), flow.src_port, protocol);
-                let is_reply = from_server || self.snapshot.is_translated(flow.dst.into());
-                if is_reply && let Some(hit) = self.find_reply(key, protocol) {
-                    return self.datagram_to_client(frames, resolved, &flow, &hit);
-                }
                 let lookup = Lookup {
                     src: flow.src.into(),
                     dst: flow.dst.into(),

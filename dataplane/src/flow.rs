@@ -146,6 +146,13 @@ impl<I: PacketIo> Worker<I> {
             }
         }
         let key = K::new(flow.src, flow.src_port, flow.dst, flow.dst_port);
+        // before the connections, as in IPVS, whose hook for replies comes first
+        let src = (flow.src.into(), flow.src_port);
+        if self.snapshot.is_reply(src, flow.dst.into(), flow.protocol as u8)
+            && let Some(hit) = self.find_reply(key, flow.protocol as u8)
+        {
+            return self.reply_of_server(frame, parsed, flow, &hit);
+        }
         let found = K::tables(&mut self.tables).0.find(&key, flow.protocol as u8, probe);
         let hit = found.and_then(|found| self.still_good(found, key, flow));
         let (dest, entry) = match hit {
@@ -166,10 +173,6 @@ impl<I: PacketIo> Worker<I> {
                 }
                 let from_server =
                     self.snapshot.is_nat_server(flow.src.into(), flow.src_port, flow.protocol as u8);
-                let is_reply = from_server || self.snapshot.is_translated(flow.dst.into());
-                if is_reply && let Some(hit) = self.find_reply(key, flow.protocol as u8) {
-                    return self.reply_of_server(frame, parsed, flow, &hit);
-                }
                 if !is_syn && !self.flood.shedding.admits(false) {
                     return self.counters.drop_packet(DropReason::Overload);
                 }

@@ -49,6 +49,7 @@ pub mod local_port;
 pub mod mailbox;
 pub mod memory;
 pub mod neighbor;
+pub mod networks;
 pub mod owner;
 pub mod paged;
 pub mod parse;

@@ -18,6 +18,7 @@ use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
 use crate::local_port::LocalEnds;
 use crate::neighbor::{LinkId, NeighborCells, NeighborId};
+use crate::networks::Networks;
 use crate::owner::Shared;
 use crate::paged::Paged;
 use crate::persist::Rule;
@@ -175,6 +176,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// By [`LinkId`].
     pub links: Vec<Link>,
+    /// The networks of these.
+    pub networks: Networks,
     /// VIPs and DIPs.
     pub local: Shards<IpAddr, LocalAddress>,
     /// Services by what clients address.
@@ -255,12 +258,13 @@ impl Snapshot {
     }
 
     /// The link in whose networks `address` is.
+    #[inline(always)]
     pub(crate) fn own_network(&self, address: IpAddr) -> Option<LinkId> {
-        let connected = |link: &Link| link.addresses.iter().any(|network| network.contains(address));
-        self.links.iter().position(connected).map(|at| LinkId(at as u16))
+        self.networks.link_of(address)
     }
 
     /// The way to any address: a connected network comes before the gateway.
+    #[inline(always)]
     pub fn route(&self, address: IpAddr) -> Route {
         match self.own_network(address) {
             Some(link) => match self.neighbors.get(&(link, address)) {
@@ -275,6 +279,7 @@ impl Snapshot {
     }
 
     /// The next hop on a link.
+    #[inline(always)]
     pub(crate) fn hop(&self, link: LinkId, neighbor: NeighborId) -> NextHop {
         let link = &self.links[usize::from(link.0)];
         NextHop { to: Awaited::Neighbor(neighbor), device: link.device, vlan: link.vlan, mac: link.mac }
@@ -294,6 +299,13 @@ impl Snapshot {
     pub fn is_reply(&self, src: (IpAddr, u16), dst: IpAddr, protocol: u8) -> bool {
         self.reply_ends.may_be_to(dst) && self.is_translated(dst)
             || self.reply_ends.may_be_from(src.0) && self.is_nat_server(src.0, src.1, protocol)
+    }
+
+    /// Whether [`Snapshot::is_reply`] may say so; never no of a packet whose tuple is in a table of pairs, as the ends of
+    /// its destination stay known while there are connections.
+    #[inline(always)]
+    pub fn may_be_reply(&self, src: IpAddr, dst: IpAddr) -> bool {
+        self.reply_ends.may_be_to(dst) || self.reply_ends.may_be_from(src)
     }
 
     /// Whether what comes to `address` is a reply of a connection by full NAT or source NAT.

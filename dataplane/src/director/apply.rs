@@ -10,6 +10,7 @@ use super::registry::Difference;
 use super::{ApplyError, Director, addressing, devices, readings, shared};
 use crate::io::DeviceId;
 use crate::neighbor::{LinkId, NeighborId};
+use crate::networks::Networks;
 use crate::owner::Shared;
 use crate::snapshot::{Link, Snapshot};
 
@@ -180,6 +181,7 @@ impl Director {
             overload: self.running.overload.clone(),
             local: self.addresses.local.clone(),
             timeouts: tables.timeouts.values(),
+            networks: Networks::of(&links),
             links,
             gateways,
             shared,

@@ -224,6 +224,7 @@ impl Director {
         let book = NeighborBook::new(2 * (max_dests as usize + model.ports.len() + 1) + MAX_STRANGERS);
         let empty = Snapshot {
             generation: 0,
+            networks: crate::networks::Networks::default(),
             links: Vec::new(),
             local: Shards::default(),
             services: Classifier::new(Vec::new(), []),

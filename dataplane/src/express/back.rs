@@ -4,54 +4,66 @@ use lb_config::ClientAddress;
 
 use super::ends::Ends;
 use super::glance::{Packet, Second};
-use crate::conn::Pair;
-use crate::flow::Hit;
+use super::onward::{Going, Progress};
+use crate::conn::{Pair, Probe};
 use crate::io::{Packet as _, PacketIo};
+use crate::rewrite::Translation;
 use crate::worker::Worker;
 
 impl<I: PacketIo> Worker<I> {
+    /// The key of the connection that a packet is a reply of, and where that is.
+    #[inline(always)]
+    pub(super) fn answered<K: Ends>(&self, packet: &Packet<'_, K>) -> Option<(K, Probe)> {
+        let (table, pairs) = K::tables_ref(&self.tables);
+        match packet.second() {
+            Second::Connection(pair, probe) if packet.fresh => Some((pairs.key(pair).other, probe)),
+            _ if packet.fresh => None,
+            _ => {
+                let (wanted, protocol) = (Pair::wanted(*packet.key), packet.facts().protocol() as u8);
+                let pair = pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol))?;
+                let key = pairs.key(pair).other;
+                Some((key, table.probe(&key, protocol)))
+            }
+        }
+    }
+
     /// Sends a reply on, or gives it back unchanged, when anything about it is unusual.
     #[inline(never)]
     pub(super) fn back_plain<K: Ends>(
         &mut self,
         mut frame: I::Packet,
         packet: &Packet<'_, K>,
+        (key, probe): (K, Probe),
+        progress: &mut Progress,
     ) -> Result<(), I::Packet> {
-        let protocol = packet.facts().protocol() as u8;
-        let (table, pairs) = K::tables_ref(&self.tables);
-        let at = match packet.second() {
-            Second::Connection(pair, probe) if packet.fresh => Some((pairs.key(pair).other, probe)),
-            _ if packet.fresh => None,
-            _ => {
-                let wanted = Pair::wanted(*packet.key);
-                pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol)).map(|pair| {
-                    let key = pairs.key(pair).other;
-                    (key, table.probe(&key, protocol))
-                })
-            }
-        };
-        let Some((key, probe)) = at else { return Err(frame) };
-        let Some(found) = table.find(&key, protocol, probe) else { return Err(frame) };
+        let facts = packet.facts();
+        let (table, _) = K::tables_ref(&self.tables);
+        let Some(found) = table.find(&key, facts.protocol() as u8, probe) else { return Err(frame) };
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
-        let told = entry.way.local_ends().is_some_and(|at| {
-            found.meta.is_proxied() || self.tells(at, packet.facts().protocol()) != ClientAddress::None
-        });
-        if found.meta.deadline().left(self.now).is_none() || entry.removed || told || found.meta.is_spliced()
-        {
+        if found.meta.deadline().is_over(self.now) || entry.removed || found.meta.is_spliced() {
             return Err(frame);
         }
         let Some((exit, mtu)) = self.exit_towards(key.client().into()) else { return Err(frame) };
-        if packet.facts().ip_len > mtu {
+        if facts.ip_len > mtu {
             return Err(frame);
         }
-        let to = Hit { found, key, entry: *entry }.back();
-        if !K::translate(frame.bytes_mut(), packet.facts().protocol(), &to) {
+        let src = Some((key.vip(), key.vip_port()));
+        let done = match entry.way.local_ends() {
+            None => K::translate(frame.bytes_mut(), facts.protocol(), &Translation { src, dst: None }),
+            Some(at) => {
+                if found.meta.is_proxied() || self.tells(at, facts.protocol()) != ClientAddress::None {
+                    return Err(frame);
+                }
+                let dst = Some((key.client(), key.client_port()));
+                K::translate(frame.bytes_mut(), facts.protocol(), &Translation { src, dst })
+            }
+        };
+        if !done {
             return Err(frame);
         }
         let meta = self.renewed(found.meta, entry, packet, (&key, true), &frame);
-        self.keep::<K>(found, meta);
-        self.counters.outbound(found.meta.dest(), packet.facts().ip_len);
-        self.go(exit, frame);
+        self.counters.outbound(found.meta.dest(), facts.ip_len);
+        self.leave_plain::<K>(frame, Going { exit, found, meta }, progress);
         Ok(())
     }
 }

@@ -108,7 +108,7 @@ impl<I: PacketIo> Worker<I> {
     pub(crate) fn process(&mut self, burst: &mut Burst<I::Packet>, origin: Origin) -> usize {
         let frames = burst.len();
         let burden = Burden {
-            foreign: origin == Origin::Device,
+            foreign: origin == Origin::Device && self.setup.workers > 1,
             mixed: origin == Origin::Worker,
             replies: self.snapshot.has_replies(),
         };
@@ -202,9 +202,12 @@ impl<I: PacketIo> Worker<I> {
         let Some((key, facts)) = K::glance(bytes) else { return Kind::Other };
         let (table, _) = K::tables_ref(&self.tables);
         let probe = table.probe(&key, facts.protocol() as u8);
-        table.prefetch(probe);
         batch.push(key, facts, probe);
-        if burden.replies || burden.foreign { self.note_more(burden, batch, owners, own) } else { own }
+        if burden.replies || burden.foreign {
+            return self.note_more(burden, batch, owners, own);
+        }
+        table.prefetch(probe);
+        own
     }
 
     /// Where a packet may be a reply or another worker's.
@@ -217,11 +220,15 @@ impl<I: PacketIo> Worker<I> {
         own: Kind,
     ) -> Kind {
         let at = batch.keys.len().wrapping_sub(1);
+        let probe = batch.probes[place(at)];
         let (Some(key), facts) = (batch.keys.get(at), &mut batch.facts[place(at)]) else { return own };
         let (client, vip) = ((key.client(), key.client_port()), (key.vip(), key.vip_port()));
         let number = facts.protocol() as u8;
-        facts.reply =
-            burden.replies && self.snapshot.is_reply((client.0.into(), client.1), vip.0.into(), number);
+        facts.reply = burden.replies && self.snapshot.may_be_reply(client.0.into(), vip.0.into());
+        // whose it is must not depend on a hint
+        if facts.reply && burden.foreign {
+            facts.reply = self.snapshot.is_reply((client.0.into(), client.1), vip.0.into(), number);
+        }
         if burden.foreign {
             let end = if facts.reply { vip } else { client };
             let owner = steer::owner(end.0.into(), end.1, self.setup.workers, &self.setup.steer_key);
@@ -231,18 +238,19 @@ impl<I: PacketIo> Worker<I> {
                 return Kind::Foreign;
             }
         }
-        let second = self.second_of(key, facts);
+        let second = self.first_of(key, facts, probe);
         batch.seconds.push(second);
         own
     }
 
-    /// What a packet's second lookup may be, as far as can be told before the first; it is asked for.
+    /// What a packet is looked up by first, its pair or its connection; it is asked for.
     #[inline(always)]
-    fn second_of<K: Ends>(&self, key: &K, facts: &Facts) -> Second {
+    fn first_of<K: Ends>(&self, key: &K, facts: &Facts, probe: Probe) -> Second {
+        let (table, pairs) = K::tables_ref(&self.tables);
         if !facts.reply {
+            table.prefetch(probe);
             return Second::No;
         }
-        let (_, pairs) = K::tables_ref(&self.tables);
         let probe = pairs.probe(&Pair::wanted(*key), facts.protocol() as u8);
         pairs.prefetch(probe);
         Second::Pair(probe)
@@ -254,39 +262,42 @@ impl<I: PacketIo> Worker<I> {
         if batch.keys.is_empty() {
             return;
         }
+        if burden.replies {
+            return self.look_both_ways(batch);
+        }
         let (table, _) = K::tables_ref(&self.tables);
         table.find_burst(&batch.keys, &batch.protocols, &batch.probes, &mut batch.founds);
         for found in batch.founds.iter().take(batch.keys.len()) {
             self.counters.prefetch_dest(found.meta.dest());
         }
-        if burden.replies {
-            self.look_on(batch);
-        }
     }
 
-    /// Finds what second lookups are for, and asks for it.
+    /// The second pass where replies come: their pairs first, of all others the connections.
     #[inline(never)]
-    fn look_on<K: Ends>(&self, batch: &mut Batch<K>) {
+    fn look_both_ways<K: Ends>(&self, batch: &mut Batch<K>) {
         let (table, pairs) = K::tables_ref(&self.tables);
-        let rows = batch.keys.iter().zip(&batch.protocols).zip(&batch.founds).zip(&mut batch.seconds);
-        for (((key, &protocol), found), second) in rows {
-            if !found.is_some() {
-                if let Second::Pair(probe) = *second
-                    && let Some(found) = pairs.find(&Pair::wanted(*key), protocol, probe)
-                {
-                    let key = pairs.key(found).other;
-                    let probe = table.probe(&key, protocol);
-                    table.prefetch(probe);
-                    *second = Second::Connection(found, probe);
-                }
-            } else if let Some(entry) = self.snapshot.dest(found.meta.dest())
+        for (at, (key, second)) in batch.keys.iter().zip(&mut batch.seconds).enumerate() {
+            let at = place(at);
+            let protocol = batch.facts[at].protocol() as u8;
+            if let Second::Pair(probe) = *second
+                && let Some(pair) = pairs.find(&Pair::wanted(*key), protocol, probe)
+            {
+                let key = pairs.key(pair).other;
+                let probe = table.probe(&key, protocol);
+                table.prefetch(probe);
+                *second = Second::Connection(pair, probe);
+                continue;
+            }
+            *second = Second::No;
+            let Some(found) = table.find(key, protocol, batch.probes[at]) else { continue };
+            batch.founds[at] = found;
+            self.counters.prefetch_dest(found.meta.dest());
+            if let Some(entry) = self.snapshot.dest(found.meta.dest())
                 && entry.way.local_ends().is_some()
             {
                 let probe = pairs.probe(&Pair::wanted(*key), forward(protocol));
                 pairs.prefetch(probe);
                 *second = Second::Pair(probe);
-            } else {
-                *second = Second::No;
             }
         }
     }
@@ -352,14 +363,14 @@ impl<I: PacketIo> Worker<I> {
     fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
         let Some(key) = batch.keys.get(at) else { return };
         let packet = glance::Packet { batch, at, key, fresh: progress.fresh };
-        let taken = if packet.facts().steady { self.onward_plain(frame, &packet) } else { Err(frame) };
-        progress.disturbed = true;
+        let taken =
+            if packet.facts().steady { self.onward_plain(frame, &packet, progress) } else { Err(frame) };
         #[cfg(test)]
         if taken.is_ok() {
             tests::taken(if packet.found().is_some() { 1 } else { 2 });
         }
         if let Err(frame) = taken {
-            progress.fresh = false;
+            *progress = Progress { fresh: false, disturbed: true };
             if let Err(frame) = self.first_plain(frame, &packet) {
                 self.at_length(frame, &packet);
             }

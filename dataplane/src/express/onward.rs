@@ -10,12 +10,11 @@ use crate::flow::{peer_of, server_of};
 use crate::io::{DeviceId, Packet as _, PacketIo};
 use crate::local_port::forward;
 use crate::parse::L4;
-use crate::rewrite::{Translation, wrap};
+use crate::rewrite::{Translation, wrap_plain};
 use crate::snapshot::{DestEntry, Route, Way};
 use crate::state::{State, tcp};
 use crate::steer;
 use crate::transmit::Awaited;
-use crate::wire::ethernet;
 use crate::worker::Worker;
 
 /// Where a frame leaves and whom it is for; known, untagged.
@@ -24,6 +23,14 @@ pub(super) struct Exit {
     device: DeviceId,
     dst: u64,
     src: u64,
+}
+
+/// A rewritten packet: where it leaves, its connection, and what it made of that.
+#[derive(Clone, Copy)]
+pub(super) struct Going {
+    pub exit: Exit,
+    pub found: Found,
+    pub meta: Meta,
 }
 
 /// How far the third pass is.
@@ -112,52 +119,26 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// Sends a packet on, or gives it back unchanged, when anything about it is unusual.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn onward_plain<K: Ends>(
         &mut self,
         mut frame: I::Packet,
         packet: &Packet<'_, K>,
+        progress: &mut Progress,
     ) -> Result<(), I::Packet> {
-        let (table, _) = K::tables_ref(&self.tables);
-        let found = if packet.fresh {
-            packet.found()
-        } else {
-            table.find(packet.key, packet.facts().protocol() as u8, packet.probe()).unwrap_or(Found::NOTHING)
+        let facts = packet.facts();
+        if facts.reply
+            && let Some(at) = self.answered(packet)
+        {
+            return self.back_plain(frame, packet, at, progress);
+        }
+        let found = self.found_now(packet, progress);
+        let Some(entry) = self.snapshot.dest(found.meta.dest()).filter(|_| found.is_some()) else {
+            return Err(frame);
         };
-        if !found.is_some() {
-            return if packet.facts().reply { self.back_plain(frame, packet) } else { Err(frame) };
-        }
-        // an earlier packet of the burst may have been of the same connection
-        let found = table.again(found);
-        let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
-        if found.meta.deadline().left(self.now).is_none() || entry.removed || found.meta.is_spliced() {
+        if found.meta.deadline().is_over(self.now) || entry.removed || found.meta.is_spliced() {
             return Err(frame);
         }
-        if entry.way != Way::Dr {
-            return self.onward_otherwise(frame, packet, found);
-        }
-        if packet.facts().ip_len > entry.mtu {
-            return Err(frame);
-        }
-        let Some(exit) = self.exit(entry) else { return Err(frame) };
-        let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
-        self.keep::<K>(found, meta);
-        self.counters.inbound(found.meta.dest(), packet.facts().ip_len);
-        K::step(frame.bytes_mut());
-        self.go(exit, frame);
-        Ok(())
-    }
-
-    /// [`Worker::onward_plain`] for what is not direct routing.
-    #[inline(never)]
-    fn onward_otherwise<K: Ends>(
-        &mut self,
-        mut frame: I::Packet,
-        packet: &Packet<'_, K>,
-        found: Found,
-    ) -> Result<(), I::Packet> {
-        let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
-        let dest = found.meta.dest();
         let (exit, mtu) = match entry.way {
             Way::Snat(_) => match self.exit_towards(packet.key.vip().into()) {
                 Some(exit) => exit,
@@ -168,40 +149,101 @@ impl<I: PacketIo> Worker<I> {
                 None => return Err(frame),
             },
         };
-        if packet.facts().ip_len > mtu {
+        if facts.ip_len > mtu {
             return Err(frame);
         }
-        let to = match entry.way {
-            Way::Tunnel(at) => {
-                let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
-                self.keep::<K>(found, meta);
-                self.counters.inbound(dest, packet.facts().ip_len);
+        let done = match entry.way {
+            Way::Dr => {
                 K::step(frame.bytes_mut());
-                if self.wrap_plain(&mut frame, packet, at) {
-                    self.go(exit, frame);
-                } else {
-                    self.counters.drop_packet(DropReason::NoBuffer);
-                }
-                return Ok(());
+                true
             }
             Way::Nat => {
                 let Some(dst) = server_of::<K>(entry, packet.key.vip_port()) else { return Err(frame) };
-                Translation { src: None, dst: Some(dst) }
+                let to = Translation { src: None, dst: Some(dst) };
+                K::translate(frame.bytes_mut(), facts.protocol(), &to)
             }
+            Way::Tunnel(at) => return self.tunnelled(frame, packet, at, (exit, found), progress),
             Way::FullNat(at) | Way::Snat(at) => match self.local_end(packet, entry, at) {
-                Some(to) => to,
-                None => return Err(frame),
+                Some(to) => K::translate(frame.bytes_mut(), facts.protocol(), &to),
+                None => false,
             },
-            Way::Dr => return Err(frame),
         };
-        if !K::translate(frame.bytes_mut(), packet.facts().protocol(), &to) {
+        if !done {
             return Err(frame);
         }
         let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
-        self.keep::<K>(found, meta);
-        self.counters.inbound(dest, packet.facts().ip_len);
-        self.go(exit, frame);
+        self.counters.inbound(found.meta.dest(), facts.ip_len);
+        self.leave_plain::<K>(frame, Going { exit, found, meta }, progress);
         Ok(())
+    }
+
+    /// What a packet's connection is by now.
+    #[inline(always)]
+    fn found_now<K: Ends>(&self, packet: &Packet<'_, K>, progress: &Progress) -> Found {
+        let (table, _) = K::tables_ref(&self.tables);
+        let found = packet.found();
+        if !packet.fresh {
+            table.find(packet.key, packet.facts().protocol() as u8, packet.probe()).unwrap_or(Found::NOTHING)
+        } else if progress.disturbed && found.is_some() {
+            // an earlier packet of the burst may have been of the same connection
+            table.again(found)
+        } else {
+            found
+        }
+    }
+
+    /// [`Worker::onward_plain`] for a tunnel.
+    #[inline(never)]
+    fn tunnelled<K: Ends>(
+        &mut self,
+        mut frame: I::Packet,
+        packet: &Packet<'_, K>,
+        at: u16,
+        (exit, found): (Exit, Found),
+        progress: &mut Progress,
+    ) -> Result<(), I::Packet> {
+        let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
+        let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
+        self.counters.inbound(found.meta.dest(), packet.facts().ip_len);
+        K::step(frame.bytes_mut());
+        if self.wrap_plain(&mut frame, packet, at) {
+            self.leave_plain::<K>(frame, Going { exit, found, meta }, progress);
+        } else {
+            self.keep::<K>(found, meta);
+            progress.disturbed = true;
+            self.counters.drop_packet(DropReason::NoBuffer);
+        }
+        Ok(())
+    }
+
+    /// Keeps what a packet made of its connection, gives it its MAC addresses, and puts it among those to be sent.
+    #[inline(always)]
+    pub(super) fn leave_plain<K: Ends>(
+        &mut self,
+        frame: I::Packet,
+        Going { exit, found, meta }: Going,
+        progress: &mut Progress,
+    ) {
+        if meta != found.meta {
+            self.keep::<K>(found, meta);
+            progress.disturbed = true;
+        }
+        self.go(exit, frame);
+    }
+
+    /// Gives a complete frame its addresses and puts it among those to be sent.
+    #[inline(always)]
+    pub(super) fn go(&mut self, exit: Exit, mut frame: I::Packet) {
+        let bytes = frame.bytes_mut();
+        set_macs(bytes, exit.dst, exit.src);
+        let len = bytes.len();
+        let full = match self.out.get_mut(usize::from(exit.device.0)) {
+            Some(out) => out.push(frame, len),
+            None => Err(frame),
+        };
+        if let Err(frame) = full {
+            self.send(exit.device, frame);
+        }
     }
 
     /// What the ends of a client's packet become where its connection has a local end; `None`: more than that is to be
@@ -243,7 +285,7 @@ impl<I: PacketIo> Worker<I> {
         let hash =
             || steer::hash(packet.key.client().into(), packet.key.client_port(), &self.setup.steer_key);
         let hash = if encap.wants_hash() { hash() } else { 0 };
-        wrap(frame, ethernet::HEADER_LEN, encap, hash, self.error_id).is_some()
+        wrap_plain(frame, encap, hash, self.error_id).is_some()
     }
 
     /// Where a destination's frames leave.
@@ -262,13 +304,6 @@ impl<I: PacketIo> Worker<I> {
         let dst = self.snapshot.cells.known(neighbor).filter(|_| hop.vlan == 0)?;
         let mtu = self.snapshot.links.get(usize::from(link.0))?.mtu;
         Some((Exit { device: hop.device, dst, src: raw_mac(hop.mac) }, mtu))
-    }
-
-    /// Gives a complete frame its addresses and puts it among those to be sent.
-    #[inline(always)]
-    pub(super) fn go(&mut self, exit: Exit, mut frame: I::Packet) {
-        set_macs(frame.bytes_mut(), exit.dst, exit.src);
-        self.send(exit.device, frame);
     }
 
     /// The entry after a packet, as [`Worker::next_meta`] gives it.

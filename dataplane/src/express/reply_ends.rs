@@ -28,7 +28,7 @@ struct Filter {
 }
 
 /// An address of either family in 64 bits; some IPv6 addresses share theirs with others.
-#[inline]
+#[inline(always)]
 fn folded(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
@@ -56,13 +56,13 @@ impl Filter {
     }
 
     /// Word, of a power of two of them, and bit.
-    #[inline]
+    #[inline(always)]
     fn place(&self, address: IpAddr) -> (usize, u64) {
         let mixed = folded(address).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((mixed >> 32) as usize & self.words.len().wrapping_sub(1), 1 << (mixed >> 58))
     }
 
-    #[inline]
+    #[inline(always)]
     fn may_hold(&self, address: IpAddr) -> bool {
         let (at, bit) = self.place(address);
         self.words.get(at).is_some_and(|word| word & bit != 0)
@@ -81,13 +81,13 @@ impl ReplyEnds {
     }
 
     /// Whether replies may come from an address.
-    #[inline]
+    #[inline(always)]
     pub fn may_be_from(&self, address: IpAddr) -> bool {
         self.sources.may_hold(address)
     }
 
     /// Whether replies may go to an address.
-    #[inline]
+    #[inline(always)]
     pub fn may_be_to(&self, address: IpAddr) -> bool {
         self.targets.may_hold(address)
     }

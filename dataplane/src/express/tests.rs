@@ -490,7 +490,7 @@ fn nothing_depends_on_which_way_a_packet_goes() {
     let seeds = if cfg!(miri) { 1 } else { 10 };
     for seed in 0..seeds {
         for workers in [1, 2] {
-            compare(seed, workers, 120);
+            compare(seed, workers, 140);
         }
     }
     let taken = TAKEN.with(std::cell::Cell::get);

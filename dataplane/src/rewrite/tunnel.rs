@@ -304,6 +304,13 @@ fn finish6(packet: &mut [u8], inner: &Inner, protocol: u8, payload_len: u16) -> 
     Some(())
 }
 
+/// The source port of a flow in GUE.
+#[inline(always)]
+fn gue_port(flow_hash: u32) -> u16 {
+    let (first, count) = GUE_PORTS;
+    first + ((u64::from(flow_hash) * u64::from(count)) >> 32) as u16
+}
+
 /// The shim between outer and inner IP header, before `len` bytes of inner packet, which add up to what `sum` says.
 /// Gives the outer header's protocol.
 #[inline]
@@ -319,9 +326,7 @@ fn finish_shim(
         TunnelKind::Gue { checksum, .. } => {
             let header = shim.first_chunk_mut::<{ UDP_LEN + GUE_LEN }>()?;
             let len = u16::try_from(header.len() + inner.len).ok()?;
-            let (first, count) = GUE_PORTS;
-            let port = first + ((u64::from(flow_hash) * u64::from(count)) >> 32) as u16;
-            header[..2].copy_from_slice(&port.to_be_bytes());
+            header[..2].copy_from_slice(&gue_port(flow_hash).to_be_bytes());
             header[4..6].copy_from_slice(&len.to_be_bytes());
             header[UDP_LEN + 1] = inner.protocol();
             if checksum != TunnelChecksum::None {
@@ -399,6 +404,60 @@ pub(crate) fn wrap<P: Packet>(
     } else {
         finish4(outer, &inner, protocol, packet_len, id)
     }
+}
+
+/// [`encapsulate`] for a whole packet right behind the Ethernet header of a plain frame, whose MAC addresses the caller
+/// writes afterwards.
+#[inline(always)]
+pub(crate) fn wrap_plain<P: Packet>(packet: &mut P, encap: &Encap, flow_hash: u32, id: u16) -> Option<()> {
+    const L3: usize = ethernet::HEADER_LEN;
+    const IP: usize = ipv4::HEADER_LEN;
+    const A_SRC: usize = <std::net::Ipv4Addr as Address>::SRC;
+    if encap.outer_v6 || encap.sums() {
+        return wrap(packet, L3, encap, flow_hash, id);
+    }
+    let inner = Inner::fields(packet.bytes().get(L3..)?)?;
+    let df = inner.df && encap.df;
+    let packet_len = u16::try_from(usize::from(encap.head_len) + inner.len).ok()?;
+    if !packet.set_len(L3 + inner.len) || !packet.grow_front(usize::from(encap.head_len)) {
+        return None;
+    }
+    let (front, behind) = packet.bytes_mut().split_first_chunk_mut::<{ L3 + IP }>()?;
+    let protocol = match encap.kind {
+        TunnelKind::Ipip => inner.protocol(),
+        TunnelKind::Gue { port, .. } => {
+            let shim = behind.first_chunk_mut::<{ UDP_LEN + GUE_LEN }>()?;
+            let [port_a, port_b] = port.to_be_bytes();
+            let [src_a, src_b] = gue_port(flow_hash).to_be_bytes();
+            let [len_a, len_b] = (packet_len - IP as u16).to_be_bytes();
+            *shim = [src_a, src_b, port_a, port_b, len_a, len_b, 0, 0, 0, inner.protocol(), 0, 0];
+            PROTOCOL_UDP
+        }
+        TunnelKind::Gre { .. } => {
+            let [a, b] = inner.ethertype();
+            *behind.first_chunk_mut::<{ GRE_LEN[0] }>()? = [0, 0, a, b];
+            PROTOCOL_GRE
+        }
+    };
+    // words as they lie in memory: sums over them are right in either byte order (RFC 1071 section 2 (B))
+    let local = encap.head[A_SRC..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+    let remote = encap.head[A_SRC + 4..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+    let words = [
+        u32::from_le_bytes([0x45, inner.outer_tos(), (packet_len >> 8) as u8, packet_len as u8]),
+        // RFC 6864 section 4.1: of no meaning with DF; Linux sends 0
+        if df { 0x40 << 16 } else { u32::from(id.swap_bytes()) },
+        u32::from(inner.ttl) | u32::from(protocol) << 8,
+        local,
+        remote,
+    ];
+    let sum = checksum::finish(words.iter().map(|word| u64::from(*word)).sum());
+    let [.., a, b] = front.first_chunk_mut::<L3>()?;
+    [*a, *b] = ethernet::ETHERTYPE_IPV4.to_be_bytes();
+    let (header, _) = front.get_mut(L3..)?.as_chunks_mut::<4>();
+    let header = header.first_chunk_mut::<5>()?;
+    *header = words.map(u32::to_le_bytes);
+    header[2] = (words[2] | u32::from(sum) << 16).to_le_bytes();
+    Some(())
 }
 
 #[cfg(test)]
