@@ -173,7 +173,7 @@ impl Lab {
 
     /// Gives the director's node an interface of the kernel's own on the clients' switch, which health checks leave by.
     pub fn management(&self) -> Result<()> {
-        self.plug(&self.node01, "node01m", ("mgmt0", "br0"))?;
+        self.plug(&self.node01, "node01m", ("mgmt0", "br0"), 1500)?;
         self.node01.ip(&format!("addr add {MANAGEMENT}/24 dev mgmt0")).map(drop)
     }
 
