@@ -46,7 +46,8 @@ impl Case {
 
     /// The case for the test runner; skipped with `missing` as the reason if there is one.
     pub fn trial(self, missing: Option<String>) -> Trial {
-        let missing = missing.or_else(self.missing).or_else(|| self.shape.vlan.and_then(|_| no_vlan()));
+        let missing =
+            missing.or_else(|| (self.missing)()).or_else(|| self.shape.vlan.and_then(|_| no_vlan()));
         Trial::ignorable_test(self.name, move || match missing {
             Some(reason) => Ok(Completion::ignored_with(reason)),
             None => self.execute().map(|()| Completion::Completed),

@@ -21,6 +21,8 @@ pub struct Config {
     pub idle: &'static str,
     /// Lines of `[appliance]` about DPDK's memory.
     pub memory: &'static str,
+    /// Connections of all workers together.
+    pub max_connections: u32,
     /// More lines for `[appliance]`.
     pub appliance: String,
     /// Lines of `[timeouts]`.
@@ -100,6 +102,7 @@ impl Default for Config {
             behind: false,
             idle: "adaptive",
             memory: "huge_pages = \"none\"\nmemory_mib = 256",
+            max_connections: 65536,
             appliance: String::new(),
             timeouts: String::new(),
             services: vec![Service::tcp("web", 80, "rr", &["192.168.150.12", "192.168.150.13"])],
@@ -119,12 +122,13 @@ impl Config {
         let cpus: Vec<String> = (0..self.workers).map(|cpu| cpu.to_string()).collect();
         let mut text = format!(
             "[appliance]\nname = \"e2e\"\nworkers = [{}]\n{}\nidle = \"{}\"\n\
-             socket = \"{socket}\"\n{}\n[limits]\nmax_connections = 65536\nmbufs = 16384\n\n[timeouts]\n{}\n\
+             socket = \"{socket}\"\n{}\n[limits]\nmax_connections = {}\nmbufs = 16384\n\n[timeouts]\n{}\n\
              [[ports]]\nname = \"lan\"\ndevice = \"{}:eth0\"\naddresses = [\"{DIP}/24\", \"{DIP6}/64\"]\n",
             cpus.join(", "),
             self.memory,
             self.idle,
             self.appliance,
+            self.max_connections,
             self.timeouts,
             self.device
         );

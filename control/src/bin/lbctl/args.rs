@@ -139,7 +139,7 @@ pub enum Command {
     Snat,
     /// List virtual routers with their states, what they track, and BFD sessions.
     Vrrp,
-    /// Print what each worker does.
+    /// Print what each worker does, and where the connection tables lie.
     Workers,
     /// Print how long packets are in the director: percentiles per worker and of all.
     Latency,
