@@ -493,5 +493,5 @@ fn nothing_depends_on_which_way_a_packet_goes() {
         }
     }
     let taken = TAKEN.with(std::cell::Cell::get);
-    assert!(cfg!(miri) || taken.iter().all(|count| *count > 300), "many go the express way: {taken:?}");
+    assert!(cfg!(miri) || taken.iter().all(|count| *count > 250), "many go the express way: {taken:?}");
 }
