@@ -33,59 +33,65 @@ fn sum16(bytes: &[u8]) -> u16 {
 /// A frame that nobody frees, as no allocator is to be seen in the path's code.
 struct Lasting(&'static mut Space);
 
+/// Start and length are bytes, so that no comparison is needed to see that they are within: a driver's buffer needs none.
 struct Space {
-    start: u16,
-    end: u16,
+    start: u8,
+    len: u8,
     bytes: [u8; 512],
 }
 
 /// Room in front of a frame, bytes.
-const HEADROOM: usize = 128;
+const HEADROOM: u8 = 128;
 
 impl Lasting {
     fn new() -> Self {
-        Self(Box::leak(Box::new(Space { start: 0, end: 0, bytes: [0; 512] })))
+        Self(Box::leak(Box::new(Space { start: 0, len: 0, bytes: [0; 512] })))
     }
 
     fn refill(&mut self, bytes: &[u8]) {
-        self.0.bytes[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
-        (self.0.start, self.0.end) = (HEADROOM as u16, (HEADROOM + bytes.len()) as u16);
+        (self.0.start, self.0.len) = (HEADROOM, bytes.len() as u8);
+        self.bytes_mut().copy_from_slice(bytes);
     }
 }
 
 impl Packet for Lasting {
     #[inline(always)]
     fn bytes(&self) -> &[u8] {
-        self.0.bytes.get(usize::from(self.0.start)..usize::from(self.0.end)).unwrap_or_default()
+        &self.0.bytes[usize::from(self.0.start)..][..usize::from(self.0.len)]
     }
 
     #[inline(always)]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        self.0.bytes.get_mut(usize::from(self.0.start)..usize::from(self.0.end)).unwrap_or_default()
+        &mut self.0.bytes[usize::from(self.0.start)..][..usize::from(self.0.len)]
     }
 
     #[inline(always)]
     fn prefetch(&self) {
-        lb_dataplane::prefetch::line(&self.0.bytes[HEADROOM]);
+        lb_dataplane::prefetch::line(&self.0.bytes[usize::from(self.0.start)]);
     }
 
     fn grow_front(&mut self, n: usize) -> bool {
-        let room = usize::from(self.0.start) >= n;
-        self.0.start -= if room { n as u16 } else { 0 };
-        room
+        let (start, len) = (usize::from(self.0.start).checked_sub(n), usize::from(self.0.len) + n);
+        let room = start.zip(u8::try_from(len).ok());
+        if let Some((start, len)) = room {
+            (self.0.start, self.0.len) = (start as u8, len);
+        }
+        room.is_some()
     }
 
     fn shrink_front(&mut self, n: usize) -> bool {
-        let long = usize::from(self.0.end - self.0.start) >= n;
-        self.0.start += if long { n as u16 } else { 0 };
-        long
+        let (start, len) = (usize::from(self.0.start) + n, usize::from(self.0.len).checked_sub(n));
+        let long = len.zip(u8::try_from(start).ok());
+        if let Some((len, start)) = long {
+            (self.0.start, self.0.len) = (start, len as u8);
+        }
+        long.is_some()
     }
 
     fn set_len(&mut self, len: usize) -> bool {
-        let end = usize::from(self.0.start) + len;
-        let room = end <= self.0.bytes.len();
-        self.0.end = if room { end as u16 } else { self.0.end };
-        room
+        let len = u8::try_from(len);
+        self.0.len = len.unwrap_or(self.0.len);
+        len.is_ok()
     }
 
     fn device(&self) -> DeviceId {

@@ -191,9 +191,7 @@ impl WorkerCounters {
     /// Starts to fetch what is counted for a destination.
     #[inline(always)]
     pub fn prefetch_dest(&self, dest: DestId) {
-        if let Some(counters) = self.dests.get(dest.0 as usize) {
-            crate::prefetch::line(counters);
-        }
+        crate::prefetch::place(&self.dests, dest.0 as usize);
     }
 
     /// Counts one packet as dropped.

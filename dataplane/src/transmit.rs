@@ -78,6 +78,19 @@ impl<P: Packet> Outgoing<P> {
     }
 }
 
+impl<P> Outgoing<P> {
+    /// Takes all of a burst of so many bytes, where nothing waits to be sent; `false`: unchanged.
+    #[inline(always)]
+    pub fn take(&mut self, burst: &mut Burst<P>, bytes: u64) -> bool {
+        let empty = self.frames.is_empty();
+        if empty {
+            std::mem::swap(&mut self.frames, burst);
+            self.bytes = bytes;
+        }
+        empty
+    }
+}
+
 /// How long a frame waits for a next hop at most, ns: longer than resolution takes to fail (three questions, a
 /// second apart), so only a frame whose question was never asked gets there.
 const PATIENCE_NS: u64 = 5_000_000_000;

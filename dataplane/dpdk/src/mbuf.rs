@@ -207,6 +207,11 @@ impl Packet for Mbuf {
         unsafe { slice::from_raw_parts_mut(self.start(), usize::from(self.data_len())) }
     }
 
+    #[inline(always)]
+    fn prefetch(&self) {
+        lb_dataplane::prefetch::address(self.start());
+    }
+
     #[inline]
     fn grow_front(&mut self, n: usize) -> bool {
         let (offset, len) = (usize::from(self.data_off()), usize::from(self.data_len()));

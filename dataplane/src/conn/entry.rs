@@ -275,6 +275,32 @@ impl Meta {
         Self(self.0 | 1 << Self::SPLICED)
     }
 
+    /// A connection of nothing but its protocol, in this state, after another packet than the first; for
+    /// [`Meta::differs`].
+    #[inline]
+    pub(crate) fn settled(protocol: u8, state: State, active: bool, deadline: Tick) -> Self {
+        Self::new(protocol, DestId(0), state, deadline).after_packet(state, active, deadline).with_heard()
+    }
+
+    /// The bits in which it is not as a [settled](Meta::settled) one after its packet, beside those of which a client's
+    /// packet by direct routing takes no notice.
+    #[inline(always)]
+    pub(crate) fn differs(self, after: Self) -> u64 {
+        const NO_MATTER: u64 = (Meta::MAX_DESTS as u64 - 1) << Meta::DEST | 1 << Meta::NO_OUTPUT;
+        (self.0 ^ after.0) & !NO_MATTER
+    }
+
+    /// It after its packet, where [`Meta::differs`] has told bits; `None`: more than its deadline changes, or it has passed.
+    #[inline]
+    pub(crate) fn renewed(self, after: Self, differs: u64, now: Tick) -> Option<Self> {
+        const ASSURED: u64 = 1 << Meta::ASSURED;
+        /// A template's child of which the template has been told.
+        const TOLD: u64 = 1 << Meta::CONTROLLED | ASSURED;
+        let rest = differs & !u64::from(Tick::MASK);
+        (matches!(rest, 0 | ASSURED | TOLD) && !self.deadline().is_over(now))
+            .then(|| self.with_deadline(after.deadline()))
+    }
+
     /// The same connection after a packet.
     #[inline]
     pub fn after_packet(self, state: State, active: bool, deadline: Tick) -> Self {

@@ -1,7 +1,7 @@
 //! The key of a connection and its hash.
 //!
-//! A key is what the client's packets carry: client address and port, virtual address and port, as words in wire
-//! order. The protocol takes part in the hash and in every comparison, but lives beside the key, in
+//! A key is what the client's packets carry: client address and port, virtual address and port, as words; of IPv4 as
+//! they lie in the packet, so that nothing needs to be swapped. The protocol takes part in the hash and in every comparison, but lives beside the key, in
 //! [`Meta`](super::entry::Meta), which has bits to spare.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -75,7 +75,7 @@ fn ports(client: u16, vip: u16) -> u32 {
 }
 
 impl Key4 {
-    /// Client, VIP, ports.
+    /// Client, VIP, ports, each as `u32::from_le_bytes` reads it in a packet.
     #[inline(always)]
     pub(super) fn words(&self) -> &[u32; 3] {
         &self.0
@@ -83,7 +83,7 @@ impl Key4 {
 
     /// What [`Key4::words`] gave.
     #[inline(always)]
-    pub(super) fn of_words(words: [u32; 3]) -> Self {
+    pub(crate) fn of_words(words: [u32; 3]) -> Self {
         Self(words)
     }
 }
@@ -93,7 +93,7 @@ impl TableKey for Key4 {
 
     #[inline]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
-        let addresses = u64::from(self.0[0]) << 32 | u64::from(self.0[1]);
+        let addresses = u64::from(self.0[1]) << 32 | u64::from(self.0[0]);
         let rest = u64::from(self.0[2]) << 8 | u64::from(protocol);
         let mixed = fold(addresses ^ key.0[0], rest ^ key.0[1]);
         fold(mixed ^ key.0[2], key.0[3] | 1)
@@ -106,23 +106,28 @@ impl ConnKey for Key4 {
 
     #[inline]
     fn new(client: Ipv4Addr, client_port: u16, vip: Ipv4Addr, vip_port: u16) -> Self {
-        Self([client.to_bits(), vip.to_bits(), ports(client_port, vip_port)])
+        let ports = ports(client_port, vip_port).swap_bytes();
+        Self([client.to_bits().swap_bytes(), vip.to_bits().swap_bytes(), ports])
     }
 
+    #[inline]
     fn client(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.0[0])
+        Ipv4Addr::from_bits(self.0[0].swap_bytes())
     }
 
+    #[inline]
     fn client_port(&self) -> u16 {
-        (self.0[2] >> 16) as u16
+        (self.0[2] as u16).swap_bytes()
     }
 
+    #[inline]
     fn vip(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.0[1])
+        Ipv4Addr::from_bits(self.0[1].swap_bytes())
     }
 
+    #[inline]
     fn vip_port(&self) -> u16 {
-        self.0[2] as u16
+        ((self.0[2] >> 16) as u16).swap_bytes()
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! | of | slots | bytes | a hit reads | compared by |
 //! |---|---|---|---|---|
-//! | [`Key4`](super::Key4) | 3 | 64 | 1 line | all keys at once, in columns |
+//! | [`Key4`](super::Key4) | 3 | 64 | 1 line | clients and ports at once, in columns, then one key |
 //! | [`Key6`](super::Key6) | 4 | 192 | 2 to 3 lines | 16-bit tags, then one key |
 //! | [`Pair`](super::Pair) of IPv4 | 4 | 128 | 2 lines | all tuples at once, in columns |
 //! | [`Pair`](super::Pair) of IPv6 | 3 | 256 | 3 to 4 lines | 16-bit tags, then one tuple |
@@ -63,6 +63,14 @@ pub trait Line<K>:
     #[inline(always)]
     fn prefetch(&self) {
         crate::prefetch::line(self);
+    }
+
+    /// [`Line::prefetch`] of `lines[at]`; nothing useful where there is none.
+    #[inline(always)]
+    fn prefetch_at(lines: &[Self], at: usize) {
+        if let Some(line) = lines.get(at) {
+            line.prefetch();
+        }
     }
 
     /// Starts to fetch what [`Line::holds`] and [`Line::key`] read of a slot.

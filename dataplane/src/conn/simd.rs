@@ -6,15 +6,16 @@
 /// Words of a cache line.
 pub type Words = [u32; 16];
 
-/// The slots of three that hold this key under this protocol, a bit each.
+/// The slots of three that have this client and these ports, a bit each: half of the columns tell nearly all keys
+/// apart.
 ///
-/// `line`: three clients, three VIPs, three words of ports, a word of something else, three entries of two words.
+/// `line`: six words of something else, three clients, three VIPs, three words of ports, a word of something else.
 #[inline(always)]
-pub fn equal_of_3(line: &Words, key: &[u32; 3], protocol: u8) -> u32 {
+pub fn alike_of_3(line: &Words, client: u32, ports: u32) -> u32 {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    return vector::equal_of_3(line, key, protocol);
+    return vector::alike_of_3(line, client, ports);
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    scalar::equal_of_3(line, key, protocol)
+    scalar::alike_of_3(line, client, ports)
 }
 
 /// The slots of four that hold this key under this protocol, a bit each.
@@ -32,16 +33,10 @@ pub fn equal_of_4(line: &Words, key: &[u32; 3], protocol: u8) -> u32 {
 pub mod scalar {
     use super::Words;
 
-    /// Twin of [`super::equal_of_3`].
+    /// Twin of [`super::alike_of_3`].
     #[inline(always)]
-    pub fn equal_of_3(line: &Words, key: &[u32; 3], protocol: u8) -> u32 {
-        let low = if cfg!(target_endian = "little") { 0 } else { 1 };
-        let differs = |slot: usize| {
-            (line[slot] ^ key[0])
-                | (line[3 + slot] ^ key[1])
-                | (line[6 + slot] ^ key[2])
-                | (line[10 + 2 * slot + low] >> 24 ^ u32::from(protocol))
-        };
+    pub fn alike_of_3(line: &Words, client: u32, ports: u32) -> u32 {
+        let differs = |slot: usize| (line[6 + slot] ^ client) | (line[12 + slot] ^ ports);
         (0..3).fold(0, |mask, slot| mask | u32::from(differs(slot) == 0) << slot)
     }
 
@@ -63,8 +58,8 @@ pub mod scalar {
 mod vector {
     use super::Words;
     use std::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_castps_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_loadu_si128,
-        _mm_movemask_ps, _mm_set1_epi32, _mm_shuffle_ps, _mm_srli_epi32,
+        __m128i, _mm_and_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_ps,
+        _mm_set1_epi32, _mm_srli_epi32,
     };
 
     /// Four words from `AT` on.
@@ -76,14 +71,13 @@ mod vector {
     }
 
     #[inline(always)]
-    pub fn equal_of_3(line: &Words, key: &[u32; 3], protocol: u8) -> u32 {
-        let (first, second) = (load::<10>(line), load::<12>(line));
+    pub fn alike_of_3(line: &Words, client: u32, ports: u32) -> u32 {
+        let (clients, all) = (load::<6>(line), load::<12>(line));
         // SAFETY: no memory is touched, and every x86-64 has SSE2.
         unsafe {
-            // lower halves of the three entries, and a word to be ignored
-            let low = _mm_shuffle_ps::<0b11_10_10_00>(_mm_castsi128_ps(first), _mm_castsi128_ps(second));
-            let columns = [load::<0>(line), load::<3>(line), load::<6>(line), _mm_castps_si128(low)];
-            equal(columns, key, protocol) & 7
+            let clients = _mm_cmpeq_epi32(clients, _mm_set1_epi32(client as i32));
+            let ports = _mm_cmpeq_epi32(all, _mm_set1_epi32(ports as i32));
+            _mm_movemask_ps(_mm_castsi128_ps(_mm_and_si128(clients, ports))) as u32 & 7
         }
     }
 
@@ -123,7 +117,7 @@ mod tests {
             let bit = |word: u32| if few { word & 0x0100_0001 } else { word };
             let (line, key) = (line.map(bit), key.map(bit));
             let protocol = if few { protocol & 1 } else { protocol };
-            prop_assert_eq!(equal_of_3(&line, &key, protocol), scalar::equal_of_3(&line, &key, protocol));
+            prop_assert_eq!(alike_of_3(&line, key[0], key[2]), scalar::alike_of_3(&line, key[0], key[2]));
             prop_assert_eq!(equal_of_4(&line, &key, protocol), scalar::equal_of_4(&line, &key, protocol));
         }
     }
@@ -140,12 +134,9 @@ mod tests {
         }
         for slot in 0..3 {
             let mut line = [0; 16];
-            for (at, word) in [(0, 11), (3, 22), (6, 33)] {
-                line[at + slot] = word;
-            }
-            line[10 + 2 * slot + usize::from(cfg!(target_endian = "big"))] = 6 << 24;
-            assert_eq!(equal_of_3(&line, &[11, 22, 33], 6), 1 << slot);
-            assert_eq!(equal_of_3(&line, &[12, 22, 33], 6) | equal_of_3(&line, &[11, 22, 33], 17), 0);
+            (line[6 + slot], line[12 + slot]) = (11, 33);
+            assert_eq!(alike_of_3(&line, 11, 33), 1 << slot);
+            assert_eq!(alike_of_3(&line, 12, 33) | alike_of_3(&line, 11, 34), 0);
         }
     }
 }

@@ -31,10 +31,11 @@ pub(super) const fn load_percent(slots: usize) -> u64 {
 /// and falls as L^-5 from there. With s = 4 and 93 % it is below 1e-19. Price: 32 KiB a table of IPv4, 96 KiB of IPv6.
 const SLACK_LINES: u64 = 512;
 
-/// Where a key may be: one candidate line, and what the other and its tag follow from.
+/// Where a key may be: both candidate lines, and what its tag follows from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Probe {
     pub(super) first: u32,
+    pub(super) second: u32,
     /// Lower half of the hash.
     low: u32,
 }
@@ -55,6 +56,12 @@ pub struct Found {
     pub(super) slot: u8,
     /// Its entry.
     pub meta: Meta,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self::NOTHING
+    }
 }
 
 impl Found {
@@ -177,19 +184,25 @@ impl<K: TableKey> Table<K> {
     }
 
     /// The lines in which `key` may be.
-    #[inline]
+    #[inline(always)]
     pub fn probe(&self, key: &K, protocol: u8) -> Probe {
         let hash = key.hash(protocol, &self.secret);
-        Probe { first: self.pick((hash >> 32) as u32), low: hash as u32 }
+        let (first, second) = (self.pick((hash >> 32) as u32), self.pick(hash as u32));
+        let second = if second == first { self.next(second) } else { second };
+        Probe { first, second, low: hash as u32 }
+    }
+
+    /// The second line of who would have the same one twice, which would halve its room.
+    #[cold]
+    #[inline(never)]
+    fn next(&self, line: u32) -> u32 {
+        if line as usize + 1 == self.lines.len() { 0 } else { line + 1 }
     }
 
     /// The second candidate line.
     #[inline(always)]
     pub(super) fn second(&self, probe: Probe) -> u32 {
-        let second = self.pick(probe.low);
-        // both the same would halve the room of some keys
-        let next = if second as usize + 1 == self.lines.len() { 0 } else { second + 1 };
-        if second == probe.first { next } else { second }
+        probe.second
     }
 
     /// Starts to fetch both lines of `probe`, as far as a comparison needs them.
@@ -199,8 +212,8 @@ impl<K: TableKey> Table<K> {
     #[inline]
     pub fn prefetch(&self, probe: Probe) {
         let lines = &*self.lines;
-        lines[probe.first as usize].prefetch();
-        lines[self.second(probe) as usize].prefetch();
+        K::Line::prefetch_at(lines, probe.first as usize);
+        K::Line::prefetch_at(lines, probe.second as usize);
     }
 
     /// Starts to fetch what else a hit will read: the key in the slot that looks like it, where comparisons do not
@@ -223,22 +236,40 @@ impl<K: TableKey> Table<K> {
     ///
     /// Both lines are compared whatever the first says: which of them it is, chance decides, and a branch on that costs
     /// more than the comparison.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, key: &K, protocol: u8, probe: Probe) -> Option<Found> {
+        let mut found = Found::NOTHING;
+        self.find_into(key, protocol, probe, &mut found);
+        found.is_some().then_some(found)
+    }
+
+    /// [`Table::find`] to a place of its own, so that a result is not read as a whole just after it was written in parts;
+    /// [`Found::NOTHING`] where there is nothing.
+    #[inline(always)]
+    pub(crate) fn find_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
         let lines = &*self.lines;
-        let other = self.second(probe);
-        let (first, second) = (&lines[probe.first as usize], &lines[other as usize]);
+        let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
         let here = first.suspects(key, protocol, probe.tag());
         let there = second.suspects(key, protocol, probe.tag());
-        if here | there == 0 {
-            return None;
+        let slots = here | there << 8;
+        if slots == 0 {
+            (found.line, found.slot, found.meta) = (0, 0, Meta::EMPTY);
+            return;
         }
-        let (line, held, slots) = if here != 0 { (probe.first, first, here) } else { (other, second, there) };
-        let slot = slots.trailing_zeros() as usize;
+        let at = slots.trailing_zeros() as usize;
+        let (line, held) = if at < 8 { (probe.first, first) } else { (probe.second, second) };
+        let slot = at & 7;
         if K::Line::EXACT || held.holds(slot, key, protocol) {
-            return Some(Found { line, slot: slot as u8, meta: held.meta(slot) });
+            (found.line, found.slot, found.meta) = (line, slot as u8, held.meta(slot));
+        } else {
+            self.find_in_turn_into(key, protocol, probe, found);
         }
-        self.find_in_turn(key, protocol, probe)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_in_turn_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
+        *found = self.find_in_turn(key, protocol, probe).unwrap_or(Found::NOTHING);
     }
 
     /// [`Table::find`] among all that look like the key.
@@ -259,7 +290,7 @@ impl<K: TableKey> Table<K> {
     #[inline]
     pub fn find_burst(&self, keys: &[K], protocols: &[u8], probes: &[Probe], found: &mut [Found]) {
         for (((key, &protocol), &probe), found) in keys.iter().zip(protocols).zip(probes).zip(found) {
-            *found = self.find(key, protocol, probe).unwrap_or(Found::NOTHING);
+            self.find_into(key, protocol, probe, found);
         }
     }
 

@@ -76,10 +76,11 @@ impl Ends for Key4 {
     #[inline(always)]
     fn step(frame: &mut [u8]) {
         if let Some(head) = frame.first_chunk_mut::<HEAD4>() {
-            head[22] = head[22].wrapping_sub(1);
-            let sum = u32::from(!u16::from_le_bytes([head[24], head[25]])) + TTL_STEP as u32;
-            let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-            head[24..26].copy_from_slice(&sum.to_le_bytes());
+            // one off the first byte is one more in the sum, which has no 0xffff (RFC 1624 section 3)
+            let word = raw32(head, 22);
+            let over = u32::from(word >= 0xfffe_0000) << 16;
+            let word = word.wrapping_add(0xffff).wrapping_add(over);
+            head[22..26].copy_from_slice(&word.to_le_bytes());
         }
     }
 

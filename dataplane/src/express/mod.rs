@@ -4,8 +4,8 @@
 //! - a `glance` at every frame: its flow, and the connection's line is asked for;
 //! - the connection is looked up, and what it leads to is asked for: a destination, a pair, or of a server's reply the
 //!   connection itself;
-//! - packet after packet is judged (`onward`, `back`, and `first` if it has no connection), rewritten in place (`ends`)
-//!   and put among those to be sent.
+//! - packet after packet is judged (`direct`, `onward`, `back`, and `first` if it has no connection), rewritten in place
+//!   (`ends`) and put among those to be sent.
 //!
 //! Only what is plainly the usual case goes this way: `glance` says which frames, `onward` and `back` which
 //! connections. Everything else is parsed and goes the way of [`crate::receive`], in its turn. Invariant: nothing that
@@ -19,11 +19,13 @@ use crate::drop_reason::DropReason;
 use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo, WorkerId};
 use crate::local_port::forward;
 use crate::parse::{Parsed, parse};
+use crate::prefetch;
 use crate::receive::Origin;
 use crate::steer;
 use crate::worker::Worker;
 
 mod back;
+mod direct;
 mod ends;
 mod first;
 mod glance;
@@ -35,7 +37,7 @@ mod tests;
 pub use reply_ends::ReplyEnds;
 
 use ends::Ends;
-use glance::{Batch, Facts, Second, place};
+use glance::{Batch, Facts, Row, Second, place};
 use onward::Progress;
 
 /// What a burst's first pass makes of a frame.
@@ -63,28 +65,29 @@ struct Board {
 /// What frames of one device must carry to be seen.
 struct Gate {
     device: DeviceId,
-    /// The director's MAC address as it lies in memory; no frame has it when untagged frames have no port.
+    /// The director's MAC address as it lies in memory behind two zero bytes; no frame has it when untagged frames have no port.
     mac: u64,
 }
 
 impl Gate {
+    /// The address stands in the upper 48 bits.
     const NONE: u64 = u64::MAX;
-    const MAC: u64 = (1 << 48) - 1;
 
-    /// EtherType and version of a frame to this device's MAC address.
+    /// EtherType and the byte behind it of a frame to this device's MAC address.
     #[inline(always)]
     fn kind(&self, frame: &[u8]) -> u32 {
         let Some(head) = frame.first_chunk::<16>() else { return 0 };
         let to = head.first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word));
         let kind = head.last_chunk::<4>().map_or(0, |word| u32::from_le_bytes(*word));
-        if to & Self::MAC == self.mac { kind & 0x00f0_ffff } else { 0 }
+        if to << 16 == self.mac { kind & 0x00ff_ffff } else { 0 }
     }
 }
 
-/// As [`Gate::kind`] gives it: EtherType 0x0800 and version 4.
-const IPV4: u32 = 0x0040_0008;
-/// EtherType 0x86dd and version 6.
+/// As [`Gate::kind`] gives it: EtherType 0x0800, version 4, a header of five words.
+const IPV4: u32 = 0x0045_0008;
+/// EtherType 0x86dd and version 6; beside it four bits of the traffic class.
 const IPV6: u32 = 0x0060_dd86;
+const TRAFFIC_CLASS: u32 = 0x000f_0000;
 
 /// What is the same for all packets of a burst.
 #[derive(Clone, Copy)]
@@ -142,7 +145,7 @@ impl<I: PacketIo> Worker<I> {
         let mac = match self.setup.devices.get(usize::from(device.0)) {
             Some(setup) if open => {
                 let [a, b, c, d, e, f] = setup.mac;
-                u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+                u64::from_le_bytes([0, 0, a, b, c, d, e, f])
             }
             _ => Gate::NONE,
         };
@@ -164,7 +167,7 @@ impl<I: PacketIo> Worker<I> {
             total += frame.frame_len();
             let kind = match gate.kind(bytes) {
                 IPV4 => self.note(bytes, burden, &mut board.v4, &mut board.owners, Kind::V4),
-                IPV6 => self.note6(bytes, burden, board),
+                kind if kind & !TRAFFIC_CLASS == IPV6 => self.note6(bytes, burden, board),
                 _ => Kind::Other,
             };
             board.kinds[place(at)] = kind;
@@ -199,10 +202,10 @@ impl<I: PacketIo> Worker<I> {
         owners: &mut ArrayVec<WorkerId, BURST>,
         own: Kind,
     ) -> Kind {
-        let Some((key, facts)) = K::glance(bytes) else { return Kind::Other };
+        let Some((key, noted)) = K::glance(bytes) else { return Kind::Other };
         let (table, _) = K::tables_ref(&self.tables);
-        let probe = table.probe(&key, facts.protocol() as u8);
-        batch.push(key, facts, probe);
+        let probe = table.probe(&key, noted.number());
+        batch.push(key, noted, probe);
         if burden.replies || burden.foreign {
             return self.note_more(burden, batch, owners, own);
         }
@@ -219,26 +222,28 @@ impl<I: PacketIo> Worker<I> {
         owners: &mut ArrayVec<WorkerId, BURST>,
         own: Kind,
     ) -> Kind {
-        let at = batch.keys.len().wrapping_sub(1);
-        let probe = batch.probes[place(at)];
-        let (Some(key), facts) = (batch.keys.get(at), &mut batch.facts[place(at)]) else { return own };
+        let Some(Row { key, noted, probe, .. }) = batch.last() else { return own };
+        let (key, probe) = (*key, *probe);
         let (client, vip) = ((key.client(), key.client_port()), (key.vip(), key.vip_port()));
-        let number = facts.protocol() as u8;
-        facts.reply = burden.replies && self.snapshot.may_be_reply(client.0.into(), vip.0.into());
+        let may_be = burden.replies && self.snapshot.may_be_reply(client.0.into(), vip.0.into());
         // whose it is must not depend on a hint
-        if facts.reply && burden.foreign {
-            facts.reply = self.snapshot.is_reply((client.0.into(), client.1), vip.0.into(), number);
+        let exact = burden.foreign;
+        if may_be
+            && (!exact || self.snapshot.is_reply((client.0.into(), client.1), vip.0.into(), noted.number()))
+        {
+            noted.set_reply();
         }
+        let facts = noted.facts();
         if burden.foreign {
             let end = if facts.reply { vip } else { client };
             let owner = steer::owner(end.0.into(), end.1, self.setup.workers, &self.setup.steer_key);
             if owner != self.id {
-                batch.keys.pop();
+                batch.pop();
                 owners.push(owner);
                 return Kind::Foreign;
             }
         }
-        let second = self.first_of(key, facts, probe);
+        let second = self.first_of(&key, &facts, probe);
         batch.seconds.push(second);
         own
     }
@@ -251,7 +256,7 @@ impl<I: PacketIo> Worker<I> {
             table.prefetch(probe);
             return Second::No;
         }
-        let probe = pairs.probe(&Pair::wanted(*key), facts.protocol() as u8);
+        let probe = pairs.probe(&Pair::wanted(*key), facts.number);
         pairs.prefetch(probe);
         Second::Pair(probe)
     }
@@ -259,16 +264,17 @@ impl<I: PacketIo> Worker<I> {
     /// The second pass.
     #[inline(always)]
     fn look<K: Ends>(&self, batch: &mut Batch<K>, burden: &Burden) {
-        if batch.keys.is_empty() {
+        if batch.len() == 0 {
             return;
         }
         if burden.replies {
             return self.look_both_ways(batch);
         }
         let (table, _) = K::tables_ref(&self.tables);
-        table.find_burst(&batch.keys, &batch.protocols, &batch.probes, &mut batch.founds);
-        for found in batch.founds.iter().take(batch.keys.len()) {
-            self.counters.prefetch_dest(found.meta.dest());
+        let dests = &self.counters.dests[..];
+        for row in batch.rows_mut().0 {
+            table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
+            prefetch::place(dests, row.found.meta.dest().0 as usize);
         }
     }
 
@@ -276,9 +282,9 @@ impl<I: PacketIo> Worker<I> {
     #[inline(never)]
     fn look_both_ways<K: Ends>(&self, batch: &mut Batch<K>) {
         let (table, pairs) = K::tables_ref(&self.tables);
-        for (at, (key, second)) in batch.keys.iter().zip(&mut batch.seconds).enumerate() {
-            let at = place(at);
-            let protocol = batch.facts[at].protocol() as u8;
+        let (rows, seconds) = batch.rows_mut();
+        for (row, second) in rows.iter_mut().zip(seconds) {
+            let (key, protocol) = (&row.key, row.noted.number());
             if let Second::Pair(probe) = *second
                 && let Some(pair) = pairs.find(&Pair::wanted(*key), protocol, probe)
             {
@@ -289,8 +295,8 @@ impl<I: PacketIo> Worker<I> {
                 continue;
             }
             *second = Second::No;
-            let Some(found) = table.find(key, protocol, batch.probes[at]) else { continue };
-            batch.founds[at] = found;
+            let Some(found) = table.find(key, protocol, row.probe) else { continue };
+            row.found = found;
             self.counters.prefetch_dest(found.meta.dest());
             if let Some(entry) = self.snapshot.dest(found.meta.dest())
                 && entry.way.local_ends().is_some()
@@ -305,10 +311,10 @@ impl<I: PacketIo> Worker<I> {
     /// The third pass.
     #[inline(never)]
     fn act(&mut self, burst: &mut Burst<I::Packet>, board: &Board, origin: Origin) {
-        if board.v4.keys.len() == burst.len() {
+        if board.v4.len() == burst.len() {
             return self.act_alike(burst, &board.v4);
         }
-        if board.v6.keys.len() == burst.len() {
+        if board.v6.len() == burst.len() {
             return self.act_alike(burst, &board.v6);
         }
         let mut progress = Progress { fresh: true, disturbed: false };
@@ -343,17 +349,46 @@ impl<I: PacketIo> Worker<I> {
     #[inline(never)]
     fn act_alike<K: Ends>(&mut self, burst: &mut Burst<I::Packet>, batch: &Batch<K>) {
         let mut progress = Progress { fresh: true, disturbed: false };
-        for (at, frame) in burst.drain(..).enumerate() {
-            if let Err(frame) = self.direct(frame, batch, at, &mut progress) {
-                self.indirect(frame, batch, at, &mut progress);
+        let mut run = self.direct(burst, batch.rows(), progress);
+        if run.count == burst.len()
+            && let Some(out) = self.out.get_mut(usize::from(run.device.0))
+            && out.take(burst, run.bytes)
+        {
+            return;
+        }
+        let mut frames = std::mem::take(burst).into_iter();
+        let mut at = 0;
+        loop {
+            for frame in frames.by_ref().take(run.count) {
+                self.send(run.device, frame);
             }
+            at += run.count;
+            if run.goes_on {
+                run =
+                    self.direct(frames.as_mut_slice(), batch.rows().get(at..).unwrap_or_default(), progress);
+                continue;
+            }
+            let Some(frame) = frames.next() else { break };
+            self.indirect(frame, batch, at, &mut progress);
+            at += 1;
+            run = self.direct(frames.as_mut_slice(), batch.rows().get(at..).unwrap_or_default(), progress);
         }
     }
 
     /// The third pass of a plain packet.
     #[inline(never)]
-    fn express<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
-        if let Err(frame) = self.direct(frame, batch, at, progress) {
+    fn express<K: Ends>(
+        &mut self,
+        mut frame: I::Packet,
+        batch: &Batch<K>,
+        at: usize,
+        progress: &mut Progress,
+    ) {
+        let rows = batch.rows().get(at..).unwrap_or_default();
+        let run = self.direct(std::slice::from_mut(&mut frame), rows, *progress);
+        if run.count > 0 {
+            self.send(run.device, frame);
+        } else {
             self.indirect(frame, batch, at, progress);
         }
     }
@@ -361,10 +396,11 @@ impl<I: PacketIo> Worker<I> {
     /// The third pass of a packet that does not go by direct routing, or that is unusual.
     #[inline(never)]
     fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
-        let Some(key) = batch.keys.get(at) else { return };
-        let packet = glance::Packet { batch, at, key, fresh: progress.fresh };
+        let Some(row) = batch.rows().get(at) else { return };
+        let second = batch.seconds.get(at).copied().unwrap_or(Second::No);
+        let packet = glance::Packet { row, second, key: &row.key, fresh: progress.fresh };
         let taken =
-            if packet.facts().steady { self.onward_plain(frame, &packet, progress) } else { Err(frame) };
+            if row.noted.facts().steady { self.onward_plain(frame, &packet, progress) } else { Err(frame) };
         #[cfg(test)]
         if taken.is_ok() {
             tests::taken(if packet.found().is_some() { 1 } else { 2 });

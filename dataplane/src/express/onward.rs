@@ -3,7 +3,7 @@
 use lb_config::ClientAddress;
 
 use super::ends::{Ends, raw_mac, set_macs};
-use super::glance::{Batch, Facts, Packet, Second, place};
+use super::glance::{Facts, Packet, Second};
 use crate::conn::{Found, Meta, Pair, Probe};
 use crate::drop_reason::DropReason;
 use crate::flow::{peer_of, server_of};
@@ -43,74 +43,6 @@ pub(super) struct Progress {
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Sends a packet on by direct routing; gives it back unchanged when it goes otherwise or anything is unusual.
-    #[inline(always)]
-    pub(super) fn direct<K: Ends>(
-        &mut self,
-        frame: I::Packet,
-        batch: &Batch<K>,
-        at: usize,
-        progress: &mut Progress,
-    ) -> Result<(), I::Packet> {
-        let facts = &batch.facts[place(at)];
-        let mut found = batch.founds[place(at)];
-        // of those that are not steady it is asked anew where they go
-        if progress.disturbed && facts.steady {
-            let key = batch.keys.get(at).copied().unwrap_or_default();
-            found = self.once_more(&key, facts, batch.probes[place(at)], found, progress);
-        }
-        let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
-        let usual = facts.steady
-            && found.is_some()
-            && entry.way == Way::Dr
-            && !entry.removed
-            && entry.vlan == 0
-            && facts.ip_len <= entry.mtu
-            && found.meta.deadline().left(self.now).is_some();
-        if !usual {
-            return Err(frame);
-        }
-        let Some(dst) = self.snapshot.cells.known(entry.neighbor) else { return Err(frame) };
-        let Some(meta) = self.renewed_settled(found.meta, entry, facts, false) else { return Err(frame) };
-        let (src, device) = (raw_mac(entry.mac), entry.device);
-        #[cfg(test)]
-        super::tests::taken(0);
-        let mut frame = frame;
-        let bytes = frame.bytes_mut();
-        let len = bytes.len();
-        K::step(bytes);
-        set_macs(bytes, dst, src);
-        if meta != found.meta {
-            self.keep::<K>(found, meta);
-            progress.disturbed = true;
-        }
-        self.counters.inbound(found.meta.dest(), facts.ip_len);
-        if let Err(frame) = self.out[usize::from(device.0)].push(frame, len) {
-            self.send(device, frame);
-        }
-        Ok(())
-    }
-
-    /// What a packet's connection is now, after others of its burst.
-    #[inline(never)]
-    fn once_more<K: Ends>(
-        &self,
-        key: &K,
-        facts: &Facts,
-        probe: Probe,
-        found: Found,
-        progress: &Progress,
-    ) -> Found {
-        let (table, _) = K::tables_ref(&self.tables);
-        if progress.fresh && found.is_some() {
-            table.again(found)
-        } else if progress.fresh {
-            found
-        } else {
-            table.find(key, facts.protocol() as u8, probe).unwrap_or(Found::NOTHING)
-        }
-    }
-
     /// Where the pair may be that says what the source of a client's packet becomes.
     #[inline(always)]
     pub(super) fn onward_probe<K: Ends>(&self, key: &K, protocol: L4) -> Probe {
@@ -316,7 +248,7 @@ impl<I: PacketIo> Worker<I> {
         (key, outbound): (&K, bool),
         frame: &I::Packet,
     ) -> Meta {
-        match self.renewed_settled(meta, entry, packet.facts(), outbound) {
+        match self.renewed_settled(meta, entry, &packet.facts(), outbound) {
             Some(meta) => meta,
             None => self.renewed_otherwise(meta, entry, packet, (key, outbound), frame),
         }

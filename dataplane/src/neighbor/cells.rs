@@ -73,8 +73,13 @@ impl NeighborCells {
     /// The MAC address of `id` as its six bytes lie in memory, if it is known.
     #[inline(always)]
     pub(crate) fn known(&self, id: NeighborId) -> Option<u64> {
-        let bits = self.cells.get(id.0 as usize)?.load(Ordering::Relaxed);
-        (bits >> 48 == RESOLVED >> 48).then(|| bits.swap_bytes() >> 16)
+        self.view().known(id)
+    }
+
+    /// The same to be read many times.
+    #[inline(always)]
+    pub(crate) fn view(&self) -> View<'_> {
+        View(&self.cells)
     }
 
     /// Changes whenever a cell does: a worker with waiting frames looks at them again only then.
@@ -96,6 +101,19 @@ impl NeighborCells {
         cell.store(bits, Ordering::Relaxed);
         self.version.fetch_add(1, Ordering::Release);
         true
+    }
+}
+
+/// The cells, which need not be looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a>(&'a [AtomicU64]);
+
+impl View<'_> {
+    /// As [`NeighborCells::known`].
+    #[inline(always)]
+    pub fn known(&self, id: NeighborId) -> Option<u64> {
+        let bits = self.0.get(id.0 as usize)?.load(Ordering::Relaxed);
+        (bits >> 48 == RESOLVED >> 48).then(|| bits.swap_bytes() >> 16)
     }
 }
 

@@ -279,6 +279,18 @@ impl Event {
         self.0 & Self::NEW != 0
     }
 
+    /// As a number, for [`Event::of_number`].
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// What [`Event::number`] gave.
+    #[inline(always)]
+    pub(crate) const fn of_number(number: u8) -> Self {
+        Self(number)
+    }
+
     /// Row in a table of so many.
     #[inline]
     fn row(self, rows: usize) -> usize {

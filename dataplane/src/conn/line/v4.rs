@@ -9,14 +9,17 @@ use crate::conn::pair::Pair;
 use crate::conn::simd;
 
 /// Three connections of IPv4 in 64 bytes.
+///
+/// The entries come first, so that any two bits are a place in every column: what would be the fourth slot is the
+/// first of the next column.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(64))]
 pub struct Line4 {
+    metas: [Meta; 3],
     clients: [u32; 3],
     vips: [u32; 3],
     ports: [u32; 3],
     spilled: u32,
-    metas: [Meta; 3],
 }
 
 const _: () = assert!(size_of::<Line4>() == 64);
@@ -27,18 +30,28 @@ fn of3(slot: usize) -> usize {
     slot.min(2)
 }
 
+impl Line4 {
+    #[inline(always)]
+    fn vip(&self, slot: usize) -> u32 {
+        let words: &simd::Words = transmute_ref!(self);
+        words[9 + (slot & 3)]
+    }
+}
+
 impl Line<Key4> for Line4 {
     const SLOTS: usize = 3;
-    const EXACT: bool = true;
+    const EXACT: bool = false;
 
     #[inline(always)]
-    fn suspects(&self, key: &Key4, protocol: u8, _: u16) -> u32 {
-        simd::equal_of_3(transmute_ref!(self), key.words(), protocol)
+    fn suspects(&self, key: &Key4, _: u8, _: u16) -> u32 {
+        let [client, _, ports] = *key.words();
+        simd::alike_of_3(transmute_ref!(self), client, ports)
     }
 
-    #[inline]
+    /// A suspected slot has the client and the ports.
+    #[inline(always)]
     fn holds(&self, slot: usize, key: &Key4, protocol: u8) -> bool {
-        self.key(slot) == *key && self.meta(slot).protocol() == protocol
+        self.vip(slot) == key.words()[1] && self.meta(slot).protocol() == protocol
     }
 
     #[inline]
@@ -49,7 +62,8 @@ impl Line<Key4> for Line4 {
 
     #[inline(always)]
     fn meta(&self, slot: usize) -> Meta {
-        self.metas[of3(slot)]
+        let words: &[u64; 8] = transmute_ref!(self);
+        Meta::of_word(words[slot & 3])
     }
 
     #[inline(always)]
@@ -75,6 +89,11 @@ impl Line<Key4> for Line4 {
 
     fn unspill(&mut self) {
         self.spilled -= 1;
+    }
+
+    #[inline(always)]
+    fn prefetch_at(lines: &[Self], at: usize) {
+        crate::prefetch::place(lines, at);
     }
 
     #[inline(always)]
