@@ -64,13 +64,33 @@ pub struct Region<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> 
     pages: Pages,
 }
 
-/// Bytes, and the elements that they are. Both kinds of memory are one pointer and one length: no access asks which.
-#[ouroboros::self_referencing]
-struct Held<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> {
-    memory: Memory,
-    #[borrows(mut memory)]
-    elements: &'this mut [T],
+// The reference lies in the structure itself, and what clippy takes for a function that makes one is the macro's.
+#[allow(clippy::mut_from_ref)]
+mod held {
+    use super::{FromBytes, Immutable, IntoBytes, KnownLayout, Memory};
+
+    /// Bytes, and the elements that they are. Both kinds of memory are one pointer and one length: no access asks
+    /// which.
+    #[ouroboros::self_referencing]
+    pub(super) struct Held<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> {
+        memory: Memory,
+        #[borrows(mut memory)]
+        pub(super) elements: &'this mut [T],
+    }
+
+    impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> Held<T> {
+        /// The first `len` aligned elements in `memory`; `None`, and the memory goes back: it has not so many.
+        pub(super) fn aligned(memory: Memory, len: usize) -> Option<Self> {
+            let held = Self::try_new(memory, |memory| {
+                let bytes = memory.aligned(len * size_of::<T>(), align_of::<T>()).ok_or(())?;
+                <[T]>::mut_from_bytes(bytes).map_err(drop)
+            });
+            held.ok()
+        }
+    }
 }
+
+use held::Held;
 
 /// Memory that holds elements.
 enum Memory {
@@ -126,11 +146,7 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> Region<T> {
     }
 
     fn of(memory: Memory, len: usize, pages: Pages) -> Option<Self> {
-        let held = Held::try_new(memory, |memory| {
-            let bytes = memory.aligned(len * size_of::<T>(), align_of::<T>()).ok_or(())?;
-            <[T]>::mut_from_bytes(bytes).map_err(drop)
-        });
-        Some(Self { held: held.ok()?, pages })
+        Some(Self { held: Held::aligned(memory, len)?, pages })
     }
 
     /// What the memory consists of.
