@@ -31,6 +31,10 @@ impl<I: PacketIo> Worker<I> {
             return Err(frame);
         }
         let flow = packet.flow(frame.bytes());
+        // the control core's own, whatever the load
+        if self.is_bfd(&flow) {
+            return Err(frame);
+        }
         if !self.flood.shedding.admits(flow.is_syn()) {
             self.counters.drop_packet(DropReason::Overload);
             return Ok(());

@@ -142,6 +142,9 @@ fn adverts_reach_the_control_core_before_packets_leave_room() {
     lab.pass(&stranger);
     assert!(channel.receive().is_none());
     assert_eq!(lab.dropped(DropReason::NoService), 1);
+    master(&lab, true);
+    lab.pass(&control);
+    assert_eq!(channel.receive().unwrap().frame[..], control[..], "when every address is its own, too");
     for _ in 0..70 {
         lab.pass(&advert(51, 12));
     }
