@@ -80,10 +80,11 @@ fn ms<T>(work: impl FnOnce() -> T) -> (T, f64) {
     (done, ms)
 }
 
-/// Time that this thread has run so far, ns (the first figure of proc(5), `/proc/PID/schedstat`).
+/// Time that this thread has run so far, ns; `/proc/thread-self/schedstat` has it by the scheduler's tick alone.
 fn worked_ns() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split(' ').next()?.parse().ok()
+    use nix::time::{ClockId, clock_gettime};
+    let worked = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
+    u64::try_from(std::time::Duration::from(worked).as_nanos()).ok()
 }
 
 /// From the model that runs to the next one.
