@@ -170,7 +170,7 @@ impl Port {
         let v4 = |bits: u32| IpAddr::from(bits.to_be_bytes());
         let v6 = |low: u128| IpAddr::from((0xfd00_u128 << 112 | low).to_be_bytes());
         let (client, vip, server) = if self.v6 {
-            (v6(1 << 64 | u128::from(n / 50_000)), v6(0x150 << 96 | 0x100), v6(0x150 << 96 | 0x12))
+            (v6(1 << 64 | u128::from(n / 50_000)), v6(0x150 << 80 | 0x100), v6(0x150 << 80 | 0x12))
         } else {
             (v4(0x0a00_0000 + (n / 50_000) as u32), v4(0xc0a8_9664), v4(0xc0a8_960c))
         };
@@ -198,6 +198,8 @@ impl PacketIo for Port {
             frame.refill(&lesson);
             into.push(frame);
         }
+        // what is dropped does not come back, and there are more buffers than can be under way
+        assert!(self.left == 0 || !self.free.is_empty(), "all frames were dropped");
         while self.left > 0
             && !into.is_full()
             && let Some(mut frame) = self.free.pop()

@@ -5,10 +5,11 @@
 //! snapshot. While a director is not master of an address it answers no ARP, ND or ping for it, and drops what
 //! comes for it ([`DropReason::NotMaster`](crate::DropReason::NotMaster)); connections stay in the tables as they are.
 
-use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
+
+use hashbrown::HashMap;
 
 use crate::io::DeviceId;
 use crate::neighbor::LinkId;
@@ -83,42 +84,10 @@ pub struct Listen {
     pub bfd: Vec<(IpAddr, IpAddr)>,
 }
 
-/// A hash for addresses that the operator chose: nobody outside can make them collide.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fold(u64);
-
-impl Hasher for Fold {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let word = chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-            self.write_u64(word);
-        }
-    }
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-    fn write_isize(&mut self, word: isize) {
-        self.write_u64(word as u64);
-    }
-}
-
-impl BuildHasher for Fold {
-    type Hasher = Fold;
-    fn build_hasher(&self) -> Fold {
-        Fold::default()
-    }
-}
-
 /// What of a director's addresses is shared with others.
 #[derive(Debug, Default)]
 pub struct Shared {
-    addresses: std::collections::HashMap<IpAddr, SharedAddress, Fold>,
+    addresses: HashMap<IpAddr, SharedAddress>,
     macs: Vec<VirtualMac>,
     /// Frames for the control core.
     pub listen: Listen,
@@ -135,7 +104,7 @@ impl Shared {
         listen: Listen,
         cells: Arc<OwnerCells>,
     ) -> Self {
-        let addresses: std::collections::HashMap<_, _, Fold> = addresses.into_iter().collect();
+        let addresses: HashMap<_, _> = addresses.into_iter().collect();
         let mut used = vec![0; WORDS];
         for shared in addresses.values() {
             if let Some(word) = used.get_mut(usize::from(shared.owner.0) / 64) {

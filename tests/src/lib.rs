@@ -11,6 +11,8 @@ pub mod case;
 pub mod config;
 pub mod director;
 pub mod frames;
+// the tests of lb-dpdk need it too, and this crate is built on that one
+#[path = "../../dataplane/dpdk/tests/support/huge_pages.rs"]
 pub mod huge_pages;
 pub mod lab;
 pub mod netns;

@@ -19,6 +19,12 @@ mod v6;
 pub use v4::{Line4, PairLine4};
 pub use v6::{Line6, PairLine6};
 
+/// The slot of three, or the last one in place of one that does not exist.
+#[inline(always)]
+fn of3(slot: usize) -> usize {
+    slot.min(2)
+}
+
 /// A line of a table: some slots, and how many keys whose first line it is live in their second one.
 ///
 /// Slots are numbered from 0; a slot that does not exist may be answered for as another one, never by a panic.

@@ -286,14 +286,6 @@ impl<K: TableKey> Table<K> {
         Some(Found { line, slot: slot as u8, meta: second.meta(slot) })
     }
 
-    /// [`Table::find`] for many keys; [`Found::NOTHING`] where there is nothing. As many as the shortest of the four hold.
-    #[inline]
-    pub fn find_burst(&self, keys: &[K], protocols: &[u8], probes: &[Probe], found: &mut [Found]) {
-        for (((key, &protocol), &probe), found) in keys.iter().zip(protocols).zip(probes).zip(found) {
-            self.find_into(key, protocol, probe, found);
-        }
-    }
-
     /// What was found, with its entry as it is now; the table's only changes since were [`Table::update`]s.
     #[inline(always)]
     pub fn again(&self, found: Found) -> Found {

@@ -17,7 +17,6 @@ use arrayvec::ArrayVec;
 use crate::conn::{Key4, Key6, Pair, Probe};
 use crate::drop_reason::DropReason;
 use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo, WorkerId};
-use crate::local_port::forward;
 use crate::parse::{Parsed, parse};
 use crate::prefetch;
 use crate::receive::Origin;
@@ -301,7 +300,7 @@ impl<I: PacketIo> Worker<I> {
             if let Some(entry) = self.snapshot.dest(found.meta.dest())
                 && entry.way.local_ends().is_some()
             {
-                let probe = pairs.probe(&Pair::wanted(*key), forward(protocol));
+                let probe = self.onward_probe(key, protocol);
                 pairs.prefetch(probe);
                 *second = Second::Pair(probe);
             }

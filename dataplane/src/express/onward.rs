@@ -45,9 +45,9 @@ pub(super) struct Progress {
 impl<I: PacketIo> Worker<I> {
     /// Where the pair may be that says what the source of a client's packet becomes.
     #[inline(always)]
-    pub(super) fn onward_probe<K: Ends>(&self, key: &K, protocol: L4) -> Probe {
+    pub(super) fn onward_probe<K: Ends>(&self, key: &K, protocol: u8) -> Probe {
         let (_, pairs) = K::tables_ref(&self.tables);
-        pairs.probe(&Pair::wanted(*key), forward(protocol as u8))
+        pairs.probe(&Pair::wanted(*key), forward(protocol))
     }
 
     /// Sends a packet on, or gives it back unchanged, when anything about it is unusual.
@@ -190,7 +190,7 @@ impl<I: PacketIo> Worker<I> {
         let (_, pairs) = K::tables_ref(&self.tables);
         let probe = match packet.second() {
             Second::Pair(probe) if packet.fresh => probe,
-            _ => self.onward_probe(packet.key, packet.facts().protocol()),
+            _ => self.onward_probe(packet.key, packet.facts().number),
         };
         let pair = pairs.find(&Pair::wanted(*packet.key), forward(packet.facts().protocol() as u8), probe)?;
         let told = pair.meta.is_pair_proxied()

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_ref};
 
-use super::Line;
+use super::{Line, of3};
 use crate::conn::entry::Meta;
 use crate::conn::key::Key4;
 use crate::conn::pair::Pair;
@@ -23,12 +23,6 @@ pub struct Line4 {
 }
 
 const _: () = assert!(size_of::<Line4>() == 64);
-
-/// The slot, or the last one in place of one that does not exist.
-#[inline(always)]
-fn of3(slot: usize) -> usize {
-    slot.min(2)
-}
 
 impl Line4 {
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Line;
+use super::{Line, of3};
 use crate::conn::entry::Meta;
 use crate::conn::key::Key6;
 use crate::conn::pair::Pair;
@@ -113,12 +113,6 @@ pub struct PairLine6 {
 }
 
 const _: () = assert!(size_of::<PairLine6>() == 256);
-
-/// The slot, or the last one in place of one that does not exist.
-#[inline(always)]
-fn of3(slot: usize) -> usize {
-    slot.min(2)
-}
 
 impl Line<Pair<Key6>> for PairLine6 {
     const SLOTS: usize = 3;
