@@ -246,7 +246,7 @@ impl<K: TableKey> Table<K> {
     /// [`Table::find`] to a place of its own, so that a result is not read as a whole just after it was written in parts;
     /// [`Found::NOTHING`] where there is nothing.
     #[inline(always)]
-    pub(crate) fn find_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
+    pub fn find_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
         let lines = &*self.lines;
         let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
         let here = first.suspects(key, protocol, probe.tag());

@@ -297,7 +297,7 @@ impl Plain for Key4 {
         }
         let rest = i32::from(ip_len) - ipv4::HEADER_LEN as i32;
         let noted = transport(head, Self::L4_AT, ((b >> 8) as u8, b as u8), ip_len, rest)?;
-        Some((Key4::of_words([src, dst, raw32(head, 34)]), noted))
+        Some((Key4::of_packet(raw64(head, 26), raw32(head, 34)), noted))
     }
 
     #[inline]

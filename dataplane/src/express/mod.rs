@@ -271,6 +271,9 @@ impl<I: PacketIo> Worker<I> {
         }
         let (table, _) = K::tables_ref(&self.tables);
         let dests = &self.counters.dests[..];
+        for row in batch.rows() {
+            table.prefetch_spilled(&row.key, row.noted.number(), row.probe);
+        }
         for row in batch.rows_mut().0 {
             table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
             prefetch::place(dests, row.found.meta.dest().0 as usize);

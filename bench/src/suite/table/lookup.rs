@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use lb_config::HugePages;
 use lb_dataplane::conn::memory::{Lender, Request};
-use lb_dataplane::conn::{Key4, Key6, Pair, Probe, Table};
+use lb_dataplane::conn::{Found, Key4, Key6, Pair, Probe, Table};
 use lb_dpdk::hash::{BULK, Hash, KEY_LEN};
 use lb_dpdk::{Eal, EalConfig};
 
@@ -185,6 +185,7 @@ fn make(order: &mut Order, lookups: u64) {
 fn find<K: Made>(table: &Table<K>, order: &mut Order, lookups: u64, base: u32) {
     let mut keys = [K::made(0); BURST];
     let mut probes = [Probe::default(); BURST];
+    let mut found = [Found::NOTHING; BURST];
     let mut hits = 0;
     for _ in 0..lookups / BURST as u64 {
         for (key, probe) in keys.iter_mut().zip(&mut probes) {
@@ -195,10 +196,11 @@ fn find<K: Made>(table: &Table<K>, order: &mut Order, lookups: u64, base: u32) {
         for (key, probe) in keys.iter().zip(&probes) {
             table.prefetch_spilled(key, TCP, *probe);
         }
-        for (key, probe) in keys.iter().zip(&probes) {
-            let found = black_box(table.find(key, TCP, *probe));
+        for ((key, probe), found) in keys.iter().zip(&probes).zip(&mut found) {
+            table.find_into(key, TCP, *probe, found);
             hits += u64::from(found.is_some());
         }
+        black_box(&found);
     }
     let wanted = if base == 0 { lookups / BURST as u64 * BURST as u64 } else { 0 };
     assert_eq!(hits, wanted, "a lookup went wrong");

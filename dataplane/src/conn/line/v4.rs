@@ -38,7 +38,7 @@ impl Line<Key4> for Line4 {
 
     #[inline(always)]
     fn suspects(&self, key: &Key4, _: u8, _: u16) -> u32 {
-        let [client, _, ports] = *key.words();
+        let [client, _, ports] = key.words();
         simd::alike_of_3(transmute_ref!(self), client, ports)
     }
 
@@ -68,7 +68,7 @@ impl Line<Key4> for Line4 {
     #[inline]
     fn set(&mut self, slot: usize, key: &Key4, meta: Meta, _: u16) {
         let slot = of3(slot);
-        [self.clients[slot], self.vips[slot], self.ports[slot]] = *key.words();
+        [self.clients[slot], self.vips[slot], self.ports[slot]] = key.words();
         self.metas[slot] = meta;
     }
 
@@ -133,12 +133,12 @@ impl Line<Pair<Key4>> for PairLine4 {
 
     #[inline(always)]
     fn suspects(&self, key: &Pair<Key4>, protocol: u8, _: u16) -> u32 {
-        simd::equal_of_4(&self.compared, key.tuple.words(), protocol)
+        simd::equal_of_4(&self.compared, &key.tuple.words(), protocol)
     }
 
     #[inline]
     fn holds(&self, slot: usize, key: &Pair<Key4>, protocol: u8) -> bool {
-        words(&self.compared, slot) == *key.tuple.words() && self.meta(slot).protocol() == protocol
+        words(&self.compared, slot) == key.tuple.words() && self.meta(slot).protocol() == protocol
     }
 
     #[inline]
@@ -167,8 +167,8 @@ impl Line<Pair<Key4>> for PairLine4 {
 
     #[inline]
     fn set(&mut self, slot: usize, key: &Pair<Key4>, meta: Meta, _: u16) {
-        set_words(&mut self.compared, slot, *key.tuple.words());
-        set_words(&mut self.other, slot, *key.other.words());
+        set_words(&mut self.compared, slot, key.tuple.words());
+        set_words(&mut self.other, slot, key.other.words());
         self.set_meta(slot, meta);
     }
 

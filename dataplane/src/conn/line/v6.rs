@@ -56,7 +56,7 @@ impl Line<Key6> for Line6 {
     #[inline(always)]
     fn holds(&self, slot: usize, key: &Key6, protocol: u8) -> bool {
         let slot = slot & 3;
-        self.keys[slot] == *key && self.metas[slot].protocol() == protocol
+        self.keys[slot].is(key) && self.metas[slot].protocol() == protocol
     }
 
     #[inline]
@@ -126,7 +126,7 @@ impl Line<Pair<Key6>> for PairLine6 {
     #[inline(always)]
     fn holds(&self, slot: usize, key: &Pair<Key6>, protocol: u8) -> bool {
         let slot = of3(slot);
-        self.keys[slot][0] == key.tuple && self.metas[slot].protocol() == protocol
+        self.keys[slot][0].is(&key.tuple) && self.metas[slot].protocol() == protocol
     }
 
     #[inline]
