@@ -149,7 +149,13 @@ impl Context {
 
     /// Says that something was not measured, and why.
     pub fn skip(&mut self, what: impl Into<String>, why: impl Into<String>) {
-        let skip = Skip { what: what.into(), why: why.into() };
+        self.skip_goals(what, why, &[]);
+    }
+
+    /// [`Context::skip`] of something without which these goals have no figure.
+    pub fn skip_goals(&mut self, what: impl Into<String>, why: impl Into<String>, goals: &[&str]) {
+        let goals = goals.iter().map(|goal| (*goal).to_owned()).collect();
+        let skip = Skip { what: what.into(), why: why.into(), goals };
         println!("SKIP {}: {}", skip.what, skip.why);
         self.document.skipped.push(skip);
     }

@@ -30,6 +30,11 @@ pub enum Verdict {
 }
 
 impl Goal {
+    /// Its row: its id without the case.
+    pub fn row(&self) -> &'static str {
+        self.id.split('/').next().unwrap_or(self.id)
+    }
+
     /// What `value` is worth. A bar has to be beaten, but for one of 0, which cannot be.
     pub fn verdict(&self, value: f64) -> Verdict {
         let sign = if self.lower_is_better { 1.0 } else { -1.0 };

@@ -113,6 +113,9 @@ pub struct Skip {
     pub what: String,
     /// Why.
     pub why: String,
+    /// Goals of which nothing was reached for that reason.
+    #[serde(default)]
+    pub goals: Vec<String>,
 }
 
 /// A table.

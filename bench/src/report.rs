@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::calibrate::{Drift, TOLERANCE};
 use crate::goals::{GOALS, Goal, Verdict};
@@ -11,8 +11,50 @@ use crate::record::{Document, Peer, Reached, Table};
 use crate::stats::short;
 use crate::suite::SUITES;
 
-/// Remarks on goals, kept by hand beside the results: `"P4" = "what was tried, why it falls short"`.
+/// Remarks on goals, kept by hand beside the results: `"P4" = "what is odd about this run"`.
 const REMARKS: &str = "notes.toml";
+
+/// What was tried for goals and why they fall short, by row or id; shown where they do.
+const TRIED: &str = include_str!("../notes.toml");
+
+/// What people say of goals.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    /// Of this run, by id.
+    here: BTreeMap<String, String>,
+    /// What was tried, by id or row.
+    tried: BTreeMap<String, String>,
+}
+
+impl Remarks {
+    /// Those of a folder of results, and what was tried.
+    ///
+    /// Errors: a file does not read, or speaks of no goal.
+    pub fn read(out: &Path) -> anyhow::Result<Self> {
+        let tried: BTreeMap<String, String> = toml::from_str(TRIED).context("reading bench/notes.toml")?;
+        for id in tried.keys() {
+            let known = GOALS.iter().any(|goal| goal.id == id || goal.row() == id);
+            ensure!(known, "bench/notes.toml: there is no goal and no row '{id}'");
+        }
+        let here: BTreeMap<String, String> = match std::fs::read_to_string(out.join(REMARKS)) {
+            Ok(text) => toml::from_str(&text).with_context(|| format!("reading {REMARKS}"))?,
+            Err(_) => BTreeMap::new(),
+        };
+        for id in here.keys() {
+            crate::goals::named(id).with_context(|| REMARKS.to_owned())?;
+        }
+        Ok(Self { here, tried })
+    }
+
+    /// What was tried for a goal.
+    pub fn tried(&self, goal: &Goal) -> Option<&str> {
+        self.tried.get(goal.id).or_else(|| self.tried.get(goal.row())).map(String::as_str)
+    }
+
+    fn here(&self, goal: &Goal) -> Option<&str> {
+        self.here.get(goal.id).map(String::as_str)
+    }
+}
 
 /// Reads one suite's results.
 ///
@@ -26,13 +68,7 @@ pub fn read(out: &Path, suite: &str) -> anyhow::Result<Document> {
 /// Writes `README.md` of what is in `out`; suites that left nothing there are named as such.
 pub fn write(out: &Path) -> anyhow::Result<()> {
     let documents: Vec<Document> = SUITES.iter().filter_map(|suite| read(out, suite.name).ok()).collect();
-    let remarks: BTreeMap<String, String> = match std::fs::read_to_string(out.join(REMARKS)) {
-        Ok(text) => toml::from_str(&text).with_context(|| format!("reading {REMARKS}"))?,
-        Err(_) => BTreeMap::new(),
-    };
-    for id in remarks.keys() {
-        crate::goals::named(id).with_context(|| REMARKS.to_owned())?;
-    }
+    let remarks = Remarks::read(out)?;
     let path = out.join("README.md");
     std::fs::write(&path, render(&documents, &remarks))
         .with_context(|| format!("writing {}", path.display()))?;
@@ -53,7 +89,7 @@ pub fn calibration(drift: &Drift) -> String {
     )
 }
 
-fn render(documents: &[Document], remarks: &BTreeMap<String, String>) -> String {
+fn render(documents: &[Document], remarks: &Remarks) -> String {
     let mut text = String::from(
         "# Results\n\nMade by `cargo run --release -p lb-bench -- all`; raw samples are in the JSON files. Figures are costs \
          of the pipeline\non one core of a virtual machine, not rates of a line: compare within one run. Where no figure of \
@@ -72,6 +108,7 @@ fn render(documents: &[Document], remarks: &BTreeMap<String, String>) -> String 
     text += &format!("\n## Goals\n\n{}", goals(documents, remarks).markdown());
     text += "\nA bar has to be beaten; the moon is aimed at. Peers without a mark were measured in the same run; (p) is \
              a published\nfigure or one measured before.\n";
+    text += &short_rows(documents, remarks);
     for suite in SUITES {
         match documents.iter().find(|document| document.suite == suite.name) {
             Some(document) => text += &section(document, suite.doc),
@@ -81,25 +118,57 @@ fn render(documents: &[Document], remarks: &BTreeMap<String, String>) -> String 
     text
 }
 
+/// All that was reached of a goal.
+pub fn reached<'a>(documents: &'a [Document], goal: &Goal) -> Vec<(&'a Document, &'a Reached)> {
+    let all = documents.iter().flat_map(|document| document.reached.iter().map(move |one| (document, one)));
+    all.filter(|(_, one)| one.goal == goal.id).collect()
+}
+
+/// Why nothing was reached of a goal, if a suite said so.
+pub fn skipped(documents: &[Document], goal: &Goal) -> Option<String> {
+    let all = documents.iter().flat_map(|document| &document.skipped);
+    let skip = all.into_iter().find(|skip| skip.goals.iter().any(|id| id == goal.id))?;
+    Some(format!("{}: {}", skip.what, skip.why))
+}
+
 /// Every goal, with all that was reached of it.
-fn goals(documents: &[Document], remarks: &BTreeMap<String, String>) -> Table {
+fn goals(documents: &[Document], remarks: &Remarks) -> Table {
     let mut table =
         Table::new("", &["row", "metric", "unit", "bar", "moon", "reached", "verdict", "peers", "notes"]);
     for goal in GOALS {
-        let all = documents
-            .iter()
-            .flat_map(|document| document.reached.iter().map(move |reached| (document, reached)));
-        let mut reached: Vec<_> = all.filter(|(_, reached)| reached.goal == goal.id).collect();
+        let reached = reached(documents, goal);
         if reached.is_empty() {
-            let remark = remarks.get(goal.id).cloned().unwrap_or_default();
-            table.row(cells(goal, "", "not measured", "", String::new(), remark));
+            let why = skipped(documents, goal);
+            let notes: Vec<&str> = why.as_deref().into_iter().chain(remarks.here(goal)).collect();
+            table.row(cells(goal, "", "", "not measured", String::new(), notes.join("; ")));
         }
-        for (at, (document, reached)) in reached.drain(..).enumerate() {
-            let remark = if at == 0 { remarks.get(goal.id).map(String::as_str) } else { None };
+        for (at, (document, reached)) in reached.into_iter().enumerate() {
+            let remark = if at == 0 { remarks.here(goal) } else { None };
             table.row(row(goal, document, reached, remark));
         }
     }
     table
+}
+
+/// What was tried for the rows of which a case falls short.
+fn short_rows(documents: &[Document], remarks: &Remarks) -> String {
+    let mut text = String::new();
+    let mut said = Vec::new();
+    for goal in GOALS {
+        let is_short = |(_, one): &(&Document, &Reached)| goal.verdict(one.value) == Verdict::Short;
+        let cases: Vec<_> = reached(documents, goal).into_iter().filter(is_short).collect();
+        let Some(tried) = remarks.tried(goal).filter(|tried| !cases.is_empty() && !said.contains(tried))
+        else {
+            continue;
+        };
+        said.push(tried);
+        text += &format!("- {}: {}\n", goal.row(), tried.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    if text.is_empty() {
+        text
+    } else {
+        format!("\n## Short of the bar\n\nWhat was tried, and what is left.\n\n{text}")
+    }
 }
 
 fn row(goal: &Goal, document: &Document, reached: &Reached, remark: Option<&str>) -> Vec<String> {
@@ -195,7 +264,7 @@ mod tests {
 
     #[test]
     fn every_goal_has_a_row_and_what_was_reached_stands_in_it() {
-        let text = render(&[document("P1", 14.0)], &BTreeMap::new());
+        let text = render(&[document("P1", 14.0)], &Remarks::default());
         for goal in GOALS {
             assert!(text.contains(&format!("| {} ", goal.id)), "{}", goal.id);
         }
@@ -209,9 +278,36 @@ mod tests {
     fn a_disturbed_run_is_void_and_a_remark_stands_beside_its_goal() {
         let mut disturbed = document("P1", 14.0);
         disturbed.calibration = Drift { bytes: vec![1024], before: vec![1.0], after: vec![2.0] };
-        let remarks = BTreeMap::from([("P1".to_owned(), "tried harder".to_owned())]);
-        let text = render(&[disturbed], &remarks);
+        let here = BTreeMap::from([("P1".to_owned(), "a slow day".to_owned())]);
+        let text = render(&[disturbed], &Remarks { here, tried: BTreeMap::new() });
         let row = text.lines().find(|line| line.starts_with("| P1 ")).unwrap();
-        assert!(row.contains("VOID") && row.contains("tried harder"), "{row}");
+        assert!(row.contains("VOID") && row.contains("a slow day"), "{row}");
+    }
+
+    #[test]
+    fn what_was_tried_is_told_of_rows_that_fall_short_once() {
+        let tried = BTreeMap::from([("P5".to_owned(), "tried\nharder".to_owned())]);
+        let remarks = Remarks { here: BTreeMap::new(), tried };
+        let text = render(&[document("P5/1k", 99.0), document("P5/1M", 99.0)], &remarks);
+        assert_eq!(text.matches("- P5: tried harder").count(), 1, "{text}");
+        assert!(!render(&[document("P5/1k", 1.0)], &remarks).contains("tried"));
+    }
+
+    #[test]
+    fn a_goal_that_was_skipped_says_why() {
+        let mut document = document("P1", 14.0);
+        let (what, why) = ("100 M".to_owned(), "no memory".to_owned());
+        document.skipped.push(crate::record::Skip { what, why, goals: vec!["P4".to_owned()] });
+        let text = render(&[document], &Remarks::default());
+        let row = text.lines().find(|line| line.starts_with("| P4 ")).unwrap();
+        assert!(row.contains("not measured") && row.contains("100 M: no memory"), "{row}");
+    }
+
+    #[test]
+    fn every_row_has_a_word_on_what_was_tried() {
+        let remarks = Remarks::read(Path::new("/nonexistent")).unwrap();
+        for goal in GOALS {
+            assert!(remarks.tried(goal).is_some_and(|text| text.len() > 40), "{}", goal.id);
+        }
     }
 }

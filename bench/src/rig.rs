@@ -337,6 +337,25 @@ pub fn pin(cpu: usize) -> anyhow::Result<()> {
         .with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
+/// Does work on a CPU and lets this thread run where it might before.
+///
+/// Errors: the CPU is not ours; those of the work.
+pub fn on_cpu<T>(cpu: usize, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let this = nix::unistd::Pid::from_raw(0);
+    let before = nix::sched::sched_getaffinity(this)?;
+    pin(cpu)?;
+    let done = work();
+    nix::sched::sched_setaffinity(this, &before)?;
+    done
+}
+
+/// Time that this thread has run so far, ns; `/proc/thread-self/schedstat` has it by the scheduler's tick alone.
+pub fn worked_ns() -> Option<u64> {
+    use nix::time::{ClockId, clock_gettime};
+    let worked = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
+    u64::try_from(std::time::Duration::from(worked).as_nanos()).ok()
+}
+
 /// The CPUs that this process may use. Errors: the kernel does not say.
 pub fn cpus() -> anyhow::Result<Vec<usize>> {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;

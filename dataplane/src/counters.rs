@@ -157,6 +157,10 @@ pub struct OwnCounters {
     pub cookies_accepted: Counter,
     /// ACKs without a connection whose number is no cookie, or too old.
     pub cookies_refused: Counter,
+    /// SYNs to servers that were said again for clients that had proved themselves.
+    pub calls_repeated: Counter,
+    /// Clients that were given a reset because their server did not answer.
+    pub calls_given_up: Counter,
 }
 
 impl WorkerCounters {

@@ -125,6 +125,9 @@ impl<I: PacketIo> Worker<I> {
         }
         packets += self.receive_handed_over();
         self.release_waiting();
+        if self.flood.calls.is_due(now_ns) {
+            self.call_again();
+        }
         self.flush();
         self.upkeep(packets);
         packets

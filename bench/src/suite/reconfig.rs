@@ -22,6 +22,7 @@ use crate::frames::{ACK, Family, Leg};
 use crate::generator::{Generator, HOT, Order};
 use crate::packet::Buf;
 use crate::record::{Reached, Table};
+use crate::rig::{cpus, on_cpu, pin, worked_ns};
 use crate::site::{Forwarding as Way, Plan, Site};
 
 /// Connections under load.
@@ -78,13 +79,6 @@ fn ms<T>(work: impl FnOnce() -> T) -> (T, f64) {
     // a kernel without the figure: the time on the wall
     let ms = before.zip(worked_ns()).map_or(wall, |(before, after)| (after - before) as f64 / 1e6);
     (done, ms)
-}
-
-/// Time that this thread has run so far, ns; `/proc/thread-self/schedstat` has it by the scheduler's tick alone.
-fn worked_ns() -> Option<u64> {
-    use nix::time::{ClockId, clock_gettime};
-    let worked = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
-    u64::try_from(std::time::Duration::from(worked).as_nanos()).ok()
 }
 
 /// From the model that runs to the next one.
@@ -214,7 +208,9 @@ struct Shared {
 }
 
 /// The worker's thread: packets without end.
-fn labour(mut worker: Worker<Generator>, shared: &Shared) -> Worker<Generator> {
+fn labour(mut worker: Worker<Generator>, shared: &Shared, cpu: Option<usize>) -> Worker<Generator> {
+    // where it may not choose, it runs where it is put
+    let _ = cpu.map(pin);
     let start = Instant::now();
     let from = 10_000_000_000;
     let mut last = start;
@@ -279,9 +275,13 @@ fn under_load(context: &mut Context, shape: Shape, load: &str, idle: u64) -> any
         ],
     );
     let mut lost = 0;
+    // the control thread keeps off the worker's CPU, as lbd's does
+    let cpus = cpus()?;
+    let last = if cpus.len() < 2 { None } else { cpus.last().copied() };
+    let first = last.and(cpus.first().copied());
     let settle = Duration::from_millis(if context.quick() { 20 } else { 200 });
     std::thread::scope(|scope| -> anyhow::Result<()> {
-        let thread = scope.spawn(|| labour(worker, &shared));
+        let thread = scope.spawn(|| labour(worker, &shared, last));
         let mut control = || -> anyhow::Result<()> {
             let mut now_ms = 10;
             for (name, change) in changes(shape) {
@@ -307,7 +307,10 @@ fn under_load(context: &mut Context, shape: Shape, load: &str, idle: u64) -> any
             }
             Ok(())
         };
-        let done = control();
+        let done = match first {
+            Some(cpu) => on_cpu(cpu, control),
+            None => control(),
+        };
         shared.stop.store(true, Relaxed);
         let worker = thread.join();
         done?;

@@ -1,6 +1,8 @@
 //! Suite `workers`: what a second worker brings, and whether two of them get in each other's way.
 //!
-//! Workers run on threads pinned to CPUs of their own, on ports in memory. The peer of two workers of one director is two
+//! Workers run on threads pinned to CPUs of their own, the last first, as the first CPU has the interrupts; each makes its
+//! own frames, on ports in memory. Time is that which a worker's thread had its CPU, so that what else runs on a machine
+//! of two CPUs takes none of it. The peer of two workers of one director is two
 //! directors with a worker each, which share nothing at all: whatever two workers lose against those is the price of
 //! what they share. With NAT every second packet, of either direction, arrives at the worker that does not own it.
 
@@ -8,14 +10,16 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
+
 use crate::context::Context;
 use crate::record::Table;
-use crate::rig::{Kind, Ports, Rig, cpus, pin};
+use crate::rig::{Kind, Ports, Rig, cpus, pin, worked_ns};
 use crate::stats::{Series, short};
 
 /// Measures one and two workers.
 pub fn run(context: &mut Context) -> anyhow::Result<()> {
-    let cpus = cpus()?;
+    let cpus: Vec<usize> = cpus()?.into_iter().rev().collect();
     let (flows, time) = if context.quick() {
         (1_000, Duration::from_millis(20))
     } else {
@@ -96,12 +100,12 @@ fn row(kind: Kind, series: &[Series]) -> Vec<String> {
     ]
 }
 
-/// Runs every worker of these rigs at once for so long; ns per packet that was sent.
+/// Runs every worker of these rigs at once for so long; ns per packet that was sent, of all workers together.
 fn timed(rigs: &mut [Rig<Ports>], cpus: &[usize], time: Duration) -> anyhow::Result<f64> {
     let stop = AtomicBool::new(false);
     let count = rigs.iter().map(|rig| rig.workers.len()).sum::<usize>();
     let barrier = Barrier::new(count + 1);
-    let (elapsed, sent) = std::thread::scope(|scope| -> anyhow::Result<_> {
+    let rate = std::thread::scope(|scope| -> anyhow::Result<_> {
         let mut threads = Vec::new();
         let mut cpus = cpus.iter();
         for rig in rigs.iter_mut() {
@@ -111,31 +115,34 @@ fn timed(rigs: &mut [Rig<Ports>], cpus: &[usize], time: Duration) -> anyhow::Res
             for worker in &mut rig.workers {
                 let cpu = cpus.next().copied();
                 let (stop, barrier) = (&stop, &barrier);
-                threads.push(scope.spawn(move || -> anyhow::Result<u64> {
+                threads.push(scope.spawn(move || -> anyhow::Result<f64> {
                     let pinned = cpu.map_or(Ok(()), pin);
                     let before = worker.io_mut().sent;
                     worker.io_mut().left = u64::MAX;
                     barrier.wait();
+                    let (from, start) = (worked_ns(), Instant::now());
                     let mut now_ns = start_ns;
                     while !stop.load(Relaxed) {
                         now_ns += 1_000;
                         worker.turn(now_ns);
                     }
+                    let wall = start.elapsed().as_nanos() as u64;
+                    let worked = from.zip(worked_ns()).map_or(wall, |(from, until)| until - from);
                     worker.io_mut().left = 0;
-                    pinned.map(|()| worker.io_mut().sent - before)
+                    let sent = worker.io_mut().sent - before;
+                    pinned.map(|()| sent as f64 / worked.max(1) as f64)
                 }));
             }
         }
         barrier.wait();
-        let start = Instant::now();
         std::thread::sleep(time);
         stop.store(true, Relaxed);
-        let elapsed = start.elapsed();
-        let mut sent = 0;
+        let mut rate = 0.0;
         for thread in threads {
-            sent += thread.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+            rate += thread.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
         }
-        Ok((elapsed, sent))
+        Ok(rate)
     })?;
-    Ok(elapsed.as_nanos() as f64 / sent.max(1) as f64)
+    ensure!(rate > 0.0, "no packet was sent");
+    Ok(1.0 / rate)
 }

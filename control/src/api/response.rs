@@ -565,6 +565,10 @@ pub struct FloodRow {
     pub cookies_accepted: u64,
     /// ACKs whose number is no cookie, or too old.
     pub cookies_refused: u64,
+    /// SYNs to servers that were said again for clients that had proved themselves.
+    pub calls_repeated: u64,
+    /// Clients that were given a reset because their server did not answer.
+    pub calls_given_up: u64,
 }
 
 /// Time that packets spend in the director.

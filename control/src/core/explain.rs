@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_config::{OnServerDown, Protocol};
+use lb_config::{OnServerDown, Protocol, SynProxy};
 use lb_dataplane::classify::{How, Lookup};
-use lb_dataplane::director::{Director, Explanation as Found, Hop, Known, Outcome, Tried};
+use lb_dataplane::director::{Director, Entrance, Explanation as Found, Hop, Known, Outcome, Tried};
 use lb_dataplane::ids::DestId;
 use lb_dataplane::mailbox::ConnRow;
 use lb_dataplane::parse::L4;
@@ -73,6 +73,9 @@ pub(super) fn told(director: &Director, packet: &Lookup, known: Option<&ConnRow>
     if let Some(known) = &found.known {
         step("connection", connection(known, &name(known.row.dest)));
     }
+    if let Some(text) = found.entrance.and_then(|entrance| let_in(director, &found, entrance, &name)) {
+        step("flood", text);
+    }
     if let Some((dest, assured, left_ns, holds)) = found.template {
         let state = if assured { "established" } else { "never established" };
         let holds = if holds { "" } else { "; holds no longer: its server was removed or drains" };
@@ -86,6 +89,8 @@ pub(super) fn told(director: &Director, packet: &Lookup, known: Option<&ConnRow>
     }
     if let Outcome::Scheduled(dest) = found.outcome {
         step("scheduler", format!("{} chooses {}", scheduler(director, &found), name(dest)));
+    } else if let Outcome::Hashed(dest) = found.outcome {
+        step("scheduler", format!("not asked: a hash of client and port leads to {}", name(dest)));
     } else if !found.candidates.is_empty() {
         step("scheduler", format!("{} finds nobody able", scheduler(director, &found)));
     }
@@ -153,6 +158,48 @@ fn connection(known: &Known, server: &str) -> String {
     format!("{} to {server}, {left_s} s left{then}", state.name())
 }
 
+/// What a new connection meets before a server is chosen for it. `None`: nothing out of the ordinary, and no policy that
+/// could make it so.
+fn let_in(
+    director: &Director,
+    found: &Found,
+    entrance: Entrance,
+    name: &impl Fn(DestId) -> String,
+) -> Option<String> {
+    let worker = found.worker.0;
+    let rows = director.workers();
+    let row = rows.get(usize::from(worker))?;
+    let flood = format!("SYNs are a flood on worker {worker} ({} handshakes under way)", row.embryonic);
+    let cookie = "its client gets a SYN cookie, and what follows is for the ACK that brings it back";
+    match entrance {
+        Entrance::Proof(SynProxy::Always) => Some(format!("syn_proxy = \"always\": {cookie}")),
+        Entrance::Proof(_) => Some(format!("syn_proxy = \"auto\", and {flood}: {cookie}")),
+        Entrance::Unconfirmed => {
+            Some(format!("{flood}: it goes on without an entry, which its client's ACK begins"))
+        }
+        Entrance::Full(by_hash) => {
+            let (connections, most) = (row.connections, row.max_connections);
+            let then = by_hash.map_or_else(
+                || "it is dropped (table_full)".to_owned(),
+                |dest| format!("it goes without an entry to {}, by a hash of client and port", name(dest)),
+            );
+            Some(format!(
+                "worker {worker} has {connections} of {most} connections: a dispensable one makes room, and if there is none {then}"
+            ))
+        }
+        Entrance::OnePacket => {
+            Some("its service keeps no entries: every packet is scheduled anew".to_owned())
+        }
+        Entrance::Entry => {
+            let service = found.service.as_ref().map(|(name, _)| name.as_str());
+            let service = director.model().services.iter().find(|own| Some(own.name.as_str()) == service)?;
+            let may_ask = service.policy.syn_proxy == Some(SynProxy::Auto);
+            may_ask
+                .then(|| format!("syn_proxy = \"auto\", and SYNs are no flood on worker {worker}: no cookie"))
+        }
+    }
+}
+
 fn scheduler(director: &Director, found: &Found) -> String {
     let name = found.service.as_ref().map(|(name, _)| name.as_str());
     let service = director.model().services.iter().find(|service| Some(service.name.as_str()) == name);
@@ -194,7 +241,13 @@ fn next_hop(hop: &Hop) -> String {
 
 /// The verdict, and the reason of a drop.
 fn verdict(found: &Found, packet: &Lookup, name: &impl Fn(DestId) -> String) -> (String, Option<String>) {
+    let proves = matches!(found.entrance, Some(Entrance::Proof(_)));
     match found.outcome {
+        Outcome::Persistent(dest) | Outcome::Scheduled(dest) if proves => {
+            let (client, to) = (packet.src, name(dest));
+            (format!("answered with a SYN cookie; when {client} brings it back, sent to {to}"), None)
+        }
+        Outcome::Hashed(dest) => (format!("sent to {}, without an entry", name(dest)), None),
         Outcome::Known(dest) => (format!("sent to {}, as all of its connection", name(dest)), None),
         Outcome::Persistent(dest) => (format!("sent to {}, where its client was before", name(dest)), None),
         Outcome::Scheduled(dest) | Outcome::Translated(dest) => (format!("sent to {}", name(dest)), None),
@@ -218,7 +271,7 @@ fn verdict(found: &Found, packet: &Lookup, name: &impl Fn(DestId) -> String) -> 
 
 fn candidate(tried: &Tried, server: SocketAddr, found: &Found) -> Option<CandidateRow> {
     let standing = match tried {
-        Tried { dest, .. } if found.outcome == Outcome::Scheduled(*dest) => "chosen",
+        Tried { dest, .. } if found.outcome.dest() == Some(*dest) => "chosen",
         Tried { weight: 0, .. } => "weight 0",
         Tried { full: true, .. } => "upper threshold reached",
         _ => "able",

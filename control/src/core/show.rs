@@ -314,6 +314,8 @@ pub(super) fn workers(director: &Director, tables: &[TableRow]) -> Workers {
             cookies_sent: row.cookies_sent,
             cookies_accepted: row.cookies_accepted,
             cookies_refused: row.cookies_refused,
+            calls_repeated: row.calls_repeated,
+            calls_given_up: row.calls_given_up,
         },
     };
     Workers { workers: director.workers().into_iter().map(row).collect(), tables: tables.to_vec() }

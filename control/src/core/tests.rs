@@ -555,6 +555,34 @@ fn a_packet_is_explained_from_its_arrival_to_its_next_hop() {
 }
 
 #[test]
+fn what_floods_and_the_syn_proxy_make_of_a_packet_is_explained() {
+    let nat = |mode: &str| {
+        let policy = format!("forwarding = \"nat\"\npolicy.syn_proxy = \"{mode}\"\n[[services.servers]]");
+        Bench::with(&FILE.replacen("[[services.servers]]", &policy, 1))
+    };
+    let told = |mut bench: Bench| {
+        let spec = ExplainSpec {
+            protocol: "tcp".into(),
+            client: "192.168.150.1:40000".parse().unwrap(),
+            vip: "192.168.150.100:80".parse().unwrap(),
+            port: None,
+        };
+        let Response::Explanation(told) = bench.ask(Request::Explain(spec)) else { panic!() };
+        let text = told.steps.into_iter().find(|row| row.step == "flood").map(|row| row.text);
+        (text.unwrap_or_default(), told.verdict)
+    };
+    let (text, verdict) = told(nat("always"));
+    let cookie = "its client gets a SYN cookie, and what follows is for the ACK that brings it back";
+    assert_eq!(text, format!("syn_proxy = \"always\": {cookie}"));
+    let then = "answered with a SYN cookie; when 192.168.150.1 brings it back, sent to 192.168.150.12:80";
+    assert_eq!(verdict, then);
+    let (text, verdict) = told(nat("auto"));
+    assert_eq!(text, "syn_proxy = \"auto\", and SYNs are no flood on worker 0: no cookie");
+    assert_eq!(verdict, "sent to 192.168.150.12:80");
+    assert_eq!(told(nat("off")).0, "");
+}
+
+#[test]
 fn what_is_refused_changes_nothing() {
     let mut bench = Bench::new();
     let before = bench.core.model().clone();

@@ -1,7 +1,10 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/types.h>
+
+#include <linux/if_xdp.h>
 
 #include "shim.h"
 
@@ -28,6 +31,23 @@ uint16_t sluice_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **into, 
 int sluice_rx_waiting(uint16_t port, uint16_t queue)
 {
 	return rte_eth_rx_queue_count(port, queue);
+}
+
+/* Source: linux/socket.h; older libcs do not have it. */
+#ifndef SOL_XDP
+#define SOL_XDP 283
+#endif
+
+int sluice_xdp_rx_ring(int socket, uint64_t *producer, uint64_t *consumer)
+{
+	struct xdp_mmap_offsets offsets = {0};
+	socklen_t len = sizeof(offsets);
+
+	if (getsockopt(socket, SOL_XDP, XDP_MMAP_OFFSETS, &offsets, &len) != 0 || len != sizeof(offsets))
+		return -1;
+	*producer = offsets.rx.producer;
+	*consumer = offsets.rx.consumer;
+	return 0;
 }
 
 uint16_t sluice_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **from, uint16_t n)

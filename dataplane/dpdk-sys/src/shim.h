@@ -58,6 +58,8 @@ uint64_t sluice_rdtsc(void);
 uint16_t sluice_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **into, uint16_t n);
 /* Frames that wait in a receive queue; negative: the driver cannot tell. */
 int sluice_rx_waiting(uint16_t port, uint16_t queue);
+/* Where the indices of an AF_XDP socket's receive ring lie in its mapping, bytes. Negative: it is no such socket. */
+int sluice_xdp_rx_ring(int socket, uint64_t *producer, uint64_t *consumer);
 uint16_t sluice_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **from, uint16_t n);
 
 struct rte_mbuf *sluice_mbuf_alloc(struct rte_mempool *pool);

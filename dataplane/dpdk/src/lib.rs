@@ -21,6 +21,7 @@
 //! have: none of the ports that this crate is tested on does, tap's included, so it is not asked for.
 
 mod args;
+mod backlog;
 mod clock;
 mod devices;
 mod eal;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use dpdk_sys::rte_mbuf;
 use lb_dataplane::io::{Burst, Packet};
 
+use crate::backlog::Backlog;
 use crate::mbuf::Mbuf;
 use crate::port::Port;
 
@@ -15,6 +16,8 @@ use crate::port::Port;
 pub(crate) struct RxQueue {
     port: Arc<Port>,
     queue: u16,
+    /// Where frames that wait can be seen; the port keeps it mapped.
+    backlog: Backlog,
     /// Not `Sync`: one thread at a time.
     _owned: PhantomData<Cell<()>>,
 }
@@ -30,9 +33,9 @@ pub(crate) struct TxQueue {
 
 impl RxQueue {
     /// # Safety
-    /// `queue` is a receive queue of the started `port`, and no other `RxQueue` was made for it.
-    pub(crate) unsafe fn new(port: Arc<Port>, queue: u16) -> Self {
-        Self { port, queue, _owned: PhantomData }
+    /// `queue` is a receive queue of the started `port`, `backlog` is of it, and no other `RxQueue` was made for it.
+    pub(crate) unsafe fn new(port: Arc<Port>, queue: u16, backlog: Backlog) -> Self {
+        Self { port, queue, backlog, _owned: PhantomData }
     }
 
     /// Fills the free tail of `into`.
@@ -58,8 +61,11 @@ impl RxQueue {
         }
     }
 
-    /// Frames that wait; 0 also where the driver cannot tell.
+    /// Frames that wait, about; 0 also where nobody can tell.
     pub(crate) fn waiting(&self) -> usize {
+        if let Some(waiting) = self.backlog.waiting() {
+            return waiting;
+        }
         // SAFETY: the queue is ours alone and its port started. No safe form: an FFI call.
         let waiting = unsafe { dpdk_sys::sluice_rx_waiting(self.port.id(), self.queue) };
         usize::try_from(waiting).unwrap_or(0)

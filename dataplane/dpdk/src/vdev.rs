@@ -184,13 +184,23 @@ pub(crate) fn make_endless(plan: &mut Plan, device: &Device) {
     }
 }
 
-/// Arguments for a ring of about [`AF_PACKET_RING`] bytes. A block is one or two slots: whole pages, so that slots
-/// follow each other without gaps, which the driver relies on.
-fn af_packet_ring(mtu: u16) -> String {
+/// Bytes of a block of AF_PACKET's ring: one or two slots, whole pages, so that slots follow each other without gaps,
+/// which the driver relies on.
+fn af_packet_block(mtu: u16) -> usize {
     let slot = af_packet_slot(mtu);
-    let block = if slot.is_multiple_of(PAGE) { slot } else { 2 * slot };
-    let slots = AF_PACKET_RING / block * (block / slot);
-    format!("blocksz={block},framesz={slot},framecnt={slots}")
+    if slot.is_multiple_of(PAGE) { slot } else { 2 * slot }
+}
+
+/// Bytes of a slot of AF_PACKET's ring, and how many slots it has: about [`AF_PACKET_RING`] bytes of them.
+pub(crate) fn af_packet_slots(mtu: u16) -> (usize, usize) {
+    let (slot, block) = (af_packet_slot(mtu), af_packet_block(mtu));
+    (slot, AF_PACKET_RING / block * (block / slot))
+}
+
+/// Arguments for AF_PACKET's ring.
+fn af_packet_ring(mtu: u16) -> String {
+    let (slot, slots) = af_packet_slots(mtu);
+    format!("blocksz={},framesz={slot},framecnt={slots}", af_packet_block(mtu))
 }
 
 /// `text`, if DPDK's parser takes all of it for one value. Source: DPDK, `rte_kvargs.c` and the parsers behind it.

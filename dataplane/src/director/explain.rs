@@ -1,19 +1,22 @@
 //! What would become of the first packet of a connection, and why: the packet path's own steps, without a trace.
 //!
-//! Limits: it goes by the newest snapshot, which a worker may not have picked up yet; fragments, TTL and MTU are the
-//! packet's own matter.
+//! Limits: it goes by the newest snapshot, which a worker may not have picked up yet, and by what the connection's owner
+//! said of floods at its latest turn; fragments, TTL and MTU are the packet's own matter, and whether a receive queue
+//! is so full that first packets are shed (`overload`) is seen by the worker alone.
 
 use std::net::IpAddr;
 
-use lb_config::OnServerDown;
+use lb_config::{OnServerDown, SynProxy};
 
 use super::Director;
 use crate::classify::{FTP_DATA, How, Lookup};
 use crate::drop_reason::DropReason;
+use crate::flood::stateless;
 use crate::ids::{DestId, ServiceId};
 use crate::io::{DeviceId, WorkerId};
 use crate::mailbox::{ConnProtocol, ConnRow};
 use crate::neighbor::{LinkId, NeighborRow};
+use crate::parse::L4;
 use crate::persist::Child;
 use crate::policy::{self, Old, Refusal};
 use crate::sched::{DrawSource, NewConnection, Question};
@@ -46,6 +49,23 @@ pub struct Tried {
     pub full: bool,
 }
 
+/// How the first packet of a new connection is let in, see [`crate::flood`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// It begins an entry.
+    Entry,
+    /// Its service keeps no entries: every packet is scheduled anew.
+    OnePacket,
+    /// The SYN is answered with a cookie; when the client's ACK brings it back it begins an entry, and the server is
+    /// called. Why the client has to prove itself: `Always`, or `Auto` while SYNs are a flood.
+    Proof(SynProxy),
+    /// SYNs are a flood: it goes on without an entry, which the client's ACK begins.
+    Unconfirmed,
+    /// The table is full: a dispensable connection makes room, and if there is none it goes without an entry to this
+    /// destination, or nowhere.
+    Full(Option<DestId>),
+}
+
 /// Where the packet goes, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -55,6 +75,8 @@ pub enum Outcome {
     Persistent(DestId),
     /// To the scheduler's choice.
     Scheduled(DestId),
+    /// To the choice of a hash of its client, as it begins no entry.
+    Hashed(DestId),
     /// Into the world, by a rule of source NAT.
     Translated(DestId),
     /// Nowhere.
@@ -65,9 +87,11 @@ impl Outcome {
     /// The destination, if there is one.
     pub fn dest(&self) -> Option<DestId> {
         match self {
-            Self::Known(dest) | Self::Persistent(dest) | Self::Scheduled(dest) | Self::Translated(dest) => {
-                Some(*dest)
-            }
+            Self::Known(dest)
+            | Self::Persistent(dest)
+            | Self::Scheduled(dest)
+            | Self::Hashed(dest)
+            | Self::Translated(dest) => Some(*dest),
             Self::Refused(_) => None,
         }
     }
@@ -105,6 +129,8 @@ pub struct Explanation {
     pub service: Option<(String, How)>,
     /// A connection that there is already.
     pub known: Option<Known>,
+    /// How it is let in, where its service takes it as a new connection.
+    pub entrance: Option<Entrance>,
     /// The client's template: destination, established, ns left; and whether it still holds.
     pub template: Option<(DestId, bool, u64, bool)>,
     /// The scheduler's candidates, when it was asked.
@@ -129,6 +155,7 @@ impl Director {
             mark: running.services.mark(packet),
             service: found.as_ref().map(|hit| (self.name_of(hit.service.id), hit.how)),
             known: known.and_then(|row| self.known(row)),
+            entrance: None,
             template: None,
             candidates: Vec::new(),
             outcome: Outcome::Refused(Refusal::silent(DropReason::NotForUs)),
@@ -198,6 +225,25 @@ impl Director {
         {
             return refused(DropReason::ServiceFull);
         }
+        let new = NewConnection { client: packet.src, client_port: packet.src_port, target: packet.dst };
+        let question = Question {
+            candidates: &service.candidates,
+            dests: &running.dests,
+            workers: &self.counters,
+            overload: &running.overload,
+            new: &new,
+            flow_hash: &running.flow_hash,
+            draws: &DrawSource::random(),
+        };
+        let by_hash = || {
+            let schedule = || service.scheduler.look(&question);
+            stateless::of_client(running, service, &new, schedule).map(|(dest, _)| dest)
+        };
+        let entrance = self.entrance(service, packet, explained.worker, by_hash);
+        explained.entrance = Some(entrance);
+        if let (Entrance::Unconfirmed, Some(dest)) = (entrance, by_hash()) {
+            return Outcome::Hashed(dest);
+        }
         if let Some(rule) = &service.rule {
             let child = Child {
                 client: packet.src,
@@ -214,16 +260,6 @@ impl Director {
                 return Outcome::Persistent(dest);
             }
         }
-        let new = NewConnection { client: packet.src, client_port: packet.src_port, target: packet.dst };
-        let question = Question {
-            candidates: &service.candidates,
-            dests: &running.dests,
-            workers: &self.counters,
-            overload: &running.overload,
-            new: &new,
-            flow_hash: &running.flow_hash,
-            draws: &DrawSource::random(),
-        };
         let tried = |candidate| {
             let load = question.load(candidate);
             Tried {
@@ -236,6 +272,36 @@ impl Director {
         };
         explained.candidates = service.candidates.iter().map(tried).collect();
         service.scheduler.look(&question).map_or_else(|| refused(DropReason::NoServer), Outcome::Scheduled)
+    }
+
+    /// How `worker` lets a new connection of `service` in.
+    fn entrance(
+        &self,
+        service: &ServiceEntry,
+        packet: &Lookup,
+        worker: WorkerId,
+        by_hash: impl Fn() -> Option<DestId>,
+    ) -> Entrance {
+        let own = self.counters.get(usize::from(worker.0)).map(|worker| &worker.own);
+        let is_flood = own.is_some_and(|own| own.flood.get() != 0);
+        if packet.protocol == L4::Tcp {
+            match service.policy.syn_proxy {
+                SynProxy::Auto if is_flood => return Entrance::Proof(SynProxy::Auto),
+                SynProxy::Always => return Entrance::Proof(SynProxy::Always),
+                SynProxy::Auto | SynProxy::Off => {}
+            }
+            if is_flood && by_hash().is_some() {
+                return Entrance::Unconfirmed;
+            }
+        }
+        if service.one_packet && packet.protocol == L4::Udp {
+            return Entrance::OnePacket;
+        }
+        let most = u64::from(self.setup.connections_per_worker);
+        if own.is_some_and(|own| own.connections.get() >= most) {
+            return Entrance::Full(by_hash());
+        }
+        Entrance::Entry
     }
 
     fn name_of(&self, id: ServiceId) -> String {

@@ -58,7 +58,7 @@ use hops::Hops;
 use registry::{Registry, Totals};
 use tables::Tables;
 
-pub use explain::{Explanation, Hop, Known, Outcome, Tried};
+pub use explain::{Entrance, Explanation, Hop, Known, Outcome, Tried};
 use strangers::MAX_STRANGERS;
 use walks::{Collected, LISTING_MS};
 

@@ -159,6 +159,10 @@ pub struct WorkerRow {
     pub cookies_accepted: u64,
     /// ACKs without a connection whose number is no cookie, or too old.
     pub cookies_refused: u64,
+    /// SYNs to servers that were said again for clients that had proved themselves.
+    pub calls_repeated: u64,
+    /// Clients that were given a reset because their server did not answer.
+    pub calls_given_up: u64,
 }
 
 impl Director {
@@ -339,6 +343,8 @@ impl Director {
             cookies_sent: worker.own.cookies_sent.get(),
             cookies_accepted: worker.own.cookies_accepted.get(),
             cookies_refused: worker.own.cookies_refused.get(),
+            calls_repeated: worker.own.calls_repeated.get(),
+            calls_given_up: worker.own.calls_given_up.get(),
         };
         self.counters.iter().enumerate().map(row).collect()
     }

@@ -8,11 +8,13 @@
 //!    on the server's numbers are shifted on their way ([`Splice`]), in SACK blocks and ICMP errors too, and windows
 //!    are rescaled where server and client were told different scales.
 //!
-//! A server that refuses is heard by its client as a reset. A SYN to the server that is lost is sent again with each
-//! further segment of the client, which probes the closed window while it has something to say; a client that waits
-//! for its server to speak first sends none before its keepalive. Limits: no timestamps; MSS and window scale in the
-//! steps of a cookie; the server's MSS is not known when the client is told one, so it is the link's.
+//! A server that refuses is heard by its client as a reset. A SYN to the server that is lost is sent again by the
+//! worker's clock ([`calls`](super::calls)) and with each further segment of the client, which probes the closed window
+//! while it has something to say; a server that stays silent is heard as a reset too. Limits: no timestamps; MSS and
+//! window scale in the steps of a cookie; the server's MSS is not known when the client is told one, so it is the
+//! link's.
 
+use super::calls::Call;
 use super::cookie::Offer;
 use super::segment::{self, Segment};
 use crate::classify::Lookup;
@@ -44,6 +46,12 @@ fn headers<A: Address>() -> u16 {
 fn window(bytes: u32, scale: u8) -> u16 {
     let scaled = (bytes >> scale).min(u16::MAX.into()) as u16;
     scaled.max(u16::from(bytes > 0))
+}
+
+/// The window of a SYN to a server, of the window of its client's proof: windows of SYNs are never scaled (RFC 7323
+/// section 2.2).
+pub(super) fn opening_window(raw: u16, offer: &Offer) -> u16 {
+    window(u32::from(raw) << offer.scale.unwrap_or(0), 0)
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -160,6 +168,9 @@ impl<I: PacketIo> Worker<I> {
         let Some(hit) = self.find(key, flow.protocol as u8) else {
             return self.counters.drop_packet(DropReason::NoConnection);
         };
+        let (client, vip) = ((flow.src.into(), flow.src_port), (flow.dst.into(), flow.dst_port));
+        let (device, vlan, station) = (frame.device(), parsed.vlan, Self::source(&frame));
+        self.flood.calls.wait(0, Call { client, vip, syn, cookie, device, vlan, station }, self.now_ns);
         self.call::<K>(frame, parsed, &hit, (offer, syn, window));
     }
 
@@ -171,8 +182,7 @@ impl<I: PacketIo> Worker<I> {
         hit: &Hit<K>,
         (offer, syn, raw): (Offer, u32, u16),
     ) {
-        // windows of SYNs are never scaled (RFC 7323 section 2.2)
-        let window = window(u32::from(raw) << offer.scale.unwrap_or(0), 0);
+        let window = opening_window(raw, &offer);
         let said = Segment { seq: syn, ack: 0, flags: SYN, window, offer: Some(offer) };
         self.say_to_server::<K>(frame, parsed, hit, &said);
     }
@@ -189,9 +199,11 @@ impl<I: PacketIo> Worker<I> {
         let vip = (hit.key.vip().into(), hit.key.vip_port());
         let put =
             segment::packet(client, vip, said).is_some_and(|said| segment::put(&mut frame, parsed.l3, &said));
-        if !put {
-            return self.counters.drop_packet(DropReason::NoBuffer);
-        }
+        if put { self.pass_to_server(frame, hit) } else { self.counters.drop_packet(DropReason::NoBuffer) }
+    }
+
+    /// Sends a segment that was made for a connection on to its server.
+    pub(super) fn pass_to_server<K: Family>(&mut self, frame: I::Packet, hit: &Hit<K>) {
         match parse(frame.bytes()) {
             Ok(parsed) => match K::flow(&parsed.net) {
                 Some(flow) => {
@@ -205,7 +217,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// The pair of a connection that says how it was put together.
-    fn splice_of<K: Family>(&mut self, key: K) -> Option<(crate::conn::Found, Splice)> {
+    pub(super) fn splice_of<K: Family>(&mut self, key: K) -> Option<(crate::conn::Found, Splice)> {
         let (pair, _) = self.local_of(key, L4::Tcp as u8)?;
         Some((pair, pair.meta.splice()?))
     }

@@ -4,13 +4,15 @@
 //! - [`stateless`]: past that, and for SYNs while there is a flood of them, connections by direct routing and tunnels
 //!   go where a hash of their client says, without an entry; the client's ACK is what begins one.
 //! - [`cookie`], [`handshake`]: behind NAT and full NAT the director answers SYNs in the server's place, without
-//!   state, and calls the server when the client has proved that it is there; [`segment`] builds what is said.
+//!   state, and calls the server when the client has proved that it is there, again if need be ([`calls`]);
+//!   [`segment`] builds what is said.
 //! - `Shedding`: when frames pile up in the receive queue, first packets wait their turn: what is beyond their share
 //!   is dropped before it costs more than its lookup.
 //!
 //! When there is a flood: the worker's embryonic connections (TCP and SCTP handshakes under way) are `syn_flood`
 //! percent of its `max_connections`, [`FLOOR`] at least; until they are half as many. Each worker judges for itself.
 
+pub mod calls;
 pub mod cookie;
 pub mod evict;
 pub mod handshake;
@@ -19,6 +21,7 @@ pub mod stateless;
 
 use crate::conn::HashKey;
 use crate::io::BURST;
+use calls::Calls;
 use cookie::Cookies;
 
 /// Fewer embryonic connections are no flood, however small the table.
@@ -41,6 +44,8 @@ pub(crate) struct Flood {
     /// Until then an ACK may bring a cookie back, ns.
     cookies_until: u64,
     pub cookies: Cookies,
+    /// Servers that were called for clients that proved themselves.
+    pub calls: Calls,
     pub shedding: Shedding,
 }
 
@@ -52,6 +57,7 @@ impl Flood {
             strays_until: 0,
             cookies_until: 0,
             cookies: Cookies::new(secret),
+            calls: Calls::new(),
             shedding: Shedding::default(),
         }
     }

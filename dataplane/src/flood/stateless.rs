@@ -22,7 +22,7 @@ use crate::counters::WorkerCounters;
 use crate::ids::DestId;
 use crate::io::PacketIo;
 use crate::sched::{Candidate, NewConnection, Scheduler};
-use crate::snapshot::{DestEntry, ServiceEntry, Way};
+use crate::snapshot::{DestEntry, ServiceEntry, Snapshot, Way};
 use crate::worker::Worker;
 
 /// Candidates that are asked by chance; then the next in the list that has a weight.
@@ -50,24 +50,34 @@ pub fn pick(candidates: &[Candidate], heaviest: u32, hash: u64) -> Option<&Candi
     candidates.iter().cycle().skip(at).take(candidates.len()).find(|candidate| candidate.weight > 0)
 }
 
+/// Where packets of a client's flow without an entry go; `schedule` asks the service's scheduler, where that goes by a
+/// hash itself. `None`: they may not, or there is no server.
+pub(crate) fn of_client(
+    snapshot: &Snapshot,
+    service: &ServiceEntry,
+    new: &NewConnection,
+    schedule: impl FnOnce() -> Option<DestId>,
+) -> Option<(DestId, DestEntry)> {
+    if service.rule.is_some() {
+        return None;
+    }
+    let dest = match service.scheduler {
+        Scheduler::Dh | Scheduler::Sh(..) | Scheduler::Mh(..) | Scheduler::Maglev(..) => schedule()?,
+        _ => {
+            let hash = snapshot.flow_hash.of(new.client, new.client_port);
+            pick(&service.candidates, service.heaviest, hash)?.dest
+        }
+    };
+    let entry = *snapshot.dest(dest)?;
+    matches!(entry.way, Way::Dr | Way::Tunnel(_)).then_some((dest, entry))
+}
+
 impl<I: PacketIo> Worker<I> {
     /// Where packets of a flow without an entry go. `None`: they may not, or there is no server.
     pub(crate) fn by_hash(&self, service: &ServiceEntry, lookup: &Lookup) -> Option<(DestId, DestEntry)> {
-        if service.rule.is_some() {
-            return None;
-        }
         let new = NewConnection { client: lookup.src, client_port: lookup.src_port, target: lookup.dst };
-        let dest = match service.scheduler {
-            Scheduler::Dh | Scheduler::Sh(..) | Scheduler::Mh(..) | Scheduler::Maglev(..) => {
-                self.snapshot.schedule(service, &new, &self.all_counters, &self.draws)?
-            }
-            _ => {
-                let hash = self.snapshot.flow_hash.of(lookup.src, lookup.src_port);
-                pick(&service.candidates, service.heaviest, hash)?.dest
-            }
-        };
-        let entry = *self.snapshot.dest(dest)?;
-        matches!(entry.way, Way::Dr | Way::Tunnel(_)).then_some((dest, entry))
+        let schedule = || self.snapshot.schedule(service, &new, &self.all_counters, &self.draws);
+        of_client(&self.snapshot, service, &new, schedule)
     }
 
     /// A packet that would begin a connection for which there is no room. `None`: it cannot do without.

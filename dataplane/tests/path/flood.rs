@@ -1,7 +1,14 @@
 //! Floods of first packets: who makes room, what goes on without an entry, what is dropped first.
 
+use std::net::Ipv4Addr;
+
+use lb_config::SynProxy;
 use lb_dataplane::DropReason;
+use lb_dataplane::classify::Lookup;
+use lb_dataplane::director::{Entrance, Explanation, Outcome};
 use lb_dataplane::flood::{BACKLOG, FLOOR, evict::Class};
+use lb_dataplane::io::DeviceId;
+use lb_dataplane::parse::L4;
 use lb_dataplane::state::State;
 
 use crate::frames::{ACK, FIN, RST, SYN, from_client, segment, tcp, udp};
@@ -297,4 +304,87 @@ fn frames_that_do_not_pile_up_are_all_taken() {
     }
     assert_eq!(drops(&lab), []);
     assert_eq!(lab.server_of(&segment(7, SYN)), Some(12));
+}
+
+/// What is said of the SYN of client `n` to the VIP that ends in `vip`.
+fn told(lab: &Lab, n: u32, vip: u8) -> Explanation {
+    let packet = Lookup {
+        src: Ipv4Addr::new(10, 9, (n >> 8) as u8, n as u8).into(),
+        dst: [192, 168, 150, vip].into(),
+        src_port: (1024 + (n >> 16)) as u16,
+        dst_port: 80,
+        protocol: L4::Tcp,
+        device: DeviceId(0),
+        vlan: 0,
+    };
+    lab.director.explain(&packet, None)
+}
+
+/// Last byte of the server that was told.
+fn server_told(lab: &Lab, told: &Explanation) -> u8 {
+    let server = told.outcome.dest().and_then(|dest| lab.director.server_of(dest)).expect("a server");
+    server.address.to_string().rsplit('.').next().and_then(|last| last.parse().ok()).expect("IPv4")
+}
+
+#[test]
+fn what_is_told_of_a_syn_in_a_flood_is_what_becomes_of_it() {
+    for scheduler in ["rr", "maglev"] {
+        let services = web(scheduler, &SERVERS);
+        let lab = Lab::warm(&services);
+        assert_eq!(told(&lab, 200_000, 100).entrance, Some(Entrance::Entry));
+        let mut lab = flooded(&services);
+        for n in 200_000..200_050 {
+            let told = told(&lab, n, 100);
+            assert_eq!(told.entrance, Some(Entrance::Unconfirmed), "{scheduler}");
+            assert!(matches!(told.outcome, Outcome::Hashed(_)) && told.hop.is_some(), "{told:?}");
+            let server = server_told(&lab, &told);
+            assert_eq!(lab.server_of(&of(n, SYN)), Some(server), "{scheduler} {n}");
+        }
+        assert_eq!(lab.director.workers()[0].unconfirmed, 50);
+    }
+}
+
+#[test]
+fn what_is_told_of_a_syn_for_a_full_table_is_what_becomes_of_it() {
+    let mut lab = calm(&web("rr", &SERVERS));
+    put_all(&mut lab, (0..4096).flat_map(|n| [of(n, SYN), of(n, ACK)]));
+    for n in 200_000..200_050 {
+        let told = told(&lab, n, 100);
+        let Some(Entrance::Full(Some(dest))) = told.entrance else { panic!("{told:?}") };
+        let server = server_told(&lab, &Explanation { outcome: Outcome::Hashed(dest), ..told });
+        assert_eq!(lab.server_of(&of(n, SYN)), Some(server));
+    }
+    // a service that cannot do without
+    let persistent = web("rr", &SERVERS)
+        .replace("web", "sticky")
+        .replace(".100", ".101")
+        .replace("servers", "persistence = { timeout = \"300s\" }\nservers");
+    let mut lab = calm(&format!("{}{persistent}", web("rr", &SERVERS)));
+    put_all(&mut lab, (0..4096).flat_map(|n| [of(n, SYN), of(n, ACK)]));
+    assert_eq!(told(&lab, 200_000, 101).entrance, Some(Entrance::Full(None)));
+    lab.pass(&from_client("10.7.0.1", "192.168.150.101", 6, &tcp(1000, 80, SYN, 0)));
+    assert_eq!(lab.dropped(DropReason::TableFull), 1);
+}
+
+#[test]
+fn the_cookie_of_the_syn_proxy_is_told() {
+    for (mode, calm, flood) in [
+        ("off", Entrance::Entry, Entrance::Entry),
+        ("auto", Entrance::Entry, Entrance::Proof(SynProxy::Auto)),
+        ("always", Entrance::Proof(SynProxy::Always), Entrance::Proof(SynProxy::Always)),
+    ] {
+        let nat = format!(
+            "[[services]]\nname = \"nat\"\nvip = \"192.168.150.101\"\nport = 80\nforwarding = \"nat\"\nservers = [{{ \
+             address = \"192.168.150.15\" }}]\npolicy.syn_proxy = \"{mode}\"\n"
+        );
+        let services = format!("{}{nat}", web("rr", &SERVERS));
+        for (mut lab, want) in [(Lab::warm(&services), calm), (flooded(&services), flood)] {
+            let told = told(&lab, 200_000, 101);
+            assert_eq!((told.entrance, server_told(&lab, &told)), (Some(want), 15), "{mode}");
+            let before = lab.director.workers()[0].cookies_sent;
+            lab.pass(&from_client("10.7.0.1", "192.168.150.101", 6, &tcp(1000, 80, SYN, 0)));
+            let proves = matches!(want, Entrance::Proof(_));
+            assert_eq!(lab.director.workers()[0].cookies_sent - before, u64::from(proves), "{mode}");
+        }
+    }
 }

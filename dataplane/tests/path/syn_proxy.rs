@@ -36,6 +36,11 @@ impl World {
     fn pass(&mut self, device: u16, from: [u8; 6], packet: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         self.lab.put_on(device, &ethernet(DIRECTOR, from, 0x0800, packet));
         (0..4).for_each(|_| self.lab.turn());
+        self.heard()
+    }
+
+    /// What has come out since it was last asked.
+    fn heard(&mut self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut to_server, mut to_client) = (vec![], vec![]);
         let frames: Vec<_> = (0..2).flat_map(|device| self.lab.sent_on(device)).collect();
         for frame in frames.into_iter().filter(|frame| frame[12..14] == [8, 0]) {
@@ -275,6 +280,85 @@ fn what_is_lost_on_the_way_is_said_again() {
         assert_eq!(world.client_says(&ack(1000, next, b"")).0[0].ack, 5001);
         world.conserved();
     });
+}
+
+/// When segments come out by the clock alone, ms, for so long: to the server, to the client.
+fn by_the_clock(world: &mut World, ms: u64) -> (Vec<(u64, Segment)>, Vec<(u64, Segment)>) {
+    let (begun, mut there, mut back) = (world.lab.now_ms, vec![], vec![]);
+    while world.lab.now_ms < begun + ms {
+        world.lab.wait(100);
+        let (to_server, to_client) = world.heard();
+        let now = world.lab.now_ms - begun;
+        there.extend(segments(&to_server).into_iter().map(|segment| (now, segment)));
+        back.extend(segments(&to_client).into_iter().map(|segment| (now, segment)));
+    }
+    (there, back)
+}
+
+#[test]
+fn a_silent_server_is_called_again_and_its_client_hears_of_it_in_the_end() {
+    each(|mut world| {
+        let cookie = world.cookie(999, &LINUX);
+        let next = cookie.wrapping_add(1);
+        let (call, _) = world.client_says(&ack(1000, next, b""));
+        assert_eq!((call[0].flags, call[0].seq), (SYN, 999));
+        let (there, back) = by_the_clock(&mut world, 60_000);
+        assert_eq!(there, [1000, 3000, 7000, 15_000].map(|at| (at, call[0].clone())));
+        let [(at, reset)] = &back[..] else { panic!("{back:?}") };
+        assert_eq!((*at, reset.flags, reset.seq, reset.ack), (31_000, RST | ACK, next, 1000));
+        assert_eq!(world.lab.connections(), []);
+        let rows = world.lab.director.workers();
+        let sum = |of: fn(&lb_dataplane::director::WorkerRow) -> u64| rows.iter().map(of).sum::<u64>();
+        assert_eq!((sum(|row| row.calls_repeated), sum(|row| row.calls_given_up)), (4, 1));
+        assert_eq!(sum(|row| row.embryonic), 0);
+        world.conserved();
+    });
+}
+
+#[test]
+fn a_server_that_answers_late_is_not_called_any_more() {
+    each(|mut world| {
+        let cookie = world.cookie(999, &LINUX);
+        world.client_says(&ack(1000, cookie.wrapping_add(1), b""));
+        assert_eq!(by_the_clock(&mut world, 1500).0.len(), 1);
+        let (there, back) = world.server_says(&Segment { flags: SYN | ACK, ..ack(5000, 1000, b"") });
+        assert_eq!((there[0].flags, there[0].ack, back.len()), (ACK, 5001, 1));
+        // not so long that next hops want to be asked again
+        assert_eq!(by_the_clock(&mut world, 16_000), (vec![], vec![]));
+        assert_eq!(world.lab.connections()[0].state, State::Established);
+        // and one that answers at once never again
+        world.client.1 = 1001;
+        world.seen = None;
+        world.open(70_000, &LINUX, &[]);
+        assert_eq!(by_the_clock(&mut world, 5_000), (vec![], vec![]));
+        world.conserved();
+    });
+}
+
+#[test]
+fn only_the_latest_call_of_two_ends_is_repeated() {
+    each(|mut world| {
+        for number in [999, 44_000] {
+            world.seen = None;
+            let cookie = world.cookie(number, &LINUX);
+            world.client_says(&ack(number + 1, cookie.wrapping_add(1), b""));
+        }
+        let (there, back) = by_the_clock(&mut world, 4_000);
+        let numbers: Vec<u32> = there.iter().map(|(_, segment)| segment.seq).collect();
+        assert_eq!((numbers, back), (vec![44_000, 44_000], vec![]));
+    });
+}
+
+#[test]
+fn without_buffers_nothing_is_said_and_every_frame_is_counted() {
+    let mut world = World::new("nat", "", 1);
+    let cookie = world.cookie(999, &LINUX);
+    world.client_says(&ack(1000, cookie.wrapping_add(1), b""));
+    world.lab.workers[0].io_mut().pool = 0;
+    assert_eq!(by_the_clock(&mut world, 40_000), (vec![], vec![]));
+    assert_eq!(world.lab.connections(), []);
+    assert!(world.lab.dropped(DropReason::NoBuffer) >= 5);
+    world.conserved();
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn measure(
         let shown = [series[at + 2].shown(), format!("{net:.1}"), format!("{rate:.2}")];
         table.row([name.clone(), short(flows as f64)].into_iter().chain(shown));
         if flows == 1_000_000 {
-            context.reached(Reached::new("C1", rate).case(name))?;
+            let katran = 1e3 / published::KATRAN_FIRST;
+            context.reached(Reached::new("C1", rate).case(name).published("Katran's insert", katran))?;
             if forwarding == Forwarding::Ipip && *family == Family::V4 {
                 let katran = published::KATRAN_FIRST;
                 context.reached(Reached::new("P10/first", katran / net).published("Katran, ns", katran))?;

@@ -26,8 +26,18 @@ pub fn reached(context: &mut Context, lines: &[Line]) -> anyhow::Result<()> {
                 _ => {}
             }
         }
-        if let (Forwarding::Ipip, Some(katran)) = (forwarding, katran_at(line.flows)) {
-            reached = reached.published("Katran", katran);
+        match (forwarding, katran_at(line.flows)) {
+            (Forwarding::Ipip, Some(katran)) => reached = reached.published("Katran", katran),
+            (Forwarding::FullNat, _) => {
+                reached = reached.published("DPVS with I/O", published::DPVS_FULL_NAT)
+            }
+            (Forwarding::Dr, _) if line.variety == Variety::Hot => {
+                let nearest = published::IPVS.iter().rfind(|(at, _)| *at <= line.flows as f64);
+                reached = nearest.iter().fold(reached, |reached, (at, ns)| {
+                    reached.published(&format!("Linux IPVS at {}", crate::stats::short(*at)), *ns)
+                });
+            }
+            _ => {}
         }
         context.reached(reached)?;
         // Katran's figure at 8 M stands against ours at 10 M

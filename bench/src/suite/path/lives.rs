@@ -112,7 +112,8 @@ fn measure(
     ]);
     if !context.quick() {
         let note = format!("{} expired meanwhile", short(expired as f64));
-        context.reached(Reached::new(goal, rate).case(name).note(note))?;
+        let reached = Reached::new(goal, rate).case(name).note(note);
+        context.reached(reached.published("DPVS, full NAT", super::published::DPVS_LIVES))?;
     }
     Ok(())
 }

@@ -20,6 +20,10 @@ mod published {
     pub const KATRAN_FIRST: f64 = 485.0;
     /// Linux IPVS, direct routing, over plain forwarding of the same kernel.
     pub const IPVS: [(f64, f64); 3] = [(1.0, 226.0), (1e3, 326.0), (6.4e4, 670.0)];
+    /// DPVS, full NAT: TCP connections a second of one worker, millions.
+    pub const DPVS_LIVES: f64 = 0.2;
+    /// DPVS, full NAT: UDP packets of one worker, ns, receiving and sending included.
+    pub const DPVS_FULL_NAT: f64 = 345.0;
     /// Concury's algorithm alone, 66 Mpps on one thread; it stores no keys.
     pub const CONCURY: [(f64, f64); 2] = [(1e6, 15.2), (1.6e7, 15.2)];
 }

@@ -1,8 +1,10 @@
 //! Real connections over veth in network namespaces: lbd with NAT, nftables' DNAT, haproxy in TCP mode, nginx stream.
 //!
 //! client 10.1.1.2 - director 10.1.1.1, VIP 10.1.1.100:80 - servers 10.1.2.2 and .3, port 8080, on one nginx. Offloads
-//! that no wire has are off. Client, director and servers share all CPUs of the machine: the figures compare what
-//! does the same there, and are no capacity of anything. lbd holds the interfaces by AF_PACKET.
+//! that no wire has are off. The last CPU is the balancer's, whoever it is, the first the client's and the servers'; the
+//! kernel takes packets in where the program is that they are for (RPS), so that its own forwarding is on the
+//! balancer's CPU too. The figures compare what does the same there, and are no capacity of anything. lbd holds the
+//! interfaces by AF_PACKET.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,7 @@ use anyhow::{Context as _, ensure};
 use super::netns::{Netns, Running, is_there, remove_stale, run as run_words, wait_for};
 use crate::context::Context;
 use crate::record::Table;
+use crate::rig::cpus;
 use crate::stats::Series;
 
 /// Who balances.
@@ -31,14 +34,18 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
         context.skip(TITLE, "needs root");
         return Ok(());
     }
-    if let Some(missing) =
-        ["ip", "ethtool", "nginx", "wrk", "curl", "sysctl"].into_iter().find(|tool| !is_there(tool))
+    if let Some(missing) = ["ip", "ethtool", "nginx", "wrk", "curl", "sysctl", "taskset"]
+        .into_iter()
+        .find(|tool| !is_there(tool))
     {
         context.skip(TITLE, format!("no {missing}"));
         return Ok(());
     }
     remove_stale();
-    let lab = Lab::new()?;
+    let lab = Lab::new(Cpus::of(&cpus()?)?)?;
+    if !lab.steered {
+        context.note("This kernel has no RPS: what it forwards itself runs on the CPU of whoever sends, not the balancer's.");
+    }
     let mut present = Vec::new();
     for who in WHO {
         match lab.balance(who) {
@@ -75,11 +82,40 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
     if !table.rows.is_empty() {
         context.table(table);
         context.note(
-            "wrk, nginx, the balancer and the kernel's veth share the same CPUs, and lbd copies every frame twice (AF_PACKET) \
+            "The balancer has the last CPU, wrk and the servers' nginx share the first, and lbd copies every frame twice (AF_PACKET) \
              where nftables forwards it within the kernel: no figure of a line, but what a user sees in a container.",
         );
     }
     Ok(())
+}
+
+/// Who runs where.
+#[derive(Clone, Copy)]
+struct Cpus {
+    /// Client and servers.
+    ends: usize,
+    /// The balancer.
+    balancer: usize,
+}
+
+impl Cpus {
+    fn of(ours: &[usize]) -> anyhow::Result<Self> {
+        Ok(Self { ends: *ours.first().context("no CPU")?, balancer: *ours.last().context("no CPU")? })
+    }
+
+    /// A command on a CPU.
+    fn on(cpu: usize, command: &str) -> String {
+        format!("taskset -c {cpu} {command}")
+    }
+}
+
+/// Has packets that come in by an interface taken in on a CPU (RPS).
+fn receive_on(netns: &Netns, interface: &str, cpu: usize) -> anyhow::Result<()> {
+    // groups of 32 CPUs, the highest first
+    let zeros = ",00000000".repeat(cpu / 32);
+    let set =
+        format!("echo {:x}{zeros} > /sys/class/net/{interface}/queues/rx-0/rps_cpus", 1_u32 << (cpu % 32));
+    run_words(&["ip", "netns", "exec", netns.name(), "sh", "-c", &set]).map(drop)
 }
 
 /// What wrk saw.
@@ -96,6 +132,9 @@ struct Lab {
     director: Netns,
     _server: Netns,
     dir: Folder,
+    cpus: Cpus,
+    /// The kernel takes packets in where it was told to.
+    steered: bool,
 }
 
 /// A folder that goes when dropped.
@@ -108,14 +147,16 @@ impl Drop for Folder {
 }
 
 impl Lab {
-    fn new() -> anyhow::Result<Self> {
+    fn new(cpus: Cpus) -> anyhow::Result<Self> {
         let dir = Folder(std::env::temp_dir().join(format!("sluice-bench-veth-{}", std::process::id())));
         std::fs::create_dir_all(&dir.0)?;
         let (client, director, server) =
             (Netns::new("client")?, Netns::new("director")?, Netns::new("server")?);
+        let mut steered = true;
         for (here, name, there) in [(&client, "c0", "d0"), (&server, "s0", "d1")] {
             here.run(&format!("ip link add {name} type veth peer name {there} netns {}", director.name()))?;
-            for (netns, interface) in [(here, name), (&director, there)] {
+            for (netns, interface, cpu) in [(here, name, cpus.ends), (&director, there, cpus.balancer)] {
+                steered &= receive_on(netns, interface, cpu).is_ok();
                 netns.run(&format!("ethtool -K {interface} rx off tx off sg off tso off gso off gro off"))?;
                 netns.run(&format!("ip link set {interface} up"))?;
             }
@@ -141,9 +182,10 @@ impl Lab {
              location = /keep {{ keepalive_timeout 300; keepalive_requests 100000000; return 200 \"hello\\n\"; }} }} }}\n",
             dir.0.display()
         );
-        let servers = server.start(&nginx(&dir.0, "s.conf", &config)?, &dir.0.join("s.out"))?;
+        let servers = Cpus::on(cpus.ends, &nginx(&dir.0, "s.conf", &config)?);
+        let servers = server.start(&servers, &dir.0.join("s.out"))?;
         wait_for("nginx", || Ok(server.run("curl -sf --max-time 1 http://10.1.2.2:8080/")? == "hello\n"))?;
-        Ok(Self { _servers: servers, client, director, _server: server, dir })
+        Ok(Self { _servers: servers, client, director, _server: server, dir, cpus, steered })
     }
 
     /// Starts a balancer, with the director's interfaces as it wants them, and waits until it works.
@@ -171,17 +213,19 @@ impl Lab {
             }
             "haproxy TCP" => {
                 let file = self.file("haproxy.cfg", HAPROXY)?;
-                Some(self.start("haproxy", &format!("haproxy -db -f {}", file.display()))?)
+                let command = Cpus::on(self.cpus.balancer, &format!("haproxy -db -f {}", file.display()));
+                Some(self.start("haproxy", &command)?)
             }
             _ => {
                 let config = format!(
-                    "load_module /usr/lib/nginx/modules/ngx_stream_module.so; daemon off; worker_processes auto;\n\
+                    "load_module /usr/lib/nginx/modules/ngx_stream_module.so; daemon off; worker_processes 1;\n\
                      pid {0}/l.pid; error_log {0}/l.log; worker_rlimit_nofile 16384; events {{ worker_connections 8000; }}\n\
                      stream {{ upstream web {{ server 10.1.2.2:8080; server 10.1.2.3:8080; }}\n\
                      server {{ listen 10.1.1.100:80 backlog=8192; proxy_pass web; }} }}\n",
                     self.dir.0.display()
                 );
-                Some(self.start("nginx-stream", &nginx(&self.dir.0, "l.conf", &config)?)?)
+                let command = Cpus::on(self.cpus.balancer, &nginx(&self.dir.0, "l.conf", &config)?);
+                Some(self.start("nginx-stream", &command)?)
             }
         };
         let answer = || Ok(self.client.run("curl -sf --max-time 1 http://10.1.1.100/")? == "hello\n");
@@ -212,16 +256,17 @@ impl Lab {
         let program = std::env::current_exe()?.with_file_name("lbd");
         let build = "cargo build --release -p lb-control --features dpdk";
         ensure!(program.exists(), "no {}: {build}", program.display());
-        let text = LBD.replace("SOCKET", &self.dir.0.join("lbd.sock").display().to_string());
+        let socket = self.dir.0.join("lbd.sock").display().to_string();
+        let cpu = self.cpus.balancer.to_string();
+        let text = LBD.replace("SOCKET", &socket).replace("BALANCER", &cpu);
         let file = self.file("lbd.toml", &text)?;
         self.start("lbd", &format!("{} --config {}", program.display(), file.display()))
     }
 
     /// Runs wrk on the client.
     fn load(&self, path: &str, seconds: u32) -> anyhow::Result<Load> {
-        let text = self
-            .client
-            .run(&format!("wrk -t 1 -c 64 -d {seconds}s --timeout 5s --latency http://10.1.1.100/{path}"))?;
+        let wrk = format!("wrk -t 1 -c 64 -d {seconds}s --timeout 5s --latency http://10.1.1.100/{path}");
+        let text = self.client.run(&Cpus::on(self.cpus.ends, &wrk))?;
         read_wrk(&text).with_context(|| text.clone())
     }
 }
@@ -282,7 +327,7 @@ listen web
 const LBD: &str = r#"
 [appliance]
 name = "bench"
-workers = [0]
+workers = [BALANCER]
 huge_pages = "none"
 memory_mib = 256
 idle = "adaptive"
@@ -323,6 +368,6 @@ mod tests {
 
     #[test]
     fn lbd_takes_its_configuration() {
-        lb_config::parse(&LBD.replace("SOCKET", "/tmp/a.sock")).unwrap();
+        lb_config::parse(&LBD.replace("SOCKET", "/tmp/a.sock").replace("BALANCER", "1")).unwrap();
     }
 }

@@ -9,6 +9,7 @@ use lb_config::Device;
 use lb_dataplane::io::DeviceId;
 
 use super::{Port, PortError};
+use crate::backlog::{Backlog, mappings};
 use crate::errno::Errno;
 use crate::log;
 use crate::mempool::Pool;
@@ -57,6 +58,7 @@ fn try_start(
     plan: Plan,
     interface: Option<Interface>,
 ) -> Result<Started, Failure> {
+    let mapped = mappings();
     let (vdev, port_name) = match (&plan.create, wanted.device) {
         (Some((driver, args)), _) => (Some(Vdev::create(driver, args)?), driver.clone()),
         (None, Device::Pci(address)) => (None, address.clone()),
@@ -94,7 +96,11 @@ fn try_start(
         _interface: interface,
         _pool: pool.clone(),
     };
-    set_up_queues(id, (rx, tx), plan.slots, pool, &info, offloads)?;
+    let mut backlogs = set_up_queues(id, (rx, tx), plan.slots, pool, &info, offloads)?;
+    if matches!(wanted.device, Device::AfPacket(_)) {
+        // its one socket was opened when the device was made
+        backlogs = vec![Backlog::of_af_packet(&mapped, vdev::af_packet_slots(wanted.mtu))];
+    }
     if matches!(wanted.device, Device::Tap(_)) {
         // SAFETY: the port exists. No safe form: an FFI call.
         step("setting the MTU", unsafe { sys::rte_eth_dev_set_mtu(id, wanted.mtu) })?;
@@ -108,8 +114,12 @@ fn try_start(
     }
     let port = Arc::new(port);
     let takes_chains = offloads.tx & sys::SLUICE_TX_MULTI_SEGS != 0 || vdev::sends_chains(wanted.device);
-    // SAFETY: the port is started with these queues, which are made here once. No safe form: see `RxQueue::new`.
-    let rx = (0..rx).map(|queue| unsafe { RxQueue::new(port.clone(), queue) }).collect();
+    // SAFETY: the port is started with these queues, which are made here once, and there is a backlog for each. No safe
+    // form: see `RxQueue::new`.
+    let rx = (0..rx)
+        .zip(backlogs)
+        .map(|(queue, backlog)| unsafe { RxQueue::new(port.clone(), queue, backlog) })
+        .collect();
     // SAFETY: as above.
     let tx = (0..tx).map(|queue| unsafe { TxQueue::new(port.clone(), queue, takes_chains) }).collect();
     Ok((port, rx, tx))
@@ -226,6 +236,7 @@ fn configure(id: u16, (rx, tx): (u16, u16), mode: &Mode) -> Result<(), Failure> 
     step("configuring its queues", unsafe { sys::rte_eth_dev_configure(id, rx, tx, &conf) })
 }
 
+/// Sets all queues up; gives for each receive queue where its frames wait, as far as a socket was opened for it.
 fn set_up_queues(
     id: u16,
     (rx, tx): (u16, u16),
@@ -233,7 +244,7 @@ fn set_up_queues(
     pool: &Pool,
     info: &sys::rte_eth_dev_info,
     offloads: Offloads,
-) -> Result<(), Failure> {
+) -> Result<Vec<Backlog>, Failure> {
     let (mut rx_slots, mut tx_slots) = (slots, slots);
     // SAFETY: the port is configured, the integers are ours. No safe form: an FFI call.
     let code = unsafe { sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut rx_slots, &mut tx_slots) };
@@ -242,18 +253,22 @@ fn set_up_queues(
     (rx_conf.offloads, tx_conf.offloads) = (offloads.rx, offloads.tx);
     // SAFETY: takes an integer. No safe form: an FFI call.
     let node = unsafe { sys::rte_eth_dev_socket_id(id) }.cast_unsigned();
+    let mut backlogs = Vec::new();
     for queue in 0..rx {
+        let mapped = mappings();
         // SAFETY: the port is configured for this queue; its pool outlives it, the port holds both. No safe form: an
         // FFI call.
         let code = unsafe { sys::rte_eth_rx_queue_setup(id, queue, rx_slots, node, &rx_conf, pool.as_ptr()) };
         step("setting a receive queue up", code)?;
+        let is_socket = mappings().len() > mapped.len();
+        backlogs.push(if is_socket { Backlog::of_af_xdp(&mapped) } else { Backlog::Driver });
     }
     for queue in 0..tx {
         // SAFETY: as above. No safe form: an FFI call.
         let code = unsafe { sys::rte_eth_tx_queue_setup(id, queue, tx_slots, node, &tx_conf) };
         step("setting a transmit queue up", code)?;
     }
-    Ok(())
+    Ok(backlogs)
 }
 
 /// The MAC address that the director uses on this port.

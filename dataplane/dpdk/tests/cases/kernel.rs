@@ -75,6 +75,47 @@ fn keeps_tags(receiver: Device) {
     assert_eq!(receive(&mut ios[0], 1, 50), sent);
 }
 
+pub fn backlog() {
+    own_network();
+    veth(1500);
+    let eal = eal(1);
+    let (_devices, mut ios) = open(&eal, &[af_packet_device("va"), af_packet_device("vb")]).unwrap();
+    waits(&mut ios[0], 700, 600..=800);
+}
+
+pub fn backlog_jumbo() {
+    own_network();
+    veth(9000);
+    let eal = eal(1);
+    let specs = [spec(af_packet_device("va"), 9000), spec(af_packet_device("vb"), 9000)];
+    let (_devices, mut ios) = lb_dpdk::open(&eal, &specs, 4096).unwrap();
+    // a ring of 408 slots counts as one of 2048
+    waits(&mut ios[0], 200, 896..=1152);
+}
+
+pub fn backlog_af_xdp() {
+    own_network();
+    veth(1500);
+    let eal = eal(1);
+    let (_devices, mut ios) = open(&eal, &[af_packet_device("va"), Device::AfXdp("vb".into())]).unwrap();
+    waits(&mut ios[0], 700, 700..=700);
+}
+
+/// Sends so many frames to device 1; then as many wait there, a round of the ring later too, and none once they are
+/// received.
+fn waits(io: &mut WorkerIo, count: u32, told: std::ops::RangeInclusive<usize>) {
+    for _ in 0..4 {
+        assert_eq!(io.backlog(DeviceId(1)), 0);
+        let sent = frames(0..count, 60);
+        send(io, 0, &sent);
+        wait_for("the frames to arrive", || told.contains(&io.backlog(DeviceId(1))));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(told.contains(&io.backlog(DeviceId(1))), "{}", io.backlog(DeviceId(1)));
+        assert_eq!(receive(io, 1, count as usize), sent);
+    }
+    assert_eq!(io.backlog(DeviceId(0)), 0);
+}
+
 pub fn two_workers() {
     own_network();
     veth(1500);

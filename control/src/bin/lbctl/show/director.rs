@@ -162,6 +162,8 @@ fn floods(workers: &Workers) -> String {
         ("CookiesSent", Side::Right),
         ("Accepted", Side::Right),
         ("Refused", Side::Right),
+        ("CalledAgain", Side::Right),
+        ("GivenUp", Side::Right),
     ]);
     for row in &workers.workers {
         let flood = &row.flood;
@@ -175,6 +177,8 @@ fn floods(workers: &Workers) -> String {
             flood.cookies_sent,
             flood.cookies_accepted,
             flood.cookies_refused,
+            flood.calls_repeated,
+            flood.calls_given_up,
         ];
         let head = [row.worker.to_string(), if flood.active { "yes" } else { "no" }.to_owned()];
         table.row(head.into_iter().chain(numbers.map(|n| n.to_string())));
@@ -328,10 +332,12 @@ Worker  CPU  Connections  RxPkts  TxPkts  Dropped  HandedOver  TakenOver  Turns 
             cookies_sent: 70,
             cookies_accepted: 8,
             cookies_refused: 9,
+            calls_repeated: 12,
+            calls_given_up: 3,
         };
         let busy = "
-Worker  Flood  Embryonic  Evicted  Unconfirmed  Stateless  CookiesSent  Accepted  Refused
-     0  yes          700       10           50         60           70         8        9
+Worker  Flood  Embryonic  Evicted  Unconfirmed  Stateless  CookiesSent  Accepted  Refused  CalledAgain  GivenUp
+     0  yes          700       10           50         60           70         8        9           12        3
 ";
         let rows = Workers { workers: vec![WorkerRow { flood, ..row }], tables: vec![] };
         assert_eq!(super::workers(&rows), format!("{want}{busy}"));
