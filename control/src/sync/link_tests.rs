@@ -110,7 +110,7 @@ struct Network {
     on_way: [BTreeMap<u64, Vec<Vec<u8>>>; 2],
     chance: u64,
     loss: u64,
-    /// Copies of some of what was ever sent.
+    /// Copies of what was sent first.
     recorded: Vec<(usize, Vec<u8>)>,
 }
 
@@ -127,7 +127,7 @@ impl Network {
                 let delay = 1 + self.draw(4);
                 self.on_way[to].entry(turn + delay).or_default().push(datagram.clone());
             }
-            if self.draw(3) == 0 {
+            if self.recorded.len() < 1000 {
                 self.recorded.push((to, datagram));
             }
         }

