@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::ifaddr::parse_ip;
+use crate::sync::PeerSync;
 use crate::text::{ValueError, show};
 
 mod entries;
@@ -31,12 +32,15 @@ pub struct Ha {
     pub files: Vec<VrrpFile>,
     /// Sessions with neighbours, `[[bfd]]`.
     pub bfd: Vec<Bfd>,
+    /// Directors that connections are shared with, `[[sync]]`.
+    pub sync: Vec<PeerSync>,
 }
 
 impl Ha {
     /// Whether it holds passwords or keys.
     pub fn has_secrets(&self) -> bool {
-        self.vrrp.iter().any(|vrrp| vrrp.auth_password.is_some() || vrrp.hmac.is_some())
+        !self.sync.is_empty()
+            || self.vrrp.iter().any(|vrrp| vrrp.auth_password.is_some() || vrrp.hmac.is_some())
     }
 
     /// The same without passwords and keys.
@@ -44,6 +48,8 @@ impl Ha {
         for vrrp in &mut self.vrrp {
             (vrrp.auth_password, vrrp.hmac) = (None, None);
         }
+        // without its key there is nothing to be said of it
+        self.sync.clear();
         self
     }
 }

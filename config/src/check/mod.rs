@@ -11,6 +11,7 @@ mod ports;
 mod servers;
 mod services;
 mod snat;
+mod sync;
 mod vrrp;
 
 use std::collections::HashMap;
@@ -36,6 +37,7 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
         crate::health::check_mail(mail, problems);
     }
     vrrp::check(draft, &wire, problems);
+    sync::check(draft, problems);
 }
 
 /// Whether `name` is 1 to `max` letters, digits, `.`, `_` and `-`.

@@ -4,6 +4,7 @@ mod example;
 mod full_nat;
 mod ha;
 mod properties;
+mod sync;
 
 use crate::{Model, parse};
 

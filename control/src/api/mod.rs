@@ -11,6 +11,7 @@ mod health;
 mod message;
 mod request;
 mod response;
+mod sync;
 mod vrrp;
 
 pub use client::{Client, ClientError};
@@ -28,6 +29,7 @@ pub use response::{
     ServiceServers, Services, Snat, SnatRow, Stats, TableRow, Traffic, Version, WorkerRow, Workers,
 };
 
+pub use sync::{SyncRow, SyncStatus};
 pub use vrrp::{BfdRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};
 
 /// Version of the protocol; both hellos must carry the same.

@@ -41,6 +41,7 @@ use crate::api::{
 };
 use crate::health::Health;
 use crate::server::{Access, Call, Work};
+use crate::sync;
 use crate::vrrp::{Handle, Plan};
 use change::Waiting as WaitingChange;
 use health::Waiting as WaitingEvent;
@@ -78,6 +79,8 @@ pub struct Core {
     lively_until_ms: u64,
     /// The thread that speaks VRRP; none in tests.
     vrrp: Option<Handle>,
+    /// The thread that speaks with other directors; none in tests.
+    sync: Option<sync::Handle>,
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -107,6 +110,7 @@ impl Core {
             changes,
             lively_until_ms: LIVELY_MS,
             vrrp: None,
+            sync: None,
         };
         core.begin_health();
         Ok(core)
@@ -125,6 +129,16 @@ impl Core {
     /// Has VRRP's thread tell other directors that this one ends. Workers must still run.
     pub fn end_vrrp(&mut self) {
         self.vrrp = None;
+    }
+
+    /// What connection sync goes by.
+    pub fn sync_plan(&self) -> sync::SyncPlan {
+        sync::SyncPlan::of(&self.director)
+    }
+
+    /// Passes changes on to the thread of connection sync from now on.
+    pub fn set_sync(&mut self, handle: sync::Handle) {
+        self.sync = Some(handle);
     }
 
     /// The configuration that runs.
@@ -187,6 +201,7 @@ impl Core {
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
             Request::Snat => Response::Snat(show::snat(&self.director)),
             Request::Vrrp => Response::Vrrp(self.vrrp.as_ref().map(Handle::status).unwrap_or_default()),
+            Request::Sync => Response::Sync(self.sync.as_ref().map(sync::Handle::status).unwrap_or_default()),
             Request::Workers => Response::Workers(show::workers(&self.director, &self.process.tables)),
             Request::Latency => {
                 self.histograms.collect(&mut self.director);
