@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::conn::table::NoMemory;
-use crate::conn::{HashKey, Tick};
+use crate::conn::Tick;
 use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
 use crate::ending::Ending;
@@ -101,7 +101,7 @@ impl<I: PacketIo> Worker<I> {
             now_ns: 0,
             now: Tick::from_ns(0),
             listing: None,
-            flood: Flood::new(HashKey::random()),
+            flood: Flood::of(&seed.flood),
             rings_seen: 0,
             swept_ns: 0,
             express: true,

@@ -7,9 +7,10 @@ use crate::policy::Policy;
 #[cfg(test)]
 use crate::policy::SERVICE_POLICY;
 
-pub(super) const ROOT: [&str; 15] = [
+pub(super) const ROOT: [&str; 16] = [
     "appliance",
     "limits",
+    "tables",
     "timeouts",
     "policy",
     "notify",
@@ -36,6 +37,7 @@ pub(super) const APPLIANCE: [&str; 10] = [
     "socket_public_read",
     "cluster_secret",
 ];
+pub(super) const TABLES: [&str; 2] = ["keep", "directory"];
 pub(super) const PORT: [&str; 6] = ["name", "device", "vlan", "mtu", "addresses", "gateway"];
 pub(super) const SERVICE: [&str; 21] = [
     "name",
@@ -108,6 +110,7 @@ pub(crate) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("", ROOT.to_vec()),
         ("appliance", APPLIANCE.to_vec()),
         ("limits", limits()),
+        ("tables", TABLES.to_vec()),
         ("timeouts", timeouts()),
         ("policy", policy()),
         ("ports", PORT.to_vec()),

@@ -62,6 +62,7 @@ impl Director {
         self.addresses.share(shared.iter().map(|(address, shared)| (address, shared.link)), &links);
         self.model = model;
         self.drains.follow(&mut self.registry);
+        self.write_down(&after);
         self.publish(links, gateways, shared);
         self.expire_removed();
         Ok(())
@@ -144,6 +145,9 @@ impl Director {
         }
         if model.limits != self.model.limits {
             return differs("[limits]");
+        }
+        if model.tables != self.model.tables {
+            return differs("[tables]");
         }
         if shape(model) != shape(&self.model) {
             return differs("a port's device, vlan or mtu, or the list of ports,");

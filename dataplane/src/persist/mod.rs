@@ -31,6 +31,7 @@
 //!   while [`Templates::count`] is not 0.
 
 mod bucket;
+mod kept;
 mod key;
 mod listed;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher13;
 
+pub use kept::{Left, left};
 pub use key::{Child, PROTOCOL_IP, Rule, Scope, TemplateKey};
 pub use listed::{Listed, ListedPort};
 
@@ -91,14 +93,17 @@ impl Templates {
     ///
     /// At `capacity` templates half of its room is used, and 0.08 % of them found their bucket full (Poisson, mean 8).
     pub fn new(capacity: usize, max_dests: u32, secret: HashKey) -> Self {
-        let buckets = capacity.div_ceil(SLOTS / 2).next_power_of_two();
         Self {
-            buckets: (0..buckets).map(|_| Mutex::default()).collect(),
+            buckets: (0..Self::buckets_for(capacity)).map(|_| Mutex::default()).collect(),
             counts: crate::counters::zeroed(max_dests as usize),
             evicted: AtomicU64::new(0),
             hand: AtomicUsize::new(0),
             secret,
         }
+    }
+
+    fn buckets_for(capacity: usize) -> usize {
+        capacity.div_ceil(SLOTS / 2).next_power_of_two()
     }
 
     /// The destination of a new connection: its template's if that is `valid`, else what `schedule` says, for which
@@ -127,9 +132,12 @@ impl Templates {
             } else if valid(template.dest) {
                 template.children = template.children.saturating_add(1);
                 template.rearm(now_ns);
-                return Ok(Chosen { dest: template.dest, fresh: false });
+                let dest = template.dest;
+                bucket.keep(slot);
+                return Ok(Chosen { dest, fresh: false });
             } else {
                 template.valid = false;
+                bucket.keep(slot);
             }
         }
         let dest = schedule().ok_or(Refused::NoServer)?;
@@ -154,9 +162,7 @@ impl Templates {
         if !bucket.insert(tag, template) {
             return Err(Refused::Full);
         }
-        if let Some(count) = self.counts.get(dest.0 as usize) {
-            count.fetch_add(1, Relaxed);
-        }
+        self.count_up(dest);
         Ok(Chosen { dest, fresh: true })
     }
 
@@ -181,6 +187,7 @@ impl Templates {
             if let Some(template) = bucket.templates.get_mut(at) {
                 template.assured = true;
             }
+            bucket.keep(at);
         });
     }
 
@@ -305,6 +312,12 @@ impl Templates {
             }
         }
         bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_up(&self, dest: DestId) {
+        if let Some(count) = self.counts.get(dest.0 as usize) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     fn count_down(&self, dest: DestId) {
