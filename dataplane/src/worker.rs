@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::conn::table::NoMemory;
 use crate::conn::Tick;
+use crate::conn::table::NoMemory;
 use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
 use crate::ending::Ending;

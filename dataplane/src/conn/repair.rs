@@ -78,7 +78,8 @@ mod tests {
     use crate::ids::DestId;
     use crate::state::State;
 
-    const SECRET: HashKey = HashKey([3, 5, 7, 11]);
+    const SECRET: HashKey =
+        HashKey([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x8cb9_2ba7_2f3d_8dd7, 0x1234_5678_9abc_def1]);
 
     /// Lends the bytes that it holds, as if an earlier process had left them.
     #[derive(Debug, Default)]
@@ -165,7 +166,8 @@ mod tests {
     fn every_kind_of_table_comes_back_as_it_was() {
         comes_back(v4, meta);
         comes_back(v6, meta);
-        let of_pair = |n: u32| Meta::of_word(Meta::of_pair(6).word() | u64::from(n) << 32 | u64::from(n & 12));
+        let of_pair =
+            |n: u32| Meta::of_word(Meta::of_pair(6).word() | u64::from(n) << 32 | u64::from(n & 12));
         comes_back(|n| Pair { tuple: v4(n), other: v4(n + 1) }, of_pair);
         comes_back(|n| Pair { tuple: v6(n), other: v6(n + 1) }, of_pair);
     }

@@ -41,12 +41,12 @@ use crate::counters::WorkerCounters;
 use crate::express::ReplyEnds;
 use crate::ids::DestId;
 use crate::io::WorkerId;
+use crate::keep::{self, Estate};
 use crate::mailbox::{Event, Mailbox, Purpose};
 use crate::neighbor::{LinkId, NeighborBook, NeighborId};
 use crate::paged::Paged;
 use crate::persist::Templates;
 use crate::sched::{FlowHash, Overload};
-use crate::keep::{self, Estate};
 use crate::setup::{DeviceSetup, FloodSeed, Setup, WorkerSeed};
 use crate::shards::Shards;
 use crate::snapshot::Snapshot;
@@ -59,9 +59,9 @@ use hops::Hops;
 use registry::{Registry, Totals};
 use tables::Tables;
 
+pub use explain::{Explanation, Hop, Known, Outcome, Tried};
 pub use journal::Journal;
 pub use registry::{DestKey, Owner};
-pub use explain::{Explanation, Hop, Known, Outcome, Tried};
 use strangers::MAX_STRANGERS;
 use walks::{Collected, LISTING_MS};
 

@@ -93,7 +93,11 @@ impl Bucket {
     pub fn remove_if(&mut self, mut over: impl FnMut(&mut Template) -> bool, mut gone: impl FnMut(Template)) {
         let mut at = 0;
         while let Some(template) = self.templates.get_mut(at) {
+            let before = template.deadline_ns;
             if !over(template) {
+                if template.deadline_ns != before {
+                    self.keep(at);
+                }
                 at += 1;
             } else if let Some(template) = self.remove(at) {
                 gone(template);

@@ -30,7 +30,7 @@ const VALID: u64 = 1 << 59;
 /// The sum over the first seven words: any of them that is another changes it.
 fn sum(words: &[u64; 8]) -> u64 {
     let mix = |sum: u64, word: &u64| {
-        let wide = u128::from(sum ^ word) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835_u128;
+        let wide = u128::from(sum ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
         (wide as u64) ^ ((wide >> 64) as u64) ^ word.rotate_left(17)
     };
     // never zero, which is the sum of an empty row
@@ -148,8 +148,7 @@ impl Templates {
         let mut bucket = self.lock(at);
         let valid = bucket.find(tag, |template| template.valid && template.key == key).is_none();
         let timeout_ns = rule.timeout_ns;
-        let mut template =
-            Template { key, dest, children: 1, timeout_ns, deadline_ns: 0, assured, valid };
+        let mut template = Template { key, dest, children: 1, timeout_ns, deadline_ns: 0, assured, valid };
         template.rearm(now_ns);
         if bucket.insert(tag, template) {
             self.count_up(dest);

@@ -200,10 +200,13 @@ impl Templates {
         self.with_template(rule, child, dest, |bucket, at| {
             let Some(template) = bucket.templates.get_mut(at) else { return };
             // a deadline that passed while the child still lived has been put off
+            let before = template.deadline_ns;
             let _ = template.is_over(now_ns);
             template.children -= 1;
             if forced && template.children == 0 && !template.assured {
                 bucket.remove(at).inspect(|gone| self.count_down(gone.dest));
+            } else if template.deadline_ns != before {
+                bucket.keep(at);
             }
         });
     }
@@ -248,8 +251,8 @@ impl Templates {
     /// Shows every template to `each`, in no order; a bucket is locked while it is copied.
     pub fn list(&self, now_ns: u64, mut each: impl FnMut(Listed)) {
         for at in 0..self.buckets.len() {
-            let listed: ArrayVec<Listed, SLOTS> = (self.lock(at).templates.iter_mut())
-                .filter_map(|template| (!template.is_over(now_ns)).then(|| Listed::of(template, now_ns)))
+            let listed: ArrayVec<Listed, SLOTS> = (self.lock(at).templates.iter().copied())
+                .filter_map(|mut copy| (!copy.is_over(now_ns)).then(|| Listed::of(&copy, now_ns)))
                 .collect();
             listed.into_iter().for_each(&mut each);
         }
