@@ -120,6 +120,8 @@ pub const APPLIANCE_NAME_LEN: usize = 32;
 pub const NAME_LEN: usize = 64;
 /// Longest path of a Unix socket, bytes. Source: unix(7), `sun_path[108]` with its terminating zero.
 pub const SOCKET_PATH_LEN: usize = 107;
+/// Longest path of a folder, bytes: the files in it stay far below Linux's `PATH_MAX`, 4096.
+pub const DIRECTORY_LEN: usize = 1024;
 /// Longest name of a kernel interface, bytes. Source: `IFNAMSIZ` of linux/if.h less its zero.
 pub const INTERFACE_NAME_LEN: usize = 15;
 /// Longest name of an in-process ring, bytes: `RTE_RING_NAMESIZE` less DPDK's prefix and our suffix.

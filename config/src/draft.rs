@@ -13,7 +13,7 @@ use crate::health::{Notify, ServerHealth, ServiceHealth};
 use crate::mark::MarkRule;
 use crate::model::{
     Appliance, Device, IfAddr, Limits, Model, Persistence, Port, Protocol, Scheduler, SchedulerFlags, Server,
-    Service, ServiceTimeouts, Timeouts,
+    Service, ServiceTimeouts, Tables, Timeouts,
 };
 use crate::policy::{Policy, ServicePolicy};
 use crate::snat::{SnatProtocol, SnatRule};
@@ -26,6 +26,7 @@ pub(crate) struct Draft {
     pub appliance: Appliance,
     pub workers: Option<Vec<Option<u16>>>,
     pub limits: Limits,
+    pub tables: Tables,
     pub timeouts: Timeouts,
     pub policy: Policy,
     pub notify: Notify,
@@ -238,6 +239,7 @@ impl Draft {
         Some(Model {
             appliance: Appliance { workers, ..self.appliance },
             limits: self.limits,
+            tables: self.tables,
             timeouts: self.timeouts,
             policy: self.policy,
             notify: self.notify,
@@ -304,6 +306,7 @@ impl From<&Model> for Draft {
             appliance: model.appliance.clone(),
             workers: Some(model.appliance.workers.iter().copied().map(Some).collect()),
             limits: model.limits.clone(),
+            tables: model.tables.clone(),
             timeouts: model.timeouts,
             policy: model.policy,
             notify: model.notify.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::bounds::{self, Bounds};
 use crate::edit::TimeoutsEdit;
-use crate::model::{Appliance, HugePages, Idle, Limits, Protocol, ServiceTimeouts, Timeouts};
+use crate::model::{Appliance, HugePages, Idle, Limits, Protocol, ServiceTimeouts, Tables, Timeouts};
 
 /// A number of [`Limits`].
 pub(crate) struct LimitField {
@@ -141,6 +141,12 @@ impl Default for Appliance {
             socket_public_read: false,
             cluster_secret: None,
         }
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { keep: true, directory: PathBuf::from("/dev/shm") }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Model {
     pub appliance: Appliance,
     /// Sizes fixed at start; changing them needs a restart.
     pub limits: Limits,
+    /// Whether and where connection tables outlive the process; changing it needs a restart.
+    pub tables: Tables,
     /// Timeouts of the whole director; a service may override them.
     pub timeouts: Timeouts,
     /// Policies of the whole director; a service may have its own.
@@ -51,6 +53,7 @@ impl Model {
         Self {
             appliance: self.appliance.clone(),
             limits: self.limits.clone(),
+            tables: self.tables.clone(),
             timeouts: self.timeouts,
             policy: self.policy,
             ports: self.ports.clone(),
@@ -64,9 +67,11 @@ impl Model {
 
     /// Whether `other` differs in its services at most.
     pub fn differs_in_services_alone(&self, other: &Self) -> bool {
-        let Self { appliance, limits, timeouts, policy, notify, ports, marks, services: _, snat, ha } = self;
+        let Self { appliance, limits, tables, timeouts, policy, notify, ports, marks, services: _, snat, ha } =
+            self;
         *appliance == other.appliance
             && *limits == other.limits
+            && *tables == other.tables
             && *timeouts == other.timeouts
             && *policy == other.policy
             && *ports == other.ports
@@ -135,6 +140,15 @@ pub struct Limits {
     pub neighbor_queue: u16,
     /// Packet buffers over all ports and workers.
     pub mbufs: u32,
+}
+
+/// Whether connections outlive the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// Connection tables are kept for the lbd that comes after this one, whether that is killed or upgraded.
+    pub keep: bool,
+    /// Folder, on a tmpfs, in which each director has one of its name for what it keeps.
+    pub directory: PathBuf,
 }
 
 /// How long an idle connection is kept in each state.

@@ -24,6 +24,9 @@ pub fn to_toml(model: &Model) -> String {
     for field in &LIMITS {
         out.plain(field.key, (field.get)(&model.limits));
     }
+    out.header("[tables]");
+    out.plain("keep", model.tables.keep);
+    out.text("directory", &model.tables.directory.to_string_lossy());
     out.header("[timeouts]");
     for field in &TIMEOUTS {
         out.text(field.key, &duration::format((field.get)(&model.timeouts)));

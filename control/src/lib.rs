@@ -10,6 +10,7 @@
 //! * [`core`]: the control core: what a request does to the director and what it shows.
 //! * [`health`]: checks of servers, quorums, events.
 //! * [`ipvsadm`]: ipvsadm's command line over all of that.
+//! * [`keep`]: what outlives lbd, so that the next one goes on with its connections.
 //! * [`source`], [`keepalived`]: the files that lbd is configured by.
 //! * [`sync`]: what other directors are told of connections, on a thread of its own.
 //! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own.
@@ -23,6 +24,7 @@ pub mod bfd;
 pub mod core;
 pub mod health;
 pub mod ipvsadm;
+pub mod keep;
 pub mod keepalived;
 pub mod server;
 pub mod source;

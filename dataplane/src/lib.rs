@@ -17,6 +17,7 @@
 //! - [`sync`]: what other directors are told of connections, and what they tell;
 //! - [`owner`]: addresses that another director may have; [`channel`]: frames that decide it;
 //! - [`local`]: what is for the director itself; [`answer`]: what it says of its own, built by [`respond`];
+//! - [`keep`]: connections of an earlier process, which this one goes on with;
 //! - [`transmit`]: bursts leave, frames without a next hop's MAC address wait.
 //!
 //! A [`Worker`] does all this for one core, a turn at a time ([`worker`]); [`run()`] is its loop. What it knows of
@@ -44,6 +45,7 @@ pub mod fragments;
 pub mod icmp;
 pub mod ids;
 pub mod io;
+pub mod keep;
 pub mod latency;
 pub mod local;
 pub mod local_port;

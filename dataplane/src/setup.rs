@@ -49,4 +49,17 @@ pub struct WorkerSeed {
     pub mailbox: Arc<Mailbox>,
     /// Every worker's counters; its own at index `id`.
     pub counters: Vec<Arc<WorkerCounters>>,
+    /// What it knows of floods at its start.
+    pub flood: FloodSeed,
+}
+
+/// What a worker knows of floods at its start.
+#[derive(Clone, Copy, Debug)]
+pub struct FloodSeed {
+    /// Key of its SYN cookies.
+    pub cookies: HashKey,
+    /// Until then an earlier process's cookies may come back, ns of the worker's clock; 0: there was none.
+    pub cookies_until_ns: u64,
+    /// Until then packets may come of connections that went without an entry, ns of the worker's clock.
+    pub strays_until_ns: u64,
 }

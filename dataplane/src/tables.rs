@@ -92,12 +92,45 @@ impl Tables {
         lender: &Arc<dyn Lender>,
     ) -> Result<Vec<Self>, NoMemory> {
         let secrets: Vec<HashKey> = (0..workers).map(|_| HashKey::random()).collect();
-        let v4 = of_kind(Kind::V4, max, &secrets, used(Kind::V4), lender)?;
-        let v6 = of_kind(Kind::V6, max, &secrets, used(Kind::V6), lender)?;
-        let pairs4 = of_kind(Kind::Pairs4, pairs(max), &secrets, used(Kind::Pairs4), lender)?;
-        let pairs6 = of_kind(Kind::Pairs6, pairs(max), &secrets, used(Kind::Pairs6), lender)?;
+        Self::with_secrets(&secrets, max, used, lender)
+    }
+
+    /// [`Tables::for_workers`] for one worker per secret of a table's hash. What `lender` has may be what an earlier process
+    /// left; then nothing is found in it before it is [taken over](crate::keep).
+    ///
+    /// Errors: no memory, of the heap either.
+    pub fn with_secrets(
+        secrets: &[HashKey],
+        max: u32,
+        used: impl Fn(Kind) -> bool,
+        lender: &Arc<dyn Lender>,
+    ) -> Result<Vec<Self>, NoMemory> {
+        let v4 = of_kind(Kind::V4, max, secrets, used(Kind::V4), lender)?;
+        let v6 = of_kind(Kind::V6, max, secrets, used(Kind::V6), lender)?;
+        let pairs4 = of_kind(Kind::Pairs4, pairs(max), secrets, used(Kind::Pairs4), lender)?;
+        let pairs6 = of_kind(Kind::Pairs6, pairs(max), secrets, used(Kind::Pairs6), lender)?;
         let all = v4.into_iter().zip(v6).zip(pairs4).zip(pairs6);
         Ok(all.map(|(((v4, v6), pairs4), pairs6)| Self { v4, v6, pairs4, pairs6, max }).collect())
+    }
+
+    /// Whether the table of a kind is what an earlier process left.
+    pub fn is_left(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::V4 => self.v4.is_left(),
+            Kind::V6 => self.v6.is_left(),
+            Kind::Pairs4 => self.pairs4.is_left(),
+            Kind::Pairs6 => self.pairs6.is_left(),
+        }
+    }
+
+    /// Whether the table of a kind outlives the process.
+    pub fn is_kept(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::V4 => self.v4.is_kept(),
+            Kind::V6 => self.v6.is_kept(),
+            Kind::Pairs4 => self.pairs4.is_kept(),
+            Kind::Pairs6 => self.pairs6.is_kept(),
+        }
     }
 
     /// Bytes of the table of a kind, and what they consist of.

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::conn::Tick;
 use crate::conn::table::NoMemory;
-use crate::conn::{HashKey, Tick};
 use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
 use crate::ending::Ending;
@@ -105,8 +105,8 @@ impl<I: PacketIo> Worker<I> {
             now_ns: 0,
             now: Tick::from_ns(0),
             listing: None,
-            flood: Flood::new(HashKey::random()),
             teller,
+            flood: Flood::of(&seed.flood),
             rings_seen: 0,
             swept_ns: 0,
             express: true,

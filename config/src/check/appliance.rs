@@ -1,13 +1,13 @@
-//! Checks of `[appliance]`, `[limits]`, `[timeouts]` and `[policy]`.
+//! Checks of `[appliance]`, `[limits]`, `[tables]`, `[timeouts]` and `[policy]`.
 
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Firsts, name, timeout};
-use crate::bounds::{self, APPLIANCE_NAME_LEN, SECRET_LEN, SOCKET_PATH_LEN};
+use crate::bounds::{self, APPLIANCE_NAME_LEN, DIRECTORY_LEN, SECRET_LEN, SOCKET_PATH_LEN};
 use crate::draft::Draft;
 use crate::fault::Problems;
 use crate::fields::{LIMITS, TIMEOUTS};
-use crate::model::Appliance;
+use crate::model::{Appliance, Tables};
 use crate::path::toml_path;
 use crate::text::show;
 
@@ -25,6 +25,9 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
     add("memory_mib", bounds::MEMORY_MIB.check(appliance.memory_mib.into()).map(drop));
     let cpu = appliance.control_cpu.map_or(Ok(0), |cpu| bounds::CPU.check(cpu.into()));
     add("control_cpu", cpu.map(drop));
+    if let Err(message) = directory(&draft.tables) {
+        problems.add(toml_path!("tables", "directory"), message);
+    }
     workers(draft, problems);
     for field in &LIMITS {
         if let Err(message) = field.bounds.check((field.get)(&draft.limits).into()) {
@@ -75,6 +78,19 @@ fn socket(appliance: &Appliance) -> Result<(), String> {
     match socket.as_os_str().as_bytes().len() {
         0..=SOCKET_PATH_LEN => Ok(()),
         len => Err(format!("{len} bytes of path are above the limit {SOCKET_PATH_LEN}")),
+    }
+}
+
+fn directory(tables: &Tables) -> Result<(), String> {
+    let text = show(&tables.directory.to_string_lossy());
+    // What is not UTF-8 could not be written to a TOML file.
+    let Some(utf8) = tables.directory.to_str() else { return Err(format!("{text} is not UTF-8")) };
+    if !tables.directory.is_absolute() || utf8.contains(|c: char| c.is_control()) {
+        return Err(format!("{text} is not an absolute path without control characters"));
+    }
+    match utf8.len() {
+        0..=DIRECTORY_LEN => Ok(()),
+        len => Err(format!("{len} bytes of path are above the limit {DIRECTORY_LEN}")),
     }
 }
 

@@ -25,6 +25,11 @@ pub fn diff(old: &Model, new: &Model) -> Vec<Change> {
     section(appliance(&old.appliance, &new.appliance), Change::ApplianceChanged);
     let limits = LIMITS.iter().filter_map(|f| field(f.key, (f.get)(&old.limits), (f.get)(&new.limits)));
     section(limits.collect(), Change::LimitsChanged);
+    let (before, after) = (&old.tables, &new.tables);
+    let directory =
+        field("directory", before.directory.display().to_string(), after.directory.display().to_string());
+    let tables = [field("keep", before.keep, after.keep), directory];
+    section(tables.into_iter().flatten().collect(), Change::TablesChanged);
     let timeouts = TIMEOUTS.iter().filter_map(|f| {
         field(f.key, duration::format((f.get)(&old.timeouts)), duration::format((f.get)(&new.timeouts)))
     });

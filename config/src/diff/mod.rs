@@ -33,6 +33,8 @@ pub enum Change {
     ApplianceChanged(Vec<FieldChange>),
     /// Values of `[limits]`.
     LimitsChanged(Vec<FieldChange>),
+    /// Values of `[tables]`.
+    TablesChanged(Vec<FieldChange>),
     /// Values of `[timeouts]`.
     TimeoutsChanged(Vec<FieldChange>),
     /// Values of `[policy]`.
@@ -181,6 +183,7 @@ impl Change {
         match self {
             Self::ApplianceChanged(_)
             | Self::LimitsChanged(_)
+            | Self::TablesChanged(_)
             | Self::PortAdded(_)
             | Self::PortRemoved(_)
             | Self::PortMoved { .. } => true,
@@ -241,6 +244,7 @@ impl fmt::Display for Change {
         match self {
             Self::ApplianceChanged(fields) => write!(f, "~ appliance: {}", Fields(fields)),
             Self::LimitsChanged(fields) => write!(f, "~ limits: {}", Fields(fields)),
+            Self::TablesChanged(fields) => write!(f, "~ tables: {}", Fields(fields)),
             Self::TimeoutsChanged(fields) => write!(f, "~ timeouts: {}", Fields(fields)),
             Self::PolicyChanged(fields) => write!(f, "~ policy: {}", Fields(fields)),
             Self::NotifyChanged(fields) => write!(f, "~ notify: {}", Fields(fields)),

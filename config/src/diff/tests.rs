@@ -108,8 +108,13 @@ fn appliance_and_limits_need_a_restart() {
             m.appliance.workers = vec![1, 2];
             m.appliance.control_cpu = Some(0);
             m.limits.mbufs = 65_536;
+            m.tables = crate::Tables { keep: false, directory: "/run/tables".into() };
         }),
-        ["~ appliance: workers [0] -> [1 2], control_cpu unset -> 0 !", "~ limits: mbufs 32768 -> 65536 !"]
+        [
+            "~ appliance: workers [0] -> [1 2], control_cpu unset -> 0 !",
+            "~ limits: mbufs 32768 -> 65536 !",
+            "~ tables: keep true -> false, directory /dev/shm -> /run/tables !"
+        ]
     );
 }
 

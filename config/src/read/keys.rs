@@ -10,6 +10,7 @@ use crate::policy::SERVICE_POLICY;
 pub(super) const ROOT: [&str; 16] = [
     "appliance",
     "limits",
+    "tables",
     "timeouts",
     "policy",
     "notify",
@@ -37,6 +38,7 @@ pub(super) const APPLIANCE: [&str; 10] = [
     "socket_public_read",
     "cluster_secret",
 ];
+pub(super) const TABLES: [&str; 2] = ["keep", "directory"];
 pub(super) const PORT: [&str; 6] = ["name", "device", "vlan", "mtu", "addresses", "gateway"];
 pub(super) const SERVICE: [&str; 21] = [
     "name",
@@ -109,6 +111,7 @@ pub(crate) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("", ROOT.to_vec()),
         ("appliance", APPLIANCE.to_vec()),
         ("limits", limits()),
+        ("tables", TABLES.to_vec()),
         ("timeouts", timeouts()),
         ("policy", policy()),
         ("ports", PORT.to_vec()),

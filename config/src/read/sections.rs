@@ -10,7 +10,7 @@ use super::{Field, Reader, address::mark, health, keys, policy, value, vrrp};
 use crate::bounds;
 use crate::draft::{Draft, DraftPort, DraftSnat};
 use crate::fields::{DEFAULT_MTU, LIMITS, TIMEOUTS};
-use crate::model::{Appliance, Limits, Timeouts};
+use crate::model::{Appliance, Limits, Tables, Timeouts};
 use crate::snat::SnatProtocol;
 
 pub(super) fn root(r: &mut Reader<'_>, document: &DeTable<'_>) -> Draft {
@@ -29,6 +29,7 @@ pub(super) fn root(r: &mut Reader<'_>, document: &DeTable<'_>) -> Draft {
         appliance,
         workers: workers.or(default_workers),
         limits: r.table(document, "limits", &keys::limits(), limits).unwrap_or_default(),
+        tables: r.table(document, "tables", &keys::TABLES, tables).unwrap_or_default(),
         timeouts: r.table(document, "timeouts", &keys::timeouts(), timeouts).unwrap_or_default(),
         policy: r.table(document, "policy", &keys::policy(), policy::director).unwrap_or_default(),
         notify: r.table(document, "notify", &health::NOTIFY, health::notify).unwrap_or_default(),
@@ -85,6 +86,14 @@ fn limits(r: &mut Reader<'_>, t: &DeTable<'_>) -> Limits {
         }
     }
     limits
+}
+
+fn tables(r: &mut Reader<'_>, t: &DeTable<'_>) -> Tables {
+    let d = Tables::default();
+    Tables {
+        keep: r.field(t, "keep", value::boolean).or_default(d.keep),
+        directory: r.field(t, "directory", |v| value::text(v).map(PathBuf::from)).or_default(d.directory),
+    }
 }
 
 fn timeouts(r: &mut Reader<'_>, t: &DeTable<'_>) -> Timeouts {

@@ -112,6 +112,10 @@ fn the_example_states_the_real_limits_and_defaults() {
         "cluster_secret",
         format!("{} to {} bytes", bounds::SECRET_LEN.start(), bounds::SECRET_LEN.end()),
     );
+    let tables = crate::Tables::default();
+    has("[tables]", "keep", format!("Default {}.", tables.keep));
+    has("[tables]", "directory", format!("Default \"{}\".", tables.directory.display()));
+    has("[tables]", "directory", format!("at most {} bytes", bounds::DIRECTORY_LEN));
     has("[[ports]]", "name", format!("1 to {} characters", bounds::NAME_LEN));
     has("[[ports]]", "vlan", range(bounds::VLAN));
     has("[[ports]]", "mtu", range(bounds::MTU));

@@ -369,18 +369,22 @@ fn model() -> impl Strategy<Value = Model> {
     let marks = (0..4_u16).prop_flat_map(|n| (0..n).map(mark).collect::<Vec<_>>());
     let snat = (0..3_u16).prop_flat_map(|n| (0..n).map(snat).collect::<Vec<_>>());
     let ha = vec((any::<u8>(), any::<u32>(), 1..=255_u8), 0..4);
-    (appliance(), limits(), timeouts(), policy(), ports, marks, services, snat, ha).prop_map(
-        |(appliance, limits, timeouts, policy, ports, marks, services, snat, seeds)| Model {
-            ha: super::ha::of(&ports, &seeds),
-            appliance,
-            limits,
-            timeouts,
-            policy,
-            notify: Default::default(),
-            ports,
-            marks,
-            services: services.into(),
-            snat,
+    let tables = (any::<bool>(), "/[a-z \"\\\\é]{1,30}");
+    (appliance(), limits(), tables, timeouts(), policy(), ports, marks, services, snat, ha).prop_map(
+        |(appliance, limits, (keep, directory), timeouts, policy, ports, marks, services, snat, seeds)| {
+            Model {
+                tables: crate::Tables { keep, directory: PathBuf::from(directory) },
+                ha: super::ha::of(&ports, &seeds),
+                appliance,
+                limits,
+                timeouts,
+                policy,
+                notify: Default::default(),
+                ports,
+                marks,
+                services: services.into(),
+                snat,
+            }
         },
     )
 }

@@ -485,6 +485,26 @@ pub struct Workers {
     /// Memory of their connection tables, one row per kind.
     #[serde(default)]
     pub tables: Vec<TableRow>,
+    /// What became of an earlier lbd's connections at the start.
+    #[serde(default)]
+    pub restart: RestartRow,
+}
+
+/// What became of an earlier lbd's connections at the start. It does not change while lbd runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartRow {
+    /// Folder in which connections are kept for the lbd after this one; none: they are not kept.
+    pub folder: Option<String>,
+    /// How it began: `attached` (tables where they were), `moved` (connections moved to other tables) or `fresh`.
+    pub began: String,
+    /// Why it began `fresh`, or why connections are not kept.
+    pub reason: Option<String>,
+    /// Connections taken over.
+    pub taken_over: u64,
+    /// Connections that were not, by reason.
+    pub dropped: Vec<(String, u64)>,
+    /// Time that this took, us.
+    pub took_us: u64,
 }
 
 /// The connection tables of one kind, of all workers together. It does not change while lbd runs.
@@ -501,6 +521,9 @@ pub struct TableRow {
     /// What it lies in: `reserved huge pages`, `transparent huge pages`, `small pages` or `heap`; several where
     /// workers differ.
     pub pages: Vec<String>,
+    /// Bytes of it that outlive lbd.
+    #[serde(default)]
+    pub kept_bytes: u64,
     /// Whether the configuration at the start needed it, so that it was given reserved huge pages while there were any.
     pub used: bool,
 }

@@ -37,9 +37,10 @@ pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
 use crate::api::{
-    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, TableRow, Version,
+    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, TableRow, Version,
 };
 use crate::health::Health;
+use crate::keep::beat::Heart;
 use crate::server::{Access, Call, Work};
 use crate::sync;
 use crate::vrrp::{Handle, Plan};
@@ -81,6 +82,8 @@ pub struct Core {
     vrrp: Option<Handle>,
     /// The thread that speaks with other directors; none in tests.
     sync: Option<sync::Handle>,
+    /// What became of an earlier lbd's connections, and what keeps these for the next one.
+    keep: (RestartRow, Option<Heart>),
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -111,6 +114,7 @@ impl Core {
             lively_until_ms: LIVELY_MS,
             vrrp: None,
             sync: None,
+            keep: Default::default(),
         };
         core.begin_health();
         Ok(core)
@@ -124,6 +128,11 @@ impl Core {
     /// Passes changes on to VRRP's thread from now on; it ends with [`Core::end_vrrp`].
     pub fn set_vrrp(&mut self, handle: Handle) {
         self.vrrp = Some(handle);
+    }
+
+    /// What became of an earlier lbd's connections, and what writes down from now on that this one runs.
+    pub fn set_keep(&mut self, restart: RestartRow, heart: Option<Heart>) {
+        self.keep = (restart, heart);
     }
 
     /// Has VRRP's thread tell other directors that this one ends. Workers must still run.
@@ -202,7 +211,10 @@ impl Core {
             Request::Snat => Response::Snat(show::snat(&self.director)),
             Request::Vrrp => Response::Vrrp(self.vrrp.as_ref().map(Handle::status).unwrap_or_default()),
             Request::Sync => Response::Sync(self.sync.as_ref().map(sync::Handle::status).unwrap_or_default()),
-            Request::Workers => Response::Workers(show::workers(&self.director, &self.process.tables)),
+            Request::Workers => {
+                let (tables, (restart, _)) = (&self.process.tables, &self.keep);
+                Response::Workers(show::workers(&self.director, tables, restart))
+            },
             Request::Latency => {
                 self.histograms.collect(&mut self.director);
                 Response::Latency(Latency { latency: self.histograms.rows() })
@@ -232,6 +244,9 @@ impl Core {
         self.answer_changes(now_ms);
         self.answer_listings(now_ms);
         self.answer_events(now_ms);
+        if let Some(heart) = &mut self.keep.1 {
+            heart.beat(&self.director);
+        }
     }
 
     /// Returns when a turn has something to do that no clock says.

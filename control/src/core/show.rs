@@ -9,7 +9,7 @@ use lb_dataplane::flood::evict::Class;
 
 use crate::api::{
     ApiError, Conservation, Counters, DeviceRow, DropRow, ErrorKind, FloodRow, NeighborRow, Neighbors,
-    ServerRow, Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, TableRow, WorkerRow,
+    RestartRow, ServerRow, Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, TableRow, WorkerRow,
     Workers,
 };
 use crate::health::{Health, NOT_CHECKED};
@@ -285,7 +285,7 @@ pub(super) fn snat(director: &Director) -> Snat {
     Snat { rules: director.model().snat.iter().zip(director.snat()).map(row).collect() }
 }
 
-pub(super) fn workers(director: &Director, tables: &[TableRow]) -> Workers {
+pub(super) fn workers(director: &Director, tables: &[TableRow], restart: &RestartRow) -> Workers {
     let row = |row: lb_dataplane::director::WorkerRow| WorkerRow {
         worker: row.worker,
         cpu: row.cpu,
@@ -318,5 +318,6 @@ pub(super) fn workers(director: &Director, tables: &[TableRow]) -> Workers {
             calls_given_up: row.calls_given_up,
         },
     };
-    Workers { workers: director.workers().into_iter().map(row).collect(), tables: tables.to_vec() }
+    let workers = director.workers().into_iter().map(row).collect();
+    Workers { workers, tables: tables.to_vec(), restart: restart.clone() }
 }

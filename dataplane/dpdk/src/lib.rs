@@ -37,6 +37,7 @@ mod netdev;
 mod port;
 mod queue;
 mod ring;
+mod shelf;
 mod table_memory;
 mod vdev;
 
@@ -51,4 +52,5 @@ pub use mbuf::Mbuf;
 pub use mempool::PoolError;
 pub use port::{DeviceStats, PortError};
 pub use ring::RingError;
+pub use shelf::{Folder, Shelf, hugetlbfs};
 pub use table_memory::TableMemory;

@@ -9,7 +9,7 @@ use std::os::raw::c_void;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lb_dataplane::conn::memory::{Lender, Loan, Pages, Request};
+use lb_dataplane::conn::memory::{Lender, Life, Loan, Pages, Request};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// Size of a huge page, bytes: that of x86-64 and of most ARM kernels; another one costs an attempt that fails.
@@ -55,7 +55,7 @@ impl TableMemory {
         // SAFETY: the mapping is new, private, zeroed, writable, at least as long, and ours until it comes back to
         // `take_back` as the very reference made here. No safe form: memory from the kernel.
         let memory = unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast::<u8>(), request.bytes) };
-        Loan { memory, pages }
+        Loan { memory, pages, life: Life::Process }
     }
 }
 

@@ -29,6 +29,17 @@ impl std::fmt::Display for Pages {
     }
 }
 
+/// How long memory lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// As long as the process.
+    Process,
+    /// The process after this one finds it as this one left it.
+    Kept,
+    /// Kept, and it holds what an earlier process left in a table of the same name and size.
+    Left,
+}
+
 /// What a table asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -43,10 +54,12 @@ pub struct Request {
 /// Memory that is lent.
 #[derive(Debug)]
 pub struct Loan {
-    /// Zeros, as many as were asked for, aligned to at least 64 bytes.
+    /// As many bytes as were asked for, aligned to at least 64 bytes; zeros unless they are [`Life::Left`].
     pub memory: &'static mut [u8],
     /// What it consists of.
     pub pages: Pages,
+    /// How long it lives.
+    pub life: Life,
 }
 
 /// Who lends memory to tables.
@@ -62,6 +75,7 @@ pub trait Lender: Send + Sync + std::fmt::Debug {
 pub struct Region<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> {
     held: Held<T>,
     pages: Pages,
+    life: Life,
 }
 
 // The reference lies in the structure itself, and what clippy takes for a function that makes one is the macro's.
@@ -127,26 +141,32 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable + 'static> Region<T> {
     pub fn own(len: usize) -> Option<Self> {
         let bytes = len.checked_mul(size_of::<T>())?.checked_add(align_of::<T>())?;
         let memory = <[u8]>::new_box_zeroed_with_elems(bytes).ok()?;
-        Self::of(Memory::Own(memory), len, Pages::Heap)
+        Self::of(Memory::Own(memory), len, Pages::Heap, Life::Process)
     }
 
-    /// `len` zeroed elements lent by `lender`, of the heap when it has none that fits; `None`: no memory.
+    /// `len` elements lent by `lender`, of the heap when it has none that fits; `None`: no memory. They are zeroed unless
+    /// they are [`Life::Left`].
     ///
     /// `name`, `used`: see [`Request`].
     pub fn lent(len: usize, name: String, used: bool, lender: &Arc<dyn Lender>) -> Option<Self> {
         let bytes = len.checked_mul(size_of::<T>())?;
         let Some(loan) = lender.lend(&Request { name, bytes, used }) else { return Self::own(len) };
-        let Loan { memory, pages } = loan;
+        let Loan { memory, pages, life } = loan;
         if memory.len() != bytes {
             lender.take_back(memory);
             return Self::own(len);
         }
         // what is not aligned has too few bytes behind its first aligned one, and goes back
-        Self::of(Memory::Lent(memory, lender.clone()), len, pages).or_else(|| Self::own(len))
+        Self::of(Memory::Lent(memory, lender.clone()), len, pages, life).or_else(|| Self::own(len))
     }
 
-    fn of(memory: Memory, len: usize, pages: Pages) -> Option<Self> {
-        Some(Self { held: Held::aligned(memory, len)?, pages })
+    fn of(memory: Memory, len: usize, pages: Pages, life: Life) -> Option<Self> {
+        Some(Self { held: Held::aligned(memory, len)?, pages, life })
+    }
+
+    /// How long they live; `Life::Left`: they are what an earlier process left.
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// What the memory consists of.
@@ -199,7 +219,8 @@ pub(super) mod tests {
             let memory = Box::leak(vec![0u8; bytes].into_boxed_slice());
             let start = memory.as_ptr().align_offset(64) + self.off;
             self.lent.fetch_add(request.bytes, Relaxed);
-            Some(Loan { memory: &mut memory[start..start + request.bytes], pages: Pages::Advised })
+            let memory = &mut memory[start..start + request.bytes];
+            Some(Loan { memory, pages: Pages::Advised, life: Life::Process })
         }
 
         fn take_back(&self, memory: &'static mut [u8]) {

@@ -2,7 +2,7 @@
 //!
 //! Files in the order in which a lookup meets them: [`key`] (what is hashed and compared), [`table`] (lookup,
 //! insertion), [`mod@line`] (how connections lie in cache lines), [`simd`] (how their keys are compared), [`memory`]
-//! (where they lie), `room` (what gives way to a new connection), `walk` (the sweep, and who looks at all), [`entry`]
+//! (where they lie), `repair` (of what an earlier process left), `room` (what gives way to a new connection), `walk` (the sweep, and who looks at all), [`entry`]
 //! (what is kept of a connection), [`pair`] (how a reply finds it), [`stream`] (where a PROXY header stands in it),
 //! [`splice`] (how its halves fit when the director did its handshake).
 
@@ -11,6 +11,7 @@ pub mod key;
 pub mod line;
 pub mod memory;
 pub mod pair;
+mod repair;
 mod room;
 pub mod simd;
 pub mod splice;

@@ -235,8 +235,9 @@ impl<K: TableKey> Table<K> {
             let step = steps[at];
             let (key, meta) = self.entry(step.line, slot);
             let probe = self.probe(&key, meta.protocol());
-            self.clear(step.line, slot);
+            // in this order, so that a process that is killed here leaves it twice rather than not at all
             self.put(free, key, meta, probe);
+            self.clear(step.line, slot);
             self.moved += 1;
             free = (step.line, slot);
             if step.from == NOWHERE {

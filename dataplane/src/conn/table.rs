@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::entry::Meta;
 use super::key::{HashKey, TableKey};
 use super::line::Line;
-use super::memory::{Lender, Pages, Region};
+use super::memory::{Lender, Life, Pages, Region};
 
 /// Slots filled to hold `max_connections`, by the number of slots of a line: a chain of moves may not end above 96 %
 /// of lines of three, above 98 % of lines of four. The rest is what keeps searches short and most keys in their first
@@ -171,6 +171,16 @@ impl<K: TableKey> Table<K> {
     /// What that memory consists of.
     pub fn pages(&self) -> Pages {
         self.lines.pages()
+    }
+
+    /// Whether its lines are what an earlier process left: nothing is found in them before [`Table::repair`].
+    pub fn is_left(&self) -> bool {
+        self.lines.life() == Life::Left
+    }
+
+    /// Whether its lines outlive the process.
+    pub fn is_kept(&self) -> bool {
+        self.lines.life() != Life::Process
     }
 
     /// Number of connections that the lines would hold if every slot were filled.

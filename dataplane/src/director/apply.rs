@@ -63,6 +63,7 @@ impl Director {
         self.follow_sync(&model, building);
         self.model = model;
         self.drains.follow(&mut self.registry);
+        self.write_down(&after);
         self.publish(links, gateways, shared);
         self.expire_removed();
         Ok(())
@@ -145,6 +146,9 @@ impl Director {
         }
         if model.limits != self.model.limits {
             return differs("[limits]");
+        }
+        if model.tables != self.model.tables {
+            return differs("[tables]");
         }
         if shape(model) != shape(&self.model) {
             return differs("a port's device, vlan or mtu, or the list of ports,");

@@ -21,17 +21,17 @@ fn settings(model: &Model) -> [Option<TapSettings>; 2] {
     [of_peers, None]
 }
 
-/// Key of [`crate::steer::owner`]: directors that share connections find the same owners where they have as many
-/// workers, else it is random.
-pub(super) fn steer_key(model: &Model) -> HashKey {
+/// Key of [`crate::steer::owner`] where directors share connections: they find the same owners where they have as many
+/// workers. `None`: nobody has to know it.
+pub fn steering(model: &Model) -> Option<HashKey> {
     let shared = model.ha.sync.first().and_then(|peer| peer.secret());
     let secret = model.appliance.cluster_secret.as_ref().map(|secret| secret.clone().into_bytes());
-    let Some(secret) = shared.map(|own| secret.unwrap_or(own)) else { return HashKey::random() };
-    HashKey(std::array::from_fn(|word| {
+    let secret = shared.map(|own| secret.unwrap_or(own))?;
+    Some(HashKey(std::array::from_fn(|word| {
         let mut sip = SipHasher13::new_with_keys(word as u64, 1);
         sip.write(&secret);
         sip.finish()
-    }))
+    })))
 }
 
 impl Director {

@@ -3,7 +3,7 @@
 //!
 //! A [`Director`] does no I/O and reads no clock: `lbd` calls [`Director::poll`] with the time, some ten times a
 //! second. Files: this one (polling), `apply` (a new model becomes a snapshot), `registry` (indices), `context` (what they
-//! are made with), `tables`, `hops` and `addresses` (what destinations and services share), `strangers` (next hops that
+//! are made with), `tables`, `hops` and `addresses` (what destinations and services share), `journal` (who writes down which index is whose), `strangers` (next hops that
 //! are only met), `drain` (deadlines of servers), `expire` (the end of removed servers), `announce` (gratuitous ARP),
 //! `feeds` (the queues of [`crate::sync`]), `walks` (listing and flushing connections), `report` (what `lbctl` shows), `explain` (what would become of a packet).
 //!
@@ -21,6 +21,7 @@ mod expire;
 mod explain;
 mod feeds;
 mod hops;
+mod journal;
 mod registry;
 mod report;
 mod shared;
@@ -37,17 +38,17 @@ use std::sync::Arc;
 use lb_config::{Device, Model, OnServerDown, ServerRef};
 
 use crate::classify::Classifier;
-use crate::conn::HashKey;
 use crate::counters::WorkerCounters;
 use crate::express::ReplyEnds;
 use crate::ids::DestId;
 use crate::io::WorkerId;
+use crate::keep::{self, Estate};
 use crate::mailbox::{Event, Mailbox, Purpose};
 use crate::neighbor::{LinkId, NeighborBook, NeighborId};
 use crate::paged::Paged;
 use crate::persist::Templates;
 use crate::sched::{FlowHash, Overload};
-use crate::setup::{DeviceSetup, Setup, WorkerSeed};
+use crate::setup::{DeviceSetup, FloodSeed, Setup, WorkerSeed};
 use crate::shards::Shards;
 use crate::snapshot::Snapshot;
 use crate::sync::{Feeds, TapSettings};
@@ -61,6 +62,9 @@ use registry::{Registry, Totals};
 use tables::Tables;
 
 pub use explain::{Entrance, Explanation, Hop, Known, Outcome, Tried};
+pub use feeds::steering;
+pub use journal::Journal;
+pub use registry::{DestKey, Owner};
 use strangers::MAX_STRANGERS;
 use walks::{Collected, LISTING_MS};
 
@@ -199,6 +203,8 @@ pub struct Director {
     feeds: Option<Arc<Feeds>>,
     feed_settings: [Option<TapSettings>; 2],
     old_feeds: Vec<(u64, Arc<Feeds>)>,
+    /// Who writes down what indices stand for, if anybody does.
+    journal: Option<Box<dyn Journal>>,
 }
 
 /// Buckets of persistence templates that a poll sweeps: about 1 ms. Those of a million connections take four polls.
@@ -212,20 +218,31 @@ impl Director {
     ///
     /// `devices`: as the drivers report them, in the order of [`devices`].
     pub fn new(model: &Model, devices: Vec<DeviceSetup>) -> Result<(Self, Vec<WorkerSeed>), ApplyError> {
+        Self::heir(model, devices, Estate::new(model.appliance.workers.len()))
+    }
+
+    /// [`Director::new`] with what an earlier process left: destinations that it had have the same indices, those that
+    /// `model` no longer has are removed as by a change of the configuration, and templates are there again.
+    pub fn heir(
+        model: &Model,
+        devices: Vec<DeviceSetup>,
+        estate: Estate,
+    ) -> Result<(Self, Vec<WorkerSeed>), ApplyError> {
         let workers = model.appliance.workers.len() as u16;
         let max_dests = model.limits.max_servers;
+        let Estate { secrets, former, services, templates: memory, left } = estate;
+        let mut templates = Templates::new(keep::templates(model), max_dests, secrets.templates);
+        if let Some(memory) = memory {
+            templates.keep_in(memory);
+        }
         let setup = Arc::new(Setup {
             devices,
             workers,
             connections_per_worker: model.limits.max_connections.div_ceil(u32::from(workers.max(1))),
             neighbor_queue: model.limits.neighbor_queue,
             max_dests,
-            steer_key: feeds::steer_key(model),
-            templates: Templates::new(
-                model.limits.max_connections.div_ceil(8) as usize,
-                max_dests,
-                HashKey::random(),
-            ),
+            steer_key: keep::steering(model).unwrap_or(secrets.steering),
+            templates,
         });
         // twice: while a change is applied both the old and the new next hops are known
         let book = NeighborBook::new(2 * (max_dests as usize + model.ports.len() + 1) + MAX_STRANGERS);
@@ -249,7 +266,10 @@ impl Director {
             neighbors: Shards::default(),
             gateways: [None; 2],
             cells: book.cells(),
-            flow_hash: FlowHash::from_secret(model.appliance.cluster_secret.as_deref()),
+            flow_hash: match &model.appliance.cluster_secret {
+                secret @ Some(_) => FlowHash::from_secret(secret.as_deref()),
+                None => FlowHash::new(secrets.flows),
+            },
             overload: Arc::new(Overload::new(max_dests as usize)),
             shared: Arc::default(),
             sync: None,
@@ -288,14 +308,21 @@ impl Director {
             feeds: None,
             feed_settings: [None; 2],
             old_feeds: Vec::new(),
+            journal: None,
         };
+        director.registry.reserve(former);
+        director.apply_former(model, services);
         director.apply(model)?;
+        director.registry.release();
+        setup.templates.restore(left, |dest| director.running.dest(dest).is_some());
+        let flood = |id: u16| secrets.workers.get(usize::from(id)).map(|worker| worker.flood);
         let seed = |id: u16| WorkerSeed {
             id: WorkerId(id),
             setup: setup.clone(),
             snapshot: director.running.clone(),
             mailbox: director.mailboxes[usize::from(id)].clone(),
             counters: counters.clone(),
+            flood: flood(id).unwrap_or_else(FloodSeed::random),
         };
         let seeds = (0..workers).map(seed).collect();
         Ok((director, seeds))

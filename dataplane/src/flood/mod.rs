@@ -20,8 +20,10 @@ pub mod segment;
 pub mod stateless;
 
 use crate::conn::HashKey;
+use crate::counters::WorkerCounters;
 use crate::io::BURST;
 use calls::Calls;
+use crate::setup::FloodSeed;
 use cookie::Cookies;
 
 /// Fewer embryonic connections are no flood, however small the table.
@@ -50,6 +52,15 @@ pub(crate) struct Flood {
 }
 
 impl Flood {
+    /// As it was when an earlier process was killed, if there was one.
+    pub fn of(seed: &FloodSeed) -> Self {
+        Self {
+            strays_until: seed.strays_until_ns,
+            cookies_until: seed.cookies_until_ns,
+            ..Self::new(seed.cookies)
+        }
+    }
+
     pub fn new(secret: HashKey) -> Self {
         Self {
             active: false,
@@ -95,6 +106,35 @@ impl Flood {
     /// Whether a cookie may come back.
     pub fn has_cookies(&self, now_ns: u64) -> bool {
         now_ns < self.cookies_until
+    }
+}
+
+/// What a worker has counted that may have an echo: packets without a connection that are not strangers'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Echo {
+    /// SYNs that were answered with a cookie.
+    pub cookies: u64,
+    unconfirmed: u64,
+    stateless: u64,
+}
+
+impl Echo {
+    /// As it is now.
+    pub fn of(counters: &WorkerCounters) -> Self {
+        Self {
+            cookies: counters.own.cookies_sent.get(),
+            unconfirmed: counters.own.unconfirmed.get(),
+            stateless: counters.own.stateless.get(),
+        }
+    }
+
+    /// Until when packets may come of connections that went without an entry since `before`, ns; 0: there was none.
+    pub fn strays_until(&self, before: &Self, now_ns: u64) -> u64 {
+        match (self.stateless != before.stateless, self.unconfirmed != before.unconfirmed) {
+            (true, _) => now_ns + STATELESS_NS,
+            (false, true) => now_ns + UNCONFIRMED_NS,
+            (false, false) => 0,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::TemplateKey;
+use super::kept::Row;
 use crate::ids::DestId;
 
 /// Templates that a bucket can hold.
@@ -68,6 +69,8 @@ pub(super) struct Bucket {
     /// Other halves of the keys' hashes: most templates that are not meant are passed over without a look at them.
     tags: ArrayVec<u32, SLOTS>,
     pub templates: ArrayVec<Template, SLOTS>,
+    /// Where they are kept beyond the process, if they are: [`SLOTS`] of them.
+    pub rows: Option<&'static mut [Row]>,
 }
 
 impl Bucket {
@@ -80,14 +83,21 @@ impl Bucket {
     /// Takes a template out; `None` when there is none at `at`.
     pub fn remove(&mut self, at: usize) -> Option<Template> {
         self.tags.swap_pop(at)?;
-        self.templates.swap_pop(at)
+        let gone = self.templates.swap_pop(at);
+        self.keep(at);
+        self.keep(self.templates.len());
+        gone
     }
 
     /// Takes out every template that `over` says is over and gives it to `gone`.
     pub fn remove_if(&mut self, mut over: impl FnMut(&mut Template) -> bool, mut gone: impl FnMut(Template)) {
         let mut at = 0;
         while let Some(template) = self.templates.get_mut(at) {
+            let before = template.deadline_ns;
             if !over(template) {
+                if template.deadline_ns != before {
+                    self.keep(at);
+                }
                 at += 1;
             } else if let Some(template) = self.remove(at) {
                 gone(template);
@@ -114,6 +124,15 @@ impl Bucket {
 
     /// Puts a template in. Returns whether there was room.
     pub fn insert(&mut self, tag: u32, template: Template) -> bool {
+        let room = self.put(tag, template);
+        if room {
+            self.keep(self.templates.len() - 1);
+        }
+        room
+    }
+
+    /// [`Bucket::insert`] of one that is not kept yet.
+    pub fn put(&mut self, tag: u32, template: Template) -> bool {
         self.tags.try_push(tag).is_ok() && self.templates.try_push(template).is_ok()
     }
 }

@@ -31,6 +31,7 @@
 //!   while [`Templates::count`] is not 0.
 
 mod bucket;
+mod kept;
 mod key;
 mod listed;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher13;
 
+pub use kept::{Left, left};
 pub use key::{Child, PROTOCOL_IP, Rule, Scope, TemplateKey};
 pub use listed::{Handover, Listed, ListedPort};
 
@@ -91,14 +93,17 @@ impl Templates {
     ///
     /// At `capacity` templates half of its room is used, and 0.08 % of them found their bucket full (Poisson, mean 8).
     pub fn new(capacity: usize, max_dests: u32, secret: HashKey) -> Self {
-        let buckets = capacity.div_ceil(SLOTS / 2).next_power_of_two();
         Self {
-            buckets: (0..buckets).map(|_| Mutex::default()).collect(),
+            buckets: (0..Self::buckets_for(capacity)).map(|_| Mutex::default()).collect(),
             counts: crate::counters::zeroed(max_dests as usize),
             evicted: AtomicU64::new(0),
             hand: AtomicUsize::new(0),
             secret,
         }
+    }
+
+    fn buckets_for(capacity: usize) -> usize {
+        capacity.div_ceil(SLOTS / 2).next_power_of_two()
     }
 
     /// The destination of a new connection: its template's if that is `valid`, else what `schedule` says, for which
@@ -127,9 +132,12 @@ impl Templates {
             } else if valid(template.dest) {
                 template.children = template.children.saturating_add(1);
                 template.rearm(now_ns);
-                return Ok(Chosen { dest: template.dest, fresh: false });
+                let dest = template.dest;
+                bucket.keep(slot);
+                return Ok(Chosen { dest, fresh: false });
             } else {
                 template.valid = false;
+                bucket.keep(slot);
             }
         }
         let dest = schedule().ok_or(Refused::NoServer)?;
@@ -154,9 +162,7 @@ impl Templates {
         if !bucket.insert(tag, template) {
             return Err(Refused::Full);
         }
-        if let Some(count) = self.counts.get(dest.0 as usize) {
-            count.fetch_add(1, Relaxed);
-        }
+        self.count_up(dest);
         Ok(Chosen { dest, fresh: true })
     }
 
@@ -181,6 +187,7 @@ impl Templates {
             if let Some(template) = bucket.templates.get_mut(at) {
                 template.assured = true;
             }
+            bucket.keep(at);
         });
     }
 
@@ -193,10 +200,13 @@ impl Templates {
         self.with_template(rule, child, dest, |bucket, at| {
             let Some(template) = bucket.templates.get_mut(at) else { return };
             // a deadline that passed while the child still lived has been put off
+            let before = template.deadline_ns;
             let _ = template.is_over(now_ns);
             template.children -= 1;
             if forced && template.children == 0 && !template.assured {
                 bucket.remove(at).inspect(|gone| self.count_down(gone.dest));
+            } else if template.deadline_ns != before {
+                bucket.keep(at);
             }
         });
     }
@@ -241,8 +251,8 @@ impl Templates {
     /// Shows every template to `each`, in no order; a bucket is locked while it is copied.
     pub fn list(&self, now_ns: u64, mut each: impl FnMut(Listed)) {
         for at in 0..self.buckets.len() {
-            let listed: ArrayVec<Listed, SLOTS> = (self.lock(at).templates.iter_mut())
-                .filter_map(|template| (!template.is_over(now_ns)).then(|| Listed::of(template, now_ns)))
+            let listed: ArrayVec<Listed, SLOTS> = (self.lock(at).templates.iter().copied())
+                .filter_map(|mut copy| (!copy.is_over(now_ns)).then(|| Listed::of(&copy, now_ns)))
                 .collect();
             listed.into_iter().for_each(&mut each);
         }
@@ -347,6 +357,12 @@ impl Templates {
             }
         }
         bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_up(&self, dest: DestId) {
+        if let Some(count) = self.counts.get(dest.0 as usize) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     fn count_down(&self, dest: DestId) {

@@ -501,3 +501,122 @@ proptest! {
         }
     }
 }
+
+/// A table that is kept, and what another process would find of it.
+fn kept() -> Templates {
+    let mut templates = Templates::new(1000, 16, HashKey([1, 2, 3, 4]));
+    let memory = vec![0_u64; Templates::kept_bytes(1000) / 8].leak();
+    templates.keep_in(zerocopy::IntoBytes::as_mut_bytes(memory));
+    templates
+}
+
+fn bytes(templates: &Templates) -> Vec<u8> {
+    let rows = templates.buckets.iter().flat_map(|bucket| {
+        let bucket = bucket.lock().expect("a lock");
+        zerocopy::IntoBytes::as_bytes(bucket.rows.as_deref().expect("kept")).to_vec()
+    });
+    rows.collect()
+}
+
+fn after(bytes: &[u8], is_there: impl Fn(DestId) -> bool) -> Templates {
+    let templates = kept();
+    templates.restore(super::left(bytes), is_there);
+    templates
+}
+
+#[test]
+fn templates_are_there_again_and_get_their_children_from_connections() {
+    let (templates, rule) = (kept(), web());
+    let net = Rule::new(
+        Scope::Range { vips: IpPrefix::new("10.0.0.0".parse().expect("ip"), 24), first_port: 443 },
+        24,
+        60 * S,
+    );
+    let (one, two, v6) = (child("10.0.0.10", 80), child("10.0.1.9", 443), child("2001:db8::1", 80));
+    connect(&templates, &rule, &one, 0, A);
+    templates.assure(&rule, &one, A);
+    connect(&templates, &net, &two, 5, B);
+    connect(&templates, &rule, &v6, 7, B);
+    templates.child_ended(&rule, &v6, B, 8 * S, false);
+    let before = listed(&templates, 10);
+    let again = after(&bytes(&templates), |_| true);
+    let childless: Vec<_> = before.iter().map(|one| Listed { children: 0, ..*one }).collect();
+    assert_eq!(listed(&again, 10), childless);
+    assert_eq!((again.count(A), again.count(B)), (1, 2));
+    again.adopt(&rule, &one, A, 10 * S, true);
+    again.adopt(&net, &two, B, 10 * S, false);
+    assert_eq!(listed(&again, 10), before);
+    assert_eq!(bytes(&again), bytes(&templates), "and kept again");
+    assert_eq!(connect(&again, &rule, &v6, 11, A), B);
+    // what is no longer there is not gone on with
+    let again = after(&bytes(&again), |dest| dest == A);
+    assert_eq!((again.count(A), again.count(B), listed(&again, 11).len()), (1, 0, 1));
+}
+
+#[test]
+fn a_connection_whose_template_was_lost_gets_one() {
+    let (templates, rule, one) = (kept(), web(), child("10.0.0.10", 80));
+    templates.adopt(&rule, &one, A, 10 * S, true);
+    templates.adopt(&rule, &one, A, 10 * S, true);
+    // one that went elsewhere before its template was replaced
+    templates.adopt(&rule, &one, B, 10 * S, false);
+    assert_eq!(connect(&templates, &rule, &one, 11, B), A);
+    let children: Vec<_> =
+        listed(&templates, 11).iter().map(|one| (one.dest, one.children, one.assured)).collect();
+    assert_eq!(children, [(A, 3, true), (B, 1, false)]);
+    for _ in 0..3 {
+        templates.child_ended(&rule, &one, A, 12 * S, false);
+    }
+    templates.child_ended(&rule, &one, B, 12 * S, false);
+    templates.sweep(1000 * S, templates.buckets(), |_| true);
+    assert_eq!((templates.count(A), templates.count(B)), (0, 0));
+    assert!(bytes(&templates).iter().all(|byte| *byte == 0));
+}
+
+proptest! {
+    #[test]
+    fn what_is_kept_is_what_there_is(steps in prop::collection::vec((0u8..5, 0u8..40, 0u64..200), 1..200)) {
+        let (templates, rule) = (kept(), web());
+        let mut second = 0;
+        for (what, client, wait) in steps {
+            let child = child(&format!("10.0.0.{client}"), 80);
+            let dest = DestId(u32::from(client) % 3);
+            match what {
+                0 | 1 => drop(connect(&templates, &rule, &child, second, dest)),
+                2 => templates.assure(&rule, &child, dest),
+                3 => templates.child_ended(&rule, &child, dest, second * S, client % 2 == 0),
+                _ => second += wait,
+            }
+            if client == 0 {
+                templates.sweep(second * S, templates.buckets(), |_| true);
+            }
+        }
+        let again = after(&bytes(&templates), |_| true);
+        let plain = |templates: &Templates| {
+            // those with children may have been put off, which a copy learns from its connections
+            let all = listed(templates, second).into_iter().filter(|one| one.left_ns > 0 && one.children == 0);
+            all.map(|one| (one.key, one.dest, one.assured, one.port == ListedPort::Replaced)).collect::<Vec<_>>()
+        };
+        let there = plain(&again);
+        for one in plain(&templates) {
+            prop_assert!(there.contains(&one), "{one:?} is not in {there:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_row_is_no_template(spoil in prop::collection::vec((any::<u32>(), any::<u8>()), 1..40)) {
+        let (templates, rule) = (kept(), web());
+        for n in 0..100 {
+            connect(&templates, &rule, &child(&format!("10.0.0.{n}"), 80), n, A);
+        }
+        let mut bytes = bytes(&templates);
+        let whole: Vec<_> = listed(&templates, 100).iter().map(|one| (one.key, one.dest)).collect();
+        for (at, byte) in spoil {
+            let at = at as usize % bytes.len();
+            bytes[at] = byte;
+        }
+        for one in listed(&after(&bytes, |_| true), 100) {
+            prop_assert!(whole.contains(&(one.key, one.dest)));
+        }
+    }
+}

@@ -20,6 +20,7 @@ mod pieces;
 mod policy;
 mod proxy;
 mod recorded;
+mod restart;
 mod schedulers;
 mod sctp;
 mod shared;

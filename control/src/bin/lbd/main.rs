@@ -4,6 +4,7 @@
 //! order; whatever of it fails ends what was begun, and the exit code is 1.
 #![forbid(unsafe_code)]
 
+mod keep;
 mod machine;
 mod memory;
 mod notify;
@@ -42,6 +43,10 @@ struct Args {
     /// Configuration id: lines of the keepalived.conf that begin with `@ID` hold (keepalived's -i).
     #[arg(long, value_name = "ID", requires = "keepalived_conf")]
     keepalived_id: Option<String>,
+
+    /// Begin without the connections that an earlier lbd has kept.
+    #[arg(long, requires = "config")]
+    fresh: bool,
 }
 
 fn main() -> ExitCode {
@@ -51,7 +56,7 @@ fn main() -> ExitCode {
         |file: PathBuf| Source { config: file, keepalived: args.keepalived_conf, id: args.keepalived_id };
     let done = match (args.config, args.check) {
         (_, Some(file)) => check(&source(file)),
-        (Some(file), None) => run(&source(file)),
+        (Some(file), None) => run(&source(file), args.fresh),
         (None, None) => unreachable!("the group `what` requires one of the two"),
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -72,13 +77,13 @@ fn check(source: &Source) -> bool {
     }
 }
 
-fn run(source: &Source) -> bool {
+fn run(source: &Source, fresh: bool) -> bool {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .with_env_var("SLUICE_LOG")
         .from_env_lossy();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    match start::run(source) {
+    match start::run(source, fresh) {
         Ok(()) => {
             info!("lbd has ended");
             true

@@ -17,6 +17,7 @@ use lb_dpdk::{Clock, DeviceSpec, Devices, Eal, EalConfig, WorkerIo, WorkerThread
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::keep::Keep;
 use crate::machine::Lcore;
 use crate::memory;
 use crate::notify::notify;
@@ -28,8 +29,8 @@ const CALLS: usize = 64;
 /// Threads for what may block: look-ups of users, reading and writing of large messages.
 const BLOCKING_THREADS: usize = 16;
 
-/// Runs lbd until a signal ends it.
-pub fn run(source: &Source) -> anyhow::Result<()> {
+/// Runs lbd until a signal ends it. `fresh`: without what an earlier one has left.
+pub fn run(source: &Source, fresh: bool) -> anyhow::Result<()> {
     let start = Instant::now();
     let Loaded { model, warnings, notes } = source.load()?;
     notes.iter().for_each(|note| warn!(%note, "not carried over"));
@@ -46,11 +47,15 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
     let eal = Eal::init(&eal_config(&model))?;
     let (devices, ios) = open(&eal, &model)?;
     let facts = devices.infos().iter().map(|info| DeviceSetup { mac: info.mac, rss: info.rss }).collect();
-    let (director, seeds) = Director::new(&model, facts)?;
+    let clock = Clock::new(&eal);
+    let mut keep = Keep::open(&model, fresh, &clock);
+    let (mut director, seeds) = Director::heir(&model, facts, keep.estate(&model))?;
     let mut workers = Vec::new();
-    let limit = seeds.first().map_or(1, |seed| seed.setup.connections_per_worker);
+    let limit = memory::per_worker(&model);
     let no_memory = || format!("no memory for the {limit} connections of a worker");
-    let (tables, table_rows) = memory::tables(&model, limit).with_context(no_memory)?;
+    let (tables, table_rows) = keep.tables(&model, &seeds).with_context(no_memory)?;
+    let offset_ns = keep.offset_ns;
+    let (restart, heart) = keep.finish(&mut director, &model);
     for ((seed, io), tables) in seeds.into_iter().zip(ios).zip(tables) {
         workers.push((seed.id, Worker::with_tables(seed, io, tables)));
     }
@@ -59,7 +64,9 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
     let look = devices.clone();
     let mut core =
         Core::new(director, Process { drivers: Box::new(move || drivers(&devices)), tables: table_rows })?;
-    let running = Running::launch(&eal, workers, &model)?;
+    core.set_keep(restart, heart);
+    let machine = Lcore { clock, offset_ns, idle: model.appliance.idle };
+    let running = Running::launch(&eal, workers, machine)?;
     // before VRRP, which may wait for what other directors tell
     core.set_sync(lb_control::sync::start(core.sync_plan()).context("cannot start connection sync")?);
     let (plan, channel) = core.vrrp_plan();
@@ -173,8 +180,7 @@ struct Running {
 }
 
 impl Running {
-    fn launch(eal: &Eal, workers: Vec<(WorkerId, Worker<WorkerIo>)>, model: &Model) -> anyhow::Result<Self> {
-        let machine = Lcore { clock: Clock::new(eal), idle: model.appliance.idle };
+    fn launch(eal: &Eal, workers: Vec<(WorkerId, Worker<WorkerIo>)>, machine: Lcore) -> anyhow::Result<Self> {
         let mut running = Self { stop: Arc::default(), threads: Vec::new() };
         for (id, mut worker) in workers {
             let stop = running.stop.clone();

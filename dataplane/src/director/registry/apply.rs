@@ -279,10 +279,12 @@ impl Registry {
             context.overload.configure(dest, upper, lower);
             return (dest, changed);
         }
-        let dest = self.free.pop().unwrap_or_else(|| {
+        let reserved = self.reserved.remove(&key).or_else(|| self.free.pop());
+        let dest = reserved.unwrap_or_else(|| {
             self.records.push(None);
             DestId(self.records.len() as u32 - 1)
         });
+        self.unwritten.push(dest);
         self.touched.push(dest);
         context.overload.renew(dest, upper, lower);
         if has_hop {

@@ -42,9 +42,9 @@ pub type Totals = [u64; 5];
 pub struct DestKey {
     /// Whose it is.
     pub owner: Owner,
-    /// Address of the server.
+    /// The server's address; of source NAT its first local address.
     pub address: IpAddr,
-    /// Its port, host order; 0: the one that the client used.
+    /// The server's port, host order; 0: the one that the client used.
     pub port: u16,
     /// How packets get there.
     pub forwarding: Forwarding,
@@ -55,13 +55,13 @@ pub struct DestKey {
 pub enum Owner {
     /// A service's.
     Service(ServiceAddress),
-    /// A rule's of source NAT.
+    /// A rule's of source NAT: what it matches, protocols as [`SnatEntry::bits`].
     Snat {
-        /// Private hosts that it is for.
+        /// Private hosts.
         sources: lb_config::IpPrefix,
-        /// Protocols, as [`SnatEntry::bits`].
+        /// Protocols, a bit each.
         protocols: u8,
-        /// Where packets come in, if that matters: the number of the port.
+        /// Where packets come from, if that matters.
         link: Option<LinkId>,
     },
 }
@@ -175,6 +175,10 @@ pub struct Registry {
     free: Vec<DestId>,
     /// Indices out of use since the snapshot of this generation; free when every worker has seen it.
     quarantine: VecDeque<(u64, DestId)>,
+    /// Indices that an earlier process has used and this one shall use for the same.
+    reserved: HashMap<DestKey, DestId>,
+    /// Destinations that have got their indices since somebody wrote that down.
+    pub unwritten: Vec<DestId>,
     max_dests: u32,
     next_service: u32,
 }
@@ -198,9 +202,36 @@ impl Registry {
             names: Paged::default(),
             free: Vec::new(),
             quarantine: VecDeque::new(),
+            reserved: HashMap::new(),
+            unwritten: Vec::new(),
             max_dests,
             next_service: 0,
         }
+    }
+
+    /// Keeps indices for destinations that are to come, until [`Registry::release`]. To be called before any is used.
+    pub fn reserve(&mut self, former: impl IntoIterator<Item = (DestId, DestKey)>) {
+        let mut indices = BTreeSet::new();
+        for (dest, key) in former {
+            if dest.0 < self.max_dests && !self.reserved.contains_key(&key) && indices.insert(dest) {
+                self.reserved.insert(key, dest);
+            }
+        }
+        let len = indices.last().map_or(0, |last| last.0 + 1);
+        self.records.resize_with(len as usize, || None);
+        self.free = (0..len).rev().map(DestId).filter(|dest| !indices.contains(dest)).collect();
+    }
+
+    /// Gives the indices that nobody came for to whoever comes next.
+    pub fn release(&mut self) {
+        let left = std::mem::take(&mut self.reserved);
+        self.free.extend(left.into_values());
+    }
+
+    /// All destinations, removed ones too.
+    pub fn all(&self) -> impl Iterator<Item = (DestId, &DestKey)> {
+        let records = self.records.iter().enumerate();
+        records.filter_map(|(at, record)| Some((DestId(at as u32), &record.as_ref()?.key)))
     }
 
     /// A destination; `None`: the index is unused.

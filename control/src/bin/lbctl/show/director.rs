@@ -1,6 +1,6 @@
 //! Packets, drops, next hops, workers and latency.
 
-use lb_control::api::{Drops, FloodRow, Latency, Neighbors, Stats, TableRow, Workers};
+use lb_control::api::{Drops, FloodRow, Latency, Neighbors, RestartRow, Stats, TableRow, Workers};
 
 use crate::table::{Side, Table};
 
@@ -117,7 +117,7 @@ pub fn workers(workers: &Workers) -> String {
         ];
         table.row(numbers.map(|n| n.to_string()));
     }
-    table.to_string() + &memory(&workers.tables) + &floods(workers)
+    table.to_string() + &memory(&workers.tables) + &restart(&workers.restart) + &floods(workers)
 }
 
 /// Where the connection tables lie, if it is known.
@@ -131,6 +131,7 @@ fn memory(rows: &[TableRow]) -> String {
         ("Fits", Side::Right),
         ("Bytes", Side::Right),
         ("Reserved", Side::Right),
+        ("Kept", Side::Right),
         ("Pages", Side::Left),
     ]);
     for row in rows {
@@ -140,10 +141,37 @@ fn memory(rows: &[TableRow]) -> String {
             row.fits.to_string(),
             row.bytes.to_string(),
             row.reserved_bytes.to_string(),
+            row.kept_bytes.to_string(),
             row.pages.join(", "),
         ]);
     }
     format!("\n{table}")
+}
+
+/// Whether connections are kept, and what became of an earlier lbd's, if it is known.
+fn restart(row: &RestartRow) -> String {
+    if *row == RestartRow::default() {
+        return String::new();
+    }
+    let why = row.reason.as_deref().unwrap_or("nobody says why");
+    let kept = match &row.folder {
+        Some(folder) => format!("Connections are kept in {folder}.\n"),
+        None => format!("Connections will not survive a restart: {why}.\n"),
+    };
+    let began = match (row.began.as_str(), &row.folder) {
+        ("fresh", None) => String::new(),
+        ("fresh", Some(_)) => format!("Began fresh: {why}.\n"),
+        (began, _) => {
+            let dropped: Vec<String> =
+                row.dropped.iter().map(|(reason, count)| format!(", {count} dropped: {reason}")).collect();
+            let (taken, ms) = (row.taken_over, row.took_us as f64 / 1000.0);
+            format!(
+                "Began with {taken} connections of an earlier lbd ({began}, {ms:.1} ms){}.\n",
+                dropped.concat()
+            )
+        }
+    };
+    format!("\n{kept}{began}")
 }
 
 /// What workers do about floods, if any of them did.
@@ -319,7 +347,14 @@ lan   fd00::13        -                  incomplete   0.0 s       1
 Worker  CPU  Connections  RxPkts  TxPkts  Dropped  HandedOver  TakenOver  Turns  BusyTurns
      0    3            5      10       9        1           2          4   1000        990
 ";
-        assert_eq!(super::workers(&Workers { workers: vec![row.clone()], tables: vec![] }), want);
+        assert_eq!(
+            super::workers(&Workers {
+                workers: vec![row.clone()],
+                tables: vec![],
+                restart: RestartRow::default()
+            }),
+            want
+        );
         let flood = FloodRow {
             active: true,
             embryonic: 700,
@@ -339,7 +374,11 @@ Worker  CPU  Connections  RxPkts  TxPkts  Dropped  HandedOver  TakenOver  Turns 
 Worker  Flood  Embryonic  Evicted  Unconfirmed  Stateless  CookiesSent  Accepted  Refused  CalledAgain  GivenUp
      0  yes          700       10           50         60           70         8        9           12        3
 ";
-        let rows = Workers { workers: vec![WorkerRow { flood, ..row }], tables: vec![] };
+        let rows = Workers {
+            workers: vec![WorkerRow { flood, ..row }],
+            tables: vec![],
+            restart: RestartRow::default(),
+        };
         assert_eq!(super::workers(&rows), format!("{want}{busy}"));
     }
 
@@ -350,18 +389,50 @@ Worker  Flood  Embryonic  Evicted  Unconfirmed  Stateless  CookiesSent  Accepted
             fits: 1_048_576,
             bytes: 24_889_728,
             reserved_bytes: 12_444_864,
+            kept_bytes: 24_889_728,
             pages: vec!["reserved huge pages".to_owned(), "transparent huge pages".to_owned()],
             used: true,
         };
         let rows = [reserved, TableRow { kind: "IPv6 connections".to_owned(), ..TableRow::default() }];
         let want = "
-Table             Used     Fits     Bytes  Reserved  Pages
-IPv4 connections  yes   1048576  24889728  12444864  reserved huge pages, transparent huge pages
-IPv6 connections  no          0         0         0
+Table             Used     Fits     Bytes  Reserved      Kept  Pages
+IPv4 connections  yes   1048576  24889728  12444864  24889728  reserved huge pages, transparent huge pages
+IPv6 connections  no          0         0         0         0
 ";
         let text = super::memory(&rows);
         assert_eq!(text.lines().map(str::trim_end).collect::<Vec<_>>(), want.lines().collect::<Vec<_>>());
         assert_eq!(super::memory(&[]), "");
+    }
+
+    #[test]
+    fn what_became_of_earlier_connections_is_told() {
+        assert_eq!(super::restart(&RestartRow::default()), "");
+        let row = RestartRow {
+            folder: Some("/dev/shm/sluice-node01".to_owned()),
+            began: "attached".to_owned(),
+            reason: None,
+            taken_over: 12_345,
+            dropped: vec![("server removed".to_owned(), 3), ("no room".to_owned(), 1)],
+            took_us: 15_640,
+        };
+        let want = "
+Connections are kept in /dev/shm/sluice-node01.
+Began with 12345 connections of an earlier lbd (attached, 15.6 ms), 3 dropped: server removed, 1 dropped: no room.
+";
+        assert_eq!(super::restart(&row), want);
+        let fresh = RestartRow {
+            began: "fresh".to_owned(),
+            reason: Some("the machine was started since".to_owned()),
+            dropped: vec![],
+            ..row
+        };
+        let want = "
+Connections are kept in /dev/shm/sluice-node01.
+Began fresh: the machine was started since.
+";
+        assert_eq!(super::restart(&fresh), want);
+        let off = RestartRow { folder: None, reason: Some("tables.keep is false".to_owned()), ..fresh };
+        assert_eq!(super::restart(&off), "\nConnections will not survive a restart: tables.keep is false.\n");
     }
 
     #[test]
