@@ -45,6 +45,8 @@ pub struct Link {
     pub mtu: u16,
     /// The director's own addresses.
     pub addresses: Vec<IfAddr>,
+    /// Packets a second that the kernel gets of it at most; `None`: it gets none.
+    pub exception: Option<u32>,
 }
 
 impl Link {

@@ -30,6 +30,7 @@ use hdrhistogram::CreationError;
 use lb_config::Model;
 use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
+use lb_dataplane::exception::Kernel;
 use tokio::sync::{Notify as Wake, oneshot};
 use tracing::{info, warn};
 
@@ -39,6 +40,7 @@ pub use show::{DriverRow, Drivers};
 use crate::api::{
     ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, TableRow, Version,
 };
+use crate::exception;
 use crate::health::Health;
 use crate::server::{Access, Call, Work};
 use crate::vrrp::{Handle, Plan};
@@ -78,6 +80,8 @@ pub struct Core {
     lively_until_ms: u64,
     /// The thread that speaks VRRP; none in tests.
     vrrp: Option<Handle>,
+    /// The thread that moves the kernel's frames; none where no port has an exception path.
+    exception: Option<exception::Handle>,
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -107,6 +111,7 @@ impl Core {
             changes,
             lively_until_ms: LIVELY_MS,
             vrrp: None,
+            exception: None,
         };
         core.begin_health();
         Ok(core)
@@ -120,6 +125,16 @@ impl Core {
     /// Passes changes on to VRRP's thread from now on; it ends with [`Core::end_vrrp`].
     pub fn set_vrrp(&mut self, handle: Handle) {
         self.vrrp = Some(handle);
+    }
+
+    /// What the kernel's interfaces are to be, and the queues to them.
+    pub fn exception_plan(&self) -> (exception::Plan, Kernel) {
+        (exception::Plan::of(&self.model, self.director.links()), self.director.kernel())
+    }
+
+    /// Passes changes on to the thread that moves the kernel's frames from now on; it ends with the core.
+    pub fn set_exception(&mut self, handle: exception::Handle) {
+        self.exception = Some(handle);
     }
 
     /// Has VRRP's thread tell other directors that this one ends. Workers must still run.

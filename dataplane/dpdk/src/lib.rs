@@ -37,6 +37,7 @@ mod port;
 mod queue;
 mod ring;
 mod table_memory;
+mod tap;
 mod vdev;
 
 pub use clock::{Clock, idle_sleep};
@@ -51,3 +52,4 @@ pub use mempool::PoolError;
 pub use port::{DeviceStats, PortError};
 pub use ring::RingError;
 pub use table_memory::TableMemory;
+pub use tap::open_tap;
