@@ -13,6 +13,7 @@ use lb_config::{EffectivePolicy, IfAddr, OnServerDown, Policy};
 
 use crate::classify::Classifier;
 use crate::counters::WorkerCounters;
+use crate::director::Pins;
 use crate::express::ReplyEnds;
 use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
@@ -225,6 +226,8 @@ pub struct Snapshot {
     pub overload: Arc<Overload>,
     /// Addresses that another director may have.
     pub shared: Arc<Shared>,
+    /// Clients' ends whose server is known.
+    pub pins: Arc<Pins>,
 }
 
 impl Snapshot {

@@ -23,6 +23,8 @@ pub struct TapPlan {
     pub gateways: Vec<IpAddr>,
     /// VIPs of services that have this director for a server: the kernel takes what comes for them.
     pub vips: Vec<IpPrefix>,
+    /// VIPs on no port's network that health checks ask by this interface.
+    pub asked: Vec<IpPrefix>,
     /// The kernel interface that the port's driver reads frames from.
     pub device: Option<String>,
 }
@@ -37,6 +39,7 @@ pub struct Plan {
 impl Plan {
     /// What `model` asks for; `links`: its ports as the packet path has them.
     pub fn of(model: &Model, links: &[Link]) -> Self {
+        let first = model.ports.iter().position(|port| port.exception.is_some());
         let taps = model.ports.iter().zip(links).enumerate().filter_map(|(at, (port, link))| {
             let exception = port.exception.as_ref()?;
             Some(TapPlan {
@@ -47,6 +50,7 @@ impl Plan {
                 addresses: port.addresses.clone(),
                 gateways: port.gateways.clone(),
                 vips: vips(model, &port.addresses),
+                asked: if first == Some(at) { asked(model) } else { Vec::new() },
                 device: match &port.device {
                     Device::AfPacket(name) | Device::AfXdp(name) => Some(name.clone()),
                     _ => None,
@@ -80,6 +84,20 @@ fn vips(model: &Model, own: &[IfAddr]) -> Vec<IpPrefix> {
         };
         let vip = service.vips().filter(|vip| here && !vip.single().is_some_and(of_port));
         vips.extend(vip.filter(|vip| !vips.contains(vip)));
+    }
+    vips
+}
+
+/// The VIPs of services with checks by `via = "path"` that no connected network leads to.
+fn asked(model: &Model) -> Vec<IpPrefix> {
+    let mut vips: Vec<IpPrefix> = Vec::new();
+    for service in model.services.iter().filter(|service| service.is_checked()) {
+        let by_path = |server| service.checks_of(server).iter().any(|check| check.target.path.is_some());
+        let vip = service.vips().filter(|_| service.servers.iter().any(by_path));
+        let connected = |vip: &IpPrefix| {
+            model.ports.iter().flat_map(|port| &port.addresses).any(|own| own.contains(vip.network()))
+        };
+        vips.extend(vip.filter(|vip| !connected(vip) && !vips.contains(vip)));
     }
     vips
 }

@@ -125,7 +125,9 @@ fn bring_up(netlink: &Netlink, tap: &TapPlan, index: u32) -> io::Result<()> {
 /// The routes of an interface beside those that come with its addresses.
 fn routes(tap: &TapPlan) -> Vec<Route> {
     let defaults = tap.gateways.iter().map(|gateway| Route::Default(*gateway));
-    defaults.chain(tap.vips.iter().map(|vip| Route::Here(*vip))).collect()
+    let here = tap.vips.iter().map(|vip| Route::Here(*vip));
+    let asked = tap.asked.iter().map(|vip| Route::OnLink(*vip));
+    defaults.chain(here).chain(asked).collect()
 }
 
 struct Tap {

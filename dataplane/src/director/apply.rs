@@ -184,6 +184,7 @@ impl Director {
             local: self.addresses.local.clone(),
             timeouts: tables.timeouts.values(),
             networks: Networks::of(&links),
+            pins: self.resolved_pins(),
             links,
             gateways,
             shared,

@@ -20,6 +20,7 @@ mod drain;
 mod expire;
 mod explain;
 mod hops;
+mod pins;
 mod registry;
 mod report;
 mod shared;
@@ -62,6 +63,7 @@ pub use explain::{Explanation, Hop, Known, Outcome, Tried};
 use strangers::MAX_STRANGERS;
 use walks::{Collected, LISTING_MS};
 
+pub use pins::{Pin, Pins};
 pub use shared::{bfd_source, link_local, link_of, virtual_mac};
 pub use walks::MAX_LISTING;
 
@@ -173,6 +175,7 @@ pub struct Director {
     addresses: Addresses,
     announcer: Announcer,
     owners: shared::Owners,
+    pins: Vec<Pin>,
     /// Other directors, which unicast VRRP and BFD go to.
     friends: HashSet<NeighborId>,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -245,6 +248,7 @@ impl Director {
             flow_hash: FlowHash::from_secret(model.appliance.cluster_secret.as_deref()),
             overload: Arc::new(Overload::new(max_dests as usize)),
             shared: Arc::default(),
+            pins: Arc::default(),
         };
         let counters: Vec<_> = (0..workers)
             .map(|_| Arc::new(WorkerCounters::new(setup.devices.len(), max_dests as usize)))
@@ -261,6 +265,7 @@ impl Director {
             addresses: Addresses::default(),
             announcer: Announcer::default(),
             owners: shared::Owners::default(),
+            pins: Vec::new(),
             friends: HashSet::new(),
             mailboxes: (0..workers).map(|_| Arc::default()).collect(),
             samples_read: vec![0; usize::from(workers)],

@@ -416,3 +416,36 @@ fn a_turn_takes_a_bounded_number_of_the_kernels_frames() {
     assert_eq!(lab.director.totals().from_kernel, 257);
     conserved(&lab);
 }
+
+#[test]
+fn a_check_by_the_packet_path_gets_to_its_server_alone() {
+    let (mut lab, kernel) = lab(&web("rr", &[(12, 1), (13, 0), (14, 1)]));
+    let service = lab.director.model().services[0].address;
+    let pin = |port: u16, server: &str| lb_dataplane::director::Pin {
+        source: format!("{DIP}:{port}").parse().unwrap(),
+        service,
+        server: server.parse().unwrap(),
+        forwarding: lb_config::Forwarding::Dr,
+    };
+    lab.director.set_pins(vec![pin(61001, "192.168.150.13:80"), pin(61002, "192.168.150.14:80")]);
+    let mut asks = |lab: &mut Lab, port: u16| {
+        let packet =
+            ipv4(DIP.parse().unwrap(), [192, 168, 150, 100].into(), 6, 64, true, &tcp(port, 80, SYN, 0));
+        let (sent, _) =
+            kernel_sends(lab, &kernel, &ethernet(director_mac(DIRECTOR), DIRECTOR, 0x0800, &packet));
+        sent.iter().find(|frame| frame[12..14] == [8, 0]).map(|frame| frame[5])
+    };
+    for _ in 0..3 {
+        assert_eq!(asks(&mut lab, 61001), Some(13), "one that drains, too");
+        assert_eq!(asks(&mut lab, 61002), Some(14));
+    }
+    // another server in the place of one that goes: nobody is asked for it
+    lab.apply_text(&format!("{BASE}{}", web("rr", &[(12, 1), (13, 0)])));
+    lab.settle();
+    assert_eq!(asks(&mut lab, 61002), Some(14), "the connection that there is");
+    assert_eq!(asks(&mut lab, 61001), Some(13), "indices may be others now");
+    lab.director.set_pins(Vec::new());
+    lab.settle();
+    lab.wait(130_000);
+    assert_eq!(asks(&mut lab, 61001), Some(12), "as any client");
+}

@@ -59,15 +59,15 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
     let look = devices.clone();
     let mut core =
         Core::new(director, Process { drivers: Box::new(move || drivers(&devices)), tables: table_rows })?;
-    let running = Running::launch(&eal, workers, &model)?;
-    let (plan, channel) = core.vrrp_plan();
-    core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);
     let (plan, kernel) = core.exception_plan();
     if !plan.taps.is_empty() {
         let files = taps(&plan)?;
         let started = lb_control::exception::start(plan, kernel, files);
         core.set_exception(started.context("cannot start the exception path")?);
     }
+    let running = Running::launch(&eal, workers, &model)?;
+    let (plan, channel) = core.vrrp_plan();
+    core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
