@@ -54,6 +54,8 @@ pub const VLAN: Bounds = Bounds::new(1, 4094);
 pub const MTU: Bounds = Bounds::new(576, 9000);
 /// Smallest `mtu` of a port with an IPv6 address, bytes. Source: RFC 8200 section 5.
 pub const MTU_MIN_IPV6: u16 = 1280;
+/// `exception_rate`, packets a second. Upwards it is what writing to a TAP interface can take.
+pub const EXCEPTION_RATE: Bounds = Bounds::new(100, 1_000_000);
 /// Port of a server, and of each end of a range of ports.
 pub const L4_PORT: Bounds = Bounds::new(1, 65_535);
 /// `port` of a service. 0 is every port, as in IPVS, and needs persistence.

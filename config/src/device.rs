@@ -91,7 +91,7 @@ fn pci_address(text: &str) -> Option<String> {
 }
 
 /// Checks the name of a kernel interface. Source: `dev_valid_name` of Linux; comma and brackets are ours (DPDK arguments).
-fn interface(name: &str) -> Result<String, String> {
+pub(crate) fn interface(name: &str) -> Result<String, String> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | ',' | '[' | ']');
     if name.is_empty() || name.len() > INTERFACE_NAME_LEN || name == "." || name == ".." || name.contains(bad)
     {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{IpPrefix, PortRange, ServiceAddress};
+use crate::exception::{DEFAULT_EXCEPTION_RATE, Exception, ExceptionKind, default_interface};
 use crate::forwarding::{ClientAddress, Forwarding};
 use crate::health::{Notify, ServerHealth, ServiceHealth};
 use crate::mark::MarkRule;
@@ -81,6 +82,21 @@ pub(crate) struct DraftPort {
     pub mtu: Option<u16>,
     pub addresses: Option<Vec<Option<IfAddr>>>,
     pub gateways: Option<Vec<Option<IpAddr>>>,
+    pub exception: Option<ExceptionKind>,
+    pub exception_interface: Option<Option<String>>,
+    pub exception_rate: Option<Option<u32>>,
+}
+
+impl DraftPort {
+    /// Name of its TAP interface, whether it has one or not; `None`: it could not be read.
+    pub fn interface(&self) -> Option<String> {
+        let given = self.exception_interface.as_ref()?.clone();
+        given.or_else(|| self.name.as_deref().map(default_interface))
+    }
+
+    pub fn has_tap(&self) -> bool {
+        self.exception == Some(ExceptionKind::Tap)
+    }
 }
 
 /// Draft of a [`Service`]. The default is a service of which nothing could be read.
@@ -254,7 +270,10 @@ impl Draft {
 
 impl DraftPort {
     fn finish(self) -> Option<Port> {
+        let (interface, rate) = (self.interface()?, self.exception_rate?.unwrap_or(DEFAULT_EXCEPTION_RATE));
+        let has_tap = self.exception? == ExceptionKind::Tap;
         Some(Port {
+            exception: has_tap.then_some(Exception { interface, rate }),
             name: self.name?,
             device: self.device?,
             vlan: self.vlan?,
@@ -321,6 +340,7 @@ impl From<&Model> for Draft {
 
 impl From<&Port> for DraftPort {
     fn from(port: &Port) -> Self {
+        let own = port.exception.as_ref();
         Self {
             name: Some(port.name.clone()),
             device: Some(port.device.clone()),
@@ -328,6 +348,9 @@ impl From<&Port> for DraftPort {
             mtu: Some(port.mtu),
             addresses: Some(port.addresses.iter().copied().map(Some).collect()),
             gateways: Some(port.gateways.iter().copied().map(Some).collect()),
+            exception: Some(if own.is_some() { ExceptionKind::Tap } else { ExceptionKind::Off }),
+            exception_interface: Some(own.map(|own| own.interface.clone())),
+            exception_rate: Some(own.map(|own| own.rate)),
         }
     }
 }

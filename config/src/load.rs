@@ -124,7 +124,8 @@ mod tests {
         let file =
             Temp::new("faulty", b"[[ports]]\nname = 1\nx = 2\ndevice='null'\naddresses=['10.0.0.1/8']\n");
         let want = "line 2: ports[0].name: expected text in quotes, found the number 1\n\
-                    line 3: ports[0].x: unknown key (known here: name, device, vlan, mtu, addresses, gateway)";
+                    line 3: ports[0].x: unknown key (known here: name, device, vlan, mtu, addresses, gateway, \
+             exception, exception_interface, exception_rate)";
         assert_eq!(file.error(), format!("{}:\n{want}", file.0.display()));
         let file = Temp::new("long", b"");
         File::options().write(true).open(&file.0).unwrap().set_len(FILE_LEN + 1).unwrap();

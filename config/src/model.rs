@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::ServiceAddress;
+use crate::exception::Exception;
 use crate::forwarding::{ClientAddress, Forwarding};
 use crate::health::{Notify, ServerHealth, ServiceHealth};
 use crate::mark::MarkRule;
@@ -242,6 +243,8 @@ pub struct Port {
     /// Next hops for what is not directly connected: at most one per family over all ports, each inside a prefix of
     /// `addresses`.
     pub gateways: Vec<IpAddr>,
+    /// The kernel's side of it; `None`: the kernel gets nothing.
+    pub exception: Option<Exception>,
 }
 
 /// An address and the length of its network's prefix, bits.

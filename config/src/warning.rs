@@ -152,6 +152,10 @@ fn health(service: &Service) -> Option<(&'static str, String)> {
 fn bypass(model: &Model, service: &Service, server: &Server) -> Option<String> {
     let shared = |port: &Port| port.addresses.iter().copied().find(|n| n.contains(server.address));
     let (port, network) = model.ports.iter().find_map(|port| Some((port, shared(port)?)))?;
+    // the director's own, whose answers it sees whatever they are to
+    if model.ports.iter().flat_map(|port| &port.addresses).any(|own| own.addr == server.address) {
+        return None;
+    }
     let vips = service.vips()?;
     network.contains(vips.network()).then(|| {
         format!(

@@ -7,6 +7,7 @@ use toml::Value;
 
 use crate::address::ServiceAddress;
 use crate::duration;
+use crate::exception::ExceptionKind;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
 use crate::forwarding::{ClientAddress, Forwarding, Tunnel};
 use crate::health::{Check, Entries, Notify};
@@ -130,6 +131,14 @@ impl Writer {
             [] => {}
             [gateway] => self.text("gateway", &gateway.to_string()),
             gateways => self.list("gateway", gateways),
+        }
+        match &port.exception {
+            None => self.text("exception", ExceptionKind::Off.as_str()),
+            Some(exception) => {
+                self.text("exception", ExceptionKind::Tap.as_str());
+                self.text("exception_interface", &exception.interface);
+                self.plain("exception_rate", exception.rate);
+            }
         }
     }
 
@@ -378,6 +387,7 @@ device = "null"
 mtu = 1500
 addresses = ["192.168.150.11/24", "fd00::11/64"]
 gateway = "192.168.150.1"
+exception = "off"
 
 [[services]]
 name = "web"

@@ -8,6 +8,7 @@
 //! * [`api`]: the messages and their frames; all that `lbctl` needs.
 //! * [`server`]: the socket, who may do what, one bounded session per connection.
 //! * [`core`]: the control core: what a request does to the director and what it shows.
+//! * [`exception`]: the kernel's side of the ports: what is not load-balanced, on a thread of its own.
 //! * [`health`]: checks of servers, quorums, events.
 //! * [`ipvsadm`]: ipvsadm's command line over all of that.
 //! * [`keep`]: what outlives lbd, so that the next one goes on with its connections.
@@ -22,6 +23,7 @@
 pub mod api;
 pub mod bfd;
 pub mod core;
+pub mod exception;
 pub mod health;
 pub mod ipvsadm;
 pub mod keep;

@@ -193,6 +193,14 @@ impl<I: PacketIo> Worker<I> {
             return self.choose_rule(lookup, true);
         };
         let refused = |reason| Refusal::of_service(reason, &service.policy);
+        if !snapshot.pins.is_empty()
+            && let Some(dest) = snapshot.pins.get(&(lookup.src, lookup.src_port, service.id))
+        {
+            // a health check, which means this server
+            let one_packet = service.one_packet && lookup.protocol == L4::Udp;
+            let keep = if one_packet { Keep::OnePacket } else { Keep::Entry };
+            return Ok(Chosen { dest: *dest, controlled: false, keep });
+        }
         if self.is_full(service) {
             return Err(refused(DropReason::ServiceFull));
         }

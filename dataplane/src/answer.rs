@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb_config::IfAddr;
 
 use crate::drop_reason::DropReason;
+use crate::exception::Class;
 use crate::io::{DeviceId, Packet, PacketIo};
 use crate::neighbor::LinkId;
 use crate::parse::{Flow, Fragment, Net, Parsed};
@@ -24,9 +25,14 @@ pub(crate) enum Speaker {
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Drops a client's packet that nobody takes, and tells the client.
+    /// A client's packet that no service takes: the kernel's, or dropped, and the client is told.
     #[cold]
     pub(crate) fn turn_away(&mut self, frame: I::Packet, parsed: &Parsed, refusal: Refusal) {
+        if matches!(refusal.reason, DropReason::NoService | DropReason::NotForUs)
+            && let Some(link) = self.for_kernel(&frame, parsed)
+        {
+            return self.give(frame, link, Class::of(&parsed.net));
+        }
         match refusal.answer {
             Answer::Nothing => {}
             Answer::Unreachable => {

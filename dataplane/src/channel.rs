@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::drop_reason::DropReason;
+use crate::exception::Class;
 use crate::io::{DeviceId, Packet, PacketIo};
 use crate::mailbox::{Mailbox, QueueFull};
 use crate::neighbor::LinkId;
@@ -101,9 +102,12 @@ impl<I: PacketIo> Worker<I> {
         };
         let vrid = header_len.ok().and_then(|len| packet.get(usize::from(len) + 1));
         if vrid.is_some_and(|vrid| self.snapshot.shared.hears_vrrp(link, ipv6, *vrid)) {
-            self.pass_on(frame, parsed, link);
-        } else {
-            self.counters.drop_packet(DropReason::ControlNotForUs);
+            return self.pass_on(frame, parsed, link);
+        }
+        match self.for_kernel(&frame, parsed) {
+            // of a keepalived's, beside lbd
+            Some(link) => self.give(frame, link, Class::Urgent),
+            None => self.counters.drop_packet(DropReason::ControlNotForUs),
         }
     }
 

@@ -97,8 +97,8 @@ pub struct DeviceCounters {
 
 /// Everything that one worker counts.
 ///
-/// Packets are conserved: `rx + originated = tx + delivered + drops + held + in rings between workers`, where rx
-/// and tx are sums over devices and all terms are sums over workers.
+/// Packets are conserved: `rx + originated + from_kernel = tx + delivered + to_kernel + drops + held + in rings between
+/// workers`, where rx and tx are sums over devices and all terms are sums over workers.
 #[derive(Debug)]
 pub struct WorkerCounters {
     /// Per device.
@@ -119,6 +119,10 @@ pub struct OwnCounters {
     /// Frames that were for the director itself and ended there (an ARP reply, say); also the fragments of a datagram
     /// that goes on through a tunnel in other frames.
     pub delivered: Counter,
+    /// Frames that were given to the kernel.
+    pub to_kernel: Counter,
+    /// Frames that the kernel sent.
+    pub from_kernel: Counter,
     /// Frames waiting now: for a neighbour, a device, or the rest of their datagram.
     pub held: Counter,
     /// Frames given to the worker that owns their connection.

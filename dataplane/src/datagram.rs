@@ -14,6 +14,7 @@ use lb_config::OnServerDown;
 use crate::classify::Lookup;
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
+use crate::exception::Class;
 use crate::flow::{Family, Hit, server_of};
 use crate::fragments::{self, Datagrams, Limits, MAX_PARTS, Ready, Release, Resolved};
 use crate::io::{Packet, PacketIo};
@@ -98,7 +99,7 @@ impl<I: PacketIo> Worker<I> {
         let is_resolved = handed_over && fragments::unmark(frame.bytes_mut(), own).is_some();
         // RFC 1812 section 5.3.4: a unicast packet does not come in a broadcast frame
         if !frame.bytes().starts_with(&own) {
-            return self.counters.drop_packet(DropReason::NotForUs);
+            return self.unreadable(frame, DropReason::NotForUs);
         }
         if is_resolved || self.setup.workers == 1 {
             return self.gather::<K>(frame, part);
@@ -188,6 +189,14 @@ impl<I: PacketIo> Worker<I> {
                     Ok(admitted) => admitted,
                     Err(refusal) => {
                         let reason = refusal.reason;
+                        if !from_server
+                            && matches!(reason, DropReason::NotForUs | DropReason::NoService)
+                            && let Some(link) =
+                                frames.first().and_then(|first| self.for_kernel(first, &parsed))
+                        {
+                            let class = Class::of(&parsed.net);
+                            return frames.into_iter().for_each(|frame| self.give(frame, link, class));
+                        }
                         let mut frames = frames.into_iter();
                         match frames.next() {
                             Some(first) if from_server && reason == DropReason::NotForUs => {

@@ -124,6 +124,10 @@ drop_reasons! {
     ControlNotForUs => "control_not_for_us",
     /// The queue of VRRP and BFD packets to the control core is full.
     ControlQueueFull => "control_queue_full",
+    /// For the kernel, beyond the port's `exception_rate`.
+    ExceptionRate => "exception_rate",
+    /// For the kernel, which is behind, or longer than the port's MTU.
+    ExceptionQueueFull => "exception_queue_full",
     /// The destination is the director's, no service has this protocol and port.
     NoService => "no_service",
     /// A TCP packet without SYN (or with RST), or an SCTP packet without INIT, and without a connection.

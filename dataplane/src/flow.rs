@@ -169,12 +169,13 @@ impl<I: PacketIo> Worker<I> {
             }
             None => {
                 let is_syn = flow.is_syn();
-                if is_syn && !self.flood.shedding.admits(true) {
+                let control = self.is_control(flow);
+                if is_syn && !control && !self.flood.shedding.admits(true) {
                     return self.counters.drop_packet(DropReason::Overload);
                 }
                 let from_server =
                     self.snapshot.is_nat_server(flow.src.into(), flow.src_port, flow.protocol as u8);
-                if !is_syn && !self.flood.shedding.admits(false) {
+                if !is_syn && !control && !self.flood.shedding.admits(false) {
                     return self.counters.drop_packet(DropReason::Overload);
                 }
                 let lookup = Lookup::of(flow, frame.device(), parsed.vlan);
@@ -213,7 +214,7 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// A packet from a server to a client: the server's address and port become the VIP's again.
-    fn reply_of_server<K: Family>(
+    pub(crate) fn reply_of_server<K: Family>(
         &mut self,
         mut frame: I::Packet,
         parsed: &Parsed,

@@ -11,6 +11,7 @@ use crate::drop_reason::DropReason;
 use crate::flow::{Family, Hit, peer_of, server_of};
 use crate::io::{Packet, PacketIo};
 use crate::local_port;
+use crate::neighbor::NeighborId;
 use crate::parse::{Flow, L4, Net, Parsed, TcpFlags};
 use crate::respond::IcmpError;
 use crate::rewrite::{self, Towards, Translation, Verdict, mss, toa};
@@ -37,6 +38,9 @@ impl<I: PacketIo> Worker<I> {
     ) {
         if let Way::Snat(_) = entry.way {
             return self.forward_out::<K>(frame, parsed, flow, entry);
+        }
+        if entry.neighbor == NeighborId::KERNEL {
+            return self.forward_here::<K>(frame, parsed, flow, entry);
         }
         let Some(cut) = self.may_reach(&mut frame, parsed, entry) else { return };
         self.clamp(&mut frame, flow, entry);

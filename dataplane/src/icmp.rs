@@ -27,7 +27,7 @@ impl<I: PacketIo> Worker<I> {
             return self.tunnel_error(frame, parsed, &peeled, steered);
         }
         let Some(inner) = &icmp.inner else {
-            return self.refuse(icmp.dst.into(), DropReason::IcmpErrorUnmatched);
+            return self.exceptional(frame, parsed, DropReason::IcmpErrorUnmatched);
         };
         let Inner { src, dst, src_port, dst_port, protocol } = *inner;
         // the quoted packet, turned round, is what its receiver would send
@@ -56,7 +56,7 @@ impl<I: PacketIo> Worker<I> {
             None if about_reply && self.snapshot.policy.schedule_icmp => {
                 self.error_of_nobody::<K>(frame, parsed, icmp, inner);
             }
-            None => self.refuse(icmp.dst.into(), DropReason::IcmpErrorUnmatched),
+            None => self.exceptional(frame, parsed, DropReason::IcmpErrorUnmatched),
         }
     }
 
@@ -91,7 +91,7 @@ impl<I: PacketIo> Worker<I> {
         match self.admit(key, &lookup, None, probe) {
             Ok((dest, entry)) => self.error_to_server(frame, parsed, icmp, &key, dest, &entry),
             Err(refusal) if matches!(refusal.reason, DropReason::NotForUs | DropReason::NoService) => {
-                self.refuse(icmp.dst.into(), DropReason::IcmpErrorUnmatched);
+                self.exceptional(frame, parsed, DropReason::IcmpErrorUnmatched);
             }
             Err(refusal) => self.counters.drop_packet(refusal.reason),
         }

@@ -52,6 +52,11 @@ pub trait Packet: Sized {
     }
     /// Device that received it (after [`PacketIo::rx`] and across [`PacketIo::hand_over`]).
     fn device(&self) -> DeviceId;
+    /// Makes a frame from [`PacketIo::alloc`] one that `device` received. Frames that know of one device only need not
+    /// do anything.
+    fn set_device(&mut self, device: DeviceId) {
+        let _ = device;
+    }
 }
 
 /// One worker's queues: its rx/tx queue of every device and its rings to the other workers.

@@ -18,12 +18,14 @@
 //! - [`owner`]: addresses that another director may have; [`channel`]: frames that decide it;
 //! - [`local`]: what is for the director itself; [`answer`]: what it says of its own, built by [`respond`];
 //! - [`keep`]: connections of an earlier process, which this one goes on with;
+//! - [`exception`]: what no service takes, to the kernel and back;
 //! - [`transmit`]: bursts leave, frames without a next hop's MAC address wait.
 //!
 //! A [`Worker`] does all this for one core, a turn at a time ([`worker`]); [`run()`] is its loop. What it knows of
 //! the configuration is a [`snapshot`], made by the control core's [`Director`] and passed through a [`mailbox`];
 //! what it counts is in [`counters`]; next hops are resolved in [`neighbor`]. Any step may end in a
-//! [`DropReason`], counted: frames received and originated are sent, delivered to the director, held or dropped.
+//! [`DropReason`], counted: frames received and originated are sent, delivered to the director, given to the
+//! kernel, held or dropped.
 //!
 //! No DPDK, no clock, no allocation per packet; one intrinsic, in [`prefetch`].
 
@@ -37,6 +39,7 @@ pub mod datagram;
 pub mod director;
 pub mod drop_reason;
 pub mod ending;
+pub mod exception;
 pub mod express;
 pub mod flood;
 pub mod flow;

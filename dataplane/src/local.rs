@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::channel::PROTOCOL_VRRP;
 use crate::conn::{Key4, Key6};
 use crate::drop_reason::DropReason;
+use crate::exception::Class;
 use crate::io::{Packet, PacketIo};
 use crate::mailbox::Event;
 use crate::neighbor::{LinkId, Sighting};
@@ -34,23 +35,20 @@ impl<I: PacketIo> Worker<I> {
             }
             Net::Icmp4(icmp) if icmp.is_error() => self.icmp_error::<Key4>(frame, parsed, icmp, steered),
             Net::Icmp6(icmp) if icmp.is_error() => self.icmp_error::<Key6>(frame, parsed, icmp, steered),
-            Net::Icmp4(icmp) => self.refuse(icmp.dst.into(), DropReason::IcmpUnsupported),
-            Net::Icmp6(icmp) => self.refuse(icmp.dst.into(), DropReason::IcmpUnsupported),
+            Net::Icmp4(_) | Net::Icmp6(_) => self.exceptional(frame, parsed, DropReason::IcmpUnsupported),
             Net::Other4 { protocol: PROTOCOL_VRRP, .. } => self.vrrp(frame, parsed, link, false),
             Net::Other6 { protocol: PROTOCOL_VRRP, .. } => self.vrrp(frame, parsed, link, true),
-            Net::Other4 { dst, .. } => self.refuse((*dst).into(), DropReason::ProtocolUnsupported),
-            Net::Other6 { dst, .. } => self.refuse((*dst).into(), DropReason::ProtocolUnsupported),
+            Net::Other4 { .. } | Net::Other6 { .. } => {
+                self.exceptional(frame, parsed, DropReason::ProtocolUnsupported);
+            }
             // a flow in a frame to a group of stations; fragments have a way of their own
             Net::Flow4(_) | Net::Flow6(_) | Net::Fragment4(_) | Net::Fragment6(_) => {
-                self.counters.drop_packet(DropReason::NotForUs);
+                match self.for_kernel(&frame, parsed) {
+                    Some(link) => self.give(frame, link, Class::of(&parsed.net)),
+                    None => self.counters.drop_packet(DropReason::NotForUs),
+                }
             }
         }
-    }
-
-    /// Drops a packet: for `reason` when it was for the director, else because it was not.
-    pub(crate) fn refuse(&self, to: IpAddr, reason: DropReason) {
-        let ours = self.snapshot.is_ours(to);
-        self.counters.drop_packet(if ours { reason } else { DropReason::NotForUs });
     }
 
     fn arp(&mut self, mut frame: I::Packet, parsed: &Parsed, arp: &Arp, link: LinkId) {
@@ -68,8 +66,7 @@ impl<I: PacketIo> Worker<I> {
                     self.counters.drop_packet(DropReason::ArpMalformed);
                 }
             }
-            _ if known => self.counters.own.delivered.add(1),
-            _ => self.counters.drop_packet(DropReason::ArpNotForUs),
+            _ => self.overheard(frame, &parsed.net, link, known, DropReason::ArpNotForUs),
         }
     }
 
@@ -85,8 +82,7 @@ impl<I: PacketIo> Worker<I> {
                     self.counters.drop_packet(DropReason::NoBuffer);
                 }
             }
-            _ if known => self.counters.own.delivered.add(1),
-            _ => self.counters.drop_packet(DropReason::NdNotForUs),
+            _ => self.overheard(frame, &parsed.net, link, known, DropReason::NdNotForUs),
         }
     }
 
@@ -119,7 +115,7 @@ impl<I: PacketIo> Worker<I> {
 
     fn echo(&mut self, mut frame: I::Packet, parsed: &Parsed, from: IpAddr, to: IpAddr, link: LinkId) {
         if !self.snapshot.is_ours(to) {
-            return self.counters.drop_packet(DropReason::NotForUs);
+            return self.exceptional(frame, parsed, DropReason::NotForUs);
         }
         if self.snapshot.shared.is_mute(to) {
             return self.counters.drop_packet(DropReason::NotAccepted);

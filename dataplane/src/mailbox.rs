@@ -13,6 +13,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::channel::{CONTROL_QUEUE, ControlFrame};
 use crate::conn::Tick;
+use crate::exception::Pipe;
 use crate::ids::DestId;
 use crate::io::DeviceId;
 use crate::latency::SampleRing;
@@ -181,7 +182,7 @@ pub enum Event {
 /// The queues between the control core and one worker.
 #[derive(Debug)]
 pub struct Mailbox {
-    /// Rung after something was put in. Control core and VRRP's thread: rw, worker: ro.
+    /// Rung after something was put in. Control core, VRRP's and the kernel's thread: rw, worker: ro.
     doorbell: CachePadded<AtomicU64>,
     snapshots: ArrayQueue<Arc<Snapshot>>,
     retired: ArrayQueue<Arc<Snapshot>>,
@@ -189,6 +190,8 @@ pub struct Mailbox {
     events: ArrayQueue<Event>,
     control_out: ArrayQueue<ControlFrame>,
     control_in: ArrayQueue<ControlFrame>,
+    /// Frames to and from the kernel.
+    pub(crate) pipe: Pipe,
     /// Latency samples.
     pub samples: SampleRing,
 }
@@ -204,6 +207,7 @@ impl Default for Mailbox {
             events: ArrayQueue::new(QUEUE),
             control_out: ArrayQueue::new(CONTROL_QUEUE),
             control_in: ArrayQueue::new(CONTROL_QUEUE),
+            pipe: Pipe::default(),
             samples: SampleRing::default(),
         }
     }
@@ -234,7 +238,7 @@ impl Mailbox {
         self.events.pop()
     }
 
-    fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.doorbell.fetch_add(1, Release);
     }
 

@@ -127,6 +127,10 @@ impl Packet for Frame {
     fn device(&self) -> DeviceId {
         self.0.device
     }
+
+    fn set_device(&mut self, device: DeviceId) {
+        self.0.device = device;
+    }
 }
 
 /// One worker's ports in memory: frames put into [`MemoryIo::receive`] are received, what is sent is in

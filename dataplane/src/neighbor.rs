@@ -32,6 +32,11 @@ pub const MAX_UNICAST_PROBES: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NeighborId(pub u32);
 
+impl NeighborId {
+    /// The kernel of the machine, see [`crate::exception`]: no station, and of no book.
+    pub const KERNEL: Self = Self(u32::MAX);
+}
+
 /// Index of an L3 interface, in the order of the configuration's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u16);

@@ -89,6 +89,7 @@ mod tests {
                     .iter()
                     .map(|&(addr, len)| IfAddr { addr, prefix_len: if addr.is_ipv4() { len % 33 } else { len } })
                     .collect(),
+                exception: None,
             };
             let links: Vec<Link> = links.iter().map(link).collect();
             let networks = Networks::of(&links);

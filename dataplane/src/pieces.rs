@@ -34,7 +34,7 @@ impl<I: PacketIo> Worker<I> {
         let probe = self.fetch_ahead(&parsed);
         match parsed {
             Ok(parsed) => self.dispatch(frame, &parsed, probe, origin),
-            Err(reason) => self.counters.drop_packet(reason),
+            Err(reason) => self.unreadable(frame, reason),
         }
     }
 }

@@ -13,6 +13,7 @@ use lb_config::{EffectivePolicy, IfAddr, OnServerDown, Policy};
 
 use crate::classify::Classifier;
 use crate::counters::WorkerCounters;
+use crate::director::Pins;
 use crate::express::ReplyEnds;
 use crate::ids::{DestId, ServiceId};
 use crate::io::DeviceId;
@@ -46,6 +47,8 @@ pub struct Link {
     pub mtu: u16,
     /// The director's own addresses.
     pub addresses: Vec<IfAddr>,
+    /// Packets a second that the kernel gets of it at most; `None`: it gets none.
+    pub exception: Option<u32>,
 }
 
 impl Link {
@@ -230,6 +233,8 @@ pub struct Snapshot {
     pub names: Paged<Option<DestName>>,
     /// Destinations by that.
     pub by_name: Shards<DestName, DestId>,
+    /// Clients' ends whose server is known.
+    pub pins: Arc<Pins>,
 }
 
 impl Snapshot {

@@ -152,6 +152,9 @@ impl Budget {
 impl<I: PacketIo> Worker<I> {
     /// Sends a frame to a next hop, now or when its MAC address is known.
     pub(crate) fn send_to(&mut self, hop: NextHop, mut frame: I::Packet) {
+        if hop.to == Awaited::Neighbor(NeighborId::KERNEL) {
+            return self.give_balanced(frame, &hop);
+        }
         match self.resolve(hop.to) {
             Resolution::Resolved(mac) => {
                 ethernet::rewrite_macs(frame.bytes_mut(), mac, hop.mac);
@@ -190,11 +193,15 @@ impl<I: PacketIo> Worker<I> {
     pub(crate) fn hop_towards(&mut self, address: IpAddr) -> Option<(NextHop, u16)> {
         let (link, hop) = match self.snapshot.route(address) {
             Route::Via(link, neighbor) => (link, self.snapshot.hop(link, neighbor)),
-            Route::Stranger(link) => {
-                self.meet(link, address);
-                let hop = self.snapshot.hop(link, NeighborId(0));
-                (link, NextHop { to: Awaited::Stranger(link, address), ..hop })
-            }
+            Route::Stranger(link) => match self.hop_to_kernel(address) {
+                // a server's answer to the director's own kernel
+                Some(hop) => (link, hop),
+                None => {
+                    self.meet(link, address);
+                    let hop = self.snapshot.hop(link, NeighborId(0));
+                    (link, NextHop { to: Awaited::Stranger(link, address), ..hop })
+                }
+            },
             Route::None => return None,
         };
         Some((hop, self.snapshot.links[usize::from(link.0)].mtu))

@@ -10,6 +10,7 @@ use crate::conn::table::NoMemory;
 use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
 use crate::ending::Ending;
+use crate::exception::Allowance;
 use crate::flood::Flood;
 use crate::io::{Burst, DeviceId, PacketIo, WorkerId};
 use crate::mailbox::{Listing, Mailbox};
@@ -58,6 +59,8 @@ pub struct Worker<I: PacketIo> {
     /// Fragments that wait for the others of their datagram.
     pub(crate) pieces: Pieces<I::Packet>,
     pub(crate) errors: Budget,
+    /// What the kernel may still get, by link.
+    pub(crate) allowances: Vec<Allowance>,
     /// Identification of the latest ICMP error.
     pub(crate) error_id: u16,
     pub(crate) now_ns: u64,
@@ -83,12 +86,11 @@ impl<I: PacketIo> Worker<I> {
 
     /// A worker with tables from [`Tables::for_workers`].
     pub fn with_tables(seed: WorkerSeed, io: I, tables: Tables) -> Self {
-        let setup = seed.setup;
-        let teller = Teller::new(&seed.snapshot);
+        let (setup, snapshot) = (seed.setup, seed.snapshot);
+        let teller = Teller::new(&snapshot);
         Self {
             id: seed.id,
             io,
-            snapshot: seed.snapshot,
             mailbox: seed.mailbox,
             counters: seed.counters[usize::from(seed.id.0)].clone(),
             all_counters: seed.counters,
@@ -101,6 +103,7 @@ impl<I: PacketIo> Worker<I> {
             waiting: Waiting::new(setup.neighbor_queue),
             pieces: Pieces::new(setup.workers),
             errors: Budget::default(),
+            allowances: vec![Allowance::default(); snapshot.links.len()],
             error_id: 0,
             now_ns: 0,
             now: Tick::from_ns(0),
@@ -111,6 +114,7 @@ impl<I: PacketIo> Worker<I> {
             swept_ns: 0,
             express: true,
             setup,
+            snapshot,
         }
     }
 
@@ -119,12 +123,11 @@ impl<I: PacketIo> Worker<I> {
     /// `now_ns`: time since any fixed point, ns, never going back.
     pub fn turn(&mut self, now_ns: u64) -> usize {
         (self.now_ns, self.now) = (now_ns, Tick::from_ns(now_ns));
-        self.refresh();
+        let mut packets = self.refresh();
         self.guarded = is_guarded(&self.snapshot.policy, self.tables.len(), self.tables.max);
         let embryonic = self.counters.own.embryonic.get();
         self.flood.turn(embryonic, self.tables.max, self.snapshot.policy.syn_flood);
         self.absent = self.snapshot.shared.any_absent();
-        let mut packets = 0;
         for device in 0..self.setup.devices.len() {
             packets += self.receive_from(DeviceId(device as u16));
         }
@@ -141,8 +144,9 @@ impl<I: PacketIo> Worker<I> {
         packets
     }
 
-    /// Picks up a new snapshot and mail, if the doorbell rang.
-    fn refresh(&mut self) {
+    /// Picks up a new snapshot, mail and the kernel's frames, if the doorbell rang. Returns how many of these.
+    fn refresh(&mut self) -> usize {
+        let mut packets = 0;
         let rings = self.mailbox.rings();
         if rings != self.rings_seen {
             self.send_control();
@@ -151,14 +155,16 @@ impl<I: PacketIo> Worker<I> {
                 self.counters.own.generation.set(self.snapshot.generation);
             }
             self.read_mail();
-            // a snapshot that could not be taken, or mail that was left, is looked for again next turn
-            if !self.mailbox.has_snapshot() {
+            packets = self.take_from_kernel();
+            // a snapshot that could not be taken, or what was left, is looked for again next turn
+            if !self.mailbox.has_snapshot() && !self.mailbox.pipe.has_more() {
                 self.rings_seen = rings;
             }
         }
         if self.listing.is_some() {
             self.continue_listing();
         }
+        packets
     }
 
     /// Expiry and the counters that describe the turn.
@@ -231,6 +237,7 @@ impl<I: PacketIo> Worker<I> {
             waiting: Waiting::new(self.setup.neighbor_queue),
             pieces: Pieces::new(self.setup.workers),
             errors: self.errors,
+            allowances: self.allowances,
             error_id: self.error_id,
             now_ns: self.now_ns,
             now: self.now,

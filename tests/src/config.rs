@@ -23,6 +23,8 @@ pub struct Config {
     pub memory: &'static str,
     /// Connections of all workers together.
     pub max_connections: u32,
+    /// More lines for the first port.
+    pub port: String,
     /// More lines for `[appliance]`.
     pub appliance: String,
     /// Lines of `[timeouts]`.
@@ -103,6 +105,7 @@ impl Default for Config {
             idle: "adaptive",
             memory: "huge_pages = \"none\"\nmemory_mib = 256",
             max_connections: 65536,
+            port: String::new(),
             appliance: String::new(),
             timeouts: String::new(),
             services: vec![Service::tcp("web", 80, "rr", &["192.168.150.12", "192.168.150.13"])],
@@ -138,6 +141,7 @@ impl Config {
         }
         let mtu = self.mtu.map(|mtu| format!("mtu = {mtu}\n")).unwrap_or_default();
         text.push_str(&mtu);
+        text.push_str(&self.port);
         if self.behind {
             let _ = write!(
                 text,

@@ -155,16 +155,16 @@ impl Director {
         Ok(addresses.iter().all(known))
     }
 
-    /// Waits until the counters stand still and checks that received + originated = sent + delivered + dropped +
-    /// waiting.
+    /// Waits until the counters stand still and checks that received + originated + from the kernel = sent +
+    /// delivered + to the kernel + dropped + waiting.
     pub fn wait_conserved(&self) -> Result<api::Conservation> {
         let mut before = api::Conservation::default();
         wait_until("packets are conserved", PATIENCE, || {
             let now = self.stats()?.conservation;
             let settled = now == before;
             before = now;
-            let balanced =
-                now.received + now.originated == now.sent + now.delivered + now.dropped + now.waiting;
+            let came = now.received + now.originated + now.from_kernel;
+            let balanced = came == now.sent + now.delivered + now.to_kernel + now.dropped + now.waiting;
             if settled && !balanced {
                 bail!("packets are not conserved: {now:?}");
             }

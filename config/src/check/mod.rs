@@ -7,6 +7,7 @@ mod address;
 mod appliance;
 mod full_nat;
 mod networks;
+mod path;
 mod ports;
 mod servers;
 mod services;

@@ -51,6 +51,8 @@ pub(super) struct Wire<'d> {
     pub networks: Networks,
     /// Port of each own address.
     pub own: HashMap<IpAddr, usize>,
+    /// Whether a port has a TAP interface, by port.
+    pub taps: Vec<bool>,
     /// Port of each gateway.
     pub gateways: HashMap<IpAddr, usize>,
     /// Name of each port; `ports[2]` where it could not be read.

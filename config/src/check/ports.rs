@@ -12,6 +12,7 @@ use crate::fault::Problems;
 use crate::ifaddr::{bits_of, special};
 use crate::model::{Device, IfAddr};
 use crate::path::{Path, toml_path};
+use crate::text::show;
 
 /// Checks the ports and returns what the services' checks need of them.
 pub(super) fn check<'d>(draft: &'d Draft, problems: &mut Problems) -> Wire<'d> {
@@ -22,12 +23,14 @@ pub(super) fn check<'d>(draft: &'d Draft, problems: &mut Problems) -> Wire<'d> {
     }
     names(ports.iter().map(|p| p.name.as_deref()), "ports", problems);
     devices(ports, problems);
+    taps(ports, problems);
     let mut wire = Wire::default();
     wire.complete = true;
     for (index, port) in ports.iter().enumerate() {
         let name = port.name.as_deref().map_or_else(|| format!("ports[{index}]").into(), Into::into);
         wire.port_names.push(name);
         link(index, port, problems);
+        wire.taps.push(port.has_tap());
         addresses(index, port, &mut wire, problems);
     }
     overlaps(ports, &mut wire, problems);
@@ -84,6 +87,53 @@ fn devices(ports: &[DraftPort], problems: &mut Problems) {
             let first = ports[first].name.clone().unwrap_or_else(|| format!("ports[{first}]"));
             let message = format!("{device} {what} is already the device of {first}");
             problems.add(toml_path!("ports", index, "device"), message);
+        }
+    }
+}
+
+/// The kernel's interfaces: their names, which no other of them and no device has.
+fn taps(ports: &[DraftPort], problems: &mut Problems) {
+    let mut firsts = Firsts::default();
+    let taken = |name: &str| {
+        ports.iter().find_map(|port| match &port.device {
+            Some(device @ (Device::AfPacket(own) | Device::AfXdp(own) | Device::Tap(own))) if own == name => {
+                Some(device)
+            }
+            _ => None,
+        })
+    };
+    for (index, port) in ports.iter().enumerate() {
+        let mut add = |key: &'static str, message: String| {
+            problems.add(toml_path!("ports", index, key), message);
+        };
+        if !port.has_tap() {
+            // what holds by default goes by the device
+            let knows = port.exception.is_some() && port.device.is_some();
+            if knows && matches!(port.exception_interface, Some(Some(_))) {
+                add("exception_interface", "is of use with exception = \"tap\" only".to_owned());
+            }
+            if knows && matches!(port.exception_rate, Some(Some(_))) {
+                add("exception_rate", "is of use with exception = \"tap\" only".to_owned());
+            }
+            continue;
+        }
+        if let Some(Some(rate)) = port.exception_rate
+            && let Err(message) = bounds::EXCEPTION_RATE.check(rate.into())
+        {
+            add("exception_rate", message);
+        }
+        let Some(name) = port.interface() else { continue };
+        let made = match &port.exception_interface {
+            Some(None) => " (made from the port's name; exception_interface sets another)",
+            _ => "",
+        };
+        if let Err(message) = crate::device::interface(&name) {
+            add("exception_interface", format!("{} is {message}{made}", show(&name)));
+        } else if let Some(device) = taken(&name) {
+            add("exception_interface", format!("{} is the interface of {device}{made}", show(&name)));
+        } else if let Some(first) = firsts.repeats(name.clone(), index) {
+            let first = ports[first].name.clone().unwrap_or_else(|| format!("ports[{first}]"));
+            add("exception_interface", format!("{} is already the interface of {first}{made}", show(&name)));
         }
     }
 }

@@ -154,10 +154,7 @@ fn reachable(
         return Err(format!("{address} is not of the family of {of}: forwarding \"{name_of}\" needs that"));
     }
     if let Some(port) = wire.own.get(&address) {
-        let port = wire.port_name(*port);
-        return Err(format!(
-            "{address} is the director's own address on {port}: a server on the director itself is not supported"
-        ));
+        return local(address, forwarding, wire.taps.get(*port) == Some(&true), wire.port_name(*port));
     }
     if let Some((range, other)) = site.vips.find(address, bits_of(address)) {
         let is = if range.prefix_len == bits_of(address) { "the VIP" } else { "a VIP" };
@@ -179,5 +176,20 @@ fn reachable(
             let described = wire.described(address);
             Err(format!("{address} is on no directly connected network ({described}): {needs}"))
         }
+    }
+}
+
+/// A server on the director itself is the kernel's: it gets its packets by the port's TAP interface.
+fn local(address: IpAddr, forwarding: Forwarding, has_tap: bool, port: &str) -> Result<(), String> {
+    let is = format!("{address} is the director's own address on {port}");
+    match forwarding {
+        Forwarding::Dr | Forwarding::Nat if has_tap => Ok(()),
+        Forwarding::Dr | Forwarding::Nat => {
+            Err(format!("{is}: a server on the director itself needs exception = \"tap\" on that port"))
+        }
+        Forwarding::Tunnel(_) | Forwarding::FullNat => Err(format!(
+            "{is}: forwarding \"{}\" does not lead to the director itself, \"dr\" and \"nat\" do",
+            forwarding.name()
+        )),
     }
 }

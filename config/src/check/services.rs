@@ -42,6 +42,7 @@ pub(super) fn check(draft: &Draft, wire: &Wire<'_>, problems: &mut Problems) {
         full_nat::check(index, service, &site, problems);
         deadlines(index, service, draft, problems);
         crate::health::check_service(index, service, problems);
+        super::path::check(index, service, wire, problems);
     }
 }
 

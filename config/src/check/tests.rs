@@ -104,7 +104,8 @@ fn a_dr_server_is_a_neighbour_of_its_own_address() {
     assert_eq!(
         server("192.168.150.11"),
         format!(
-            "{at} 192.168.150.11 is the director's own address on lan: a server on the director itself is not supported"
+            "{at} 192.168.150.11 is the director's own address on lan: a server on the director itself needs exception \
+             = \"tap\" on that port"
         )
     );
     assert_eq!(
@@ -177,7 +178,16 @@ fn nat_and_tunnels_reach_further_than_dr() {
         for (address, why) in [
             (
                 "192.168.150.11",
-                "the director's own address on lan: a server on the director itself is not supported",
+                match forwarding {
+                    "nat" => {
+                        "the director's own address on lan: a server on the director itself needs exception = \"tap\" on \
+                         that port"
+                    }
+                    _ => {
+                        "the director's own address on lan: forwarding \"tunnel\" does not lead to the director itself, \
+                         \"dr\" and \"nat\" do"
+                    }
+                },
             ),
             ("192.168.150.100", "the VIP of the service web"),
             ("192.168.150.255", "the broadcast address of 192.168.150.0/24"),
@@ -762,4 +772,51 @@ fn limits_have_ranges_and_hold_for_the_file_itself() {
          line 6: services: 2 servers over all services are above the limit 1 (limits.max_servers)"
     );
     assert_eq!(limits(&format!("max_services = 2\nmax_servers = 2\n{second}")), "no fault");
+}
+
+#[test]
+fn a_server_on_the_director_needs_an_exception_path_of_its_port() {
+    let with_tap = |forwarding: &str| {
+        let text = SMALL.replace("\"null\"", "\"null\"\nexception = \"tap\"");
+        let server = "[[services.servers]]\naddress = \"192.168.150.11\"\nforwarding = ";
+        faults(&format!("{text}{server}\"{forwarding}\"\n"))
+    };
+    assert_eq!((with_tap("dr"), with_tap("nat")), ("no fault".to_owned(), "no fault".to_owned()));
+    assert!(with_tap("tunnel").contains("does not lead to the director itself"));
+}
+
+#[test]
+fn the_kernels_interface_has_a_name_of_its_own() {
+    let with = |lines: &str| faults_with("\"null\"", &format!("\"null\"\n{lines}"));
+    assert_eq!(
+        with("exception = \"tap\"\nexception_interface = \"kernel0\"\nexception_rate = 100"),
+        "no fault"
+    );
+    let interface = |name: &str| with(&format!("exception = \"tap\"\nexception_interface = {name:?}"));
+    assert!(
+        interface("a/b").contains("exception_interface: \"a/b\" is not an interface name"),
+        "{}",
+        interface("a/b")
+    );
+    let off = with("exception = \"off\"\nexception_rate = 100\nexception_interface = \"x\"");
+    assert_eq!(off.matches("is of use with exception = \"tap\" only").count(), 2, "{off}");
+    assert!(with("exception = \"tap\"\nexception_rate = 99").contains("99 is below the limit 100"));
+    let long =
+        SMALL.replace("\"lan\"", "\"a-very-long-name\"").replace("\"null\"", "\"null\"\nexception = \"tap\"");
+    assert!(faults(&long).contains("made from the port's name"), "{}", faults(&long));
+    let same =
+        SMALL.replace("\"null\"", "\"af_packet:eth0\"\nexception = \"tap\"\nexception_interface = \"eth0\"");
+    assert!(faults(&same).contains("\"eth0\" is the interface of af_packet:eth0"), "{}", faults(&same));
+}
+
+#[test]
+fn ports_of_nics_have_an_exception_path_unless_they_say_otherwise() {
+    let interface = |text: &str| {
+        let model = crate::parse(text).unwrap();
+        model.ports[0].exception.as_ref().map(|own| (own.interface.clone(), own.rate))
+    };
+    assert_eq!(interface(SMALL), None);
+    let pci = SMALL.replace("\"null\"", "\"pci:0000:3b:00.0\"");
+    assert_eq!(interface(&pci), Some(("lb-lan".to_owned(), 20_000)));
+    assert_eq!(interface(&pci.replace("00.0\"", "00.0\"\nexception = \"off\"")), None);
 }

@@ -81,6 +81,15 @@ fn appliance(old: &Appliance, new: &Appliance) -> Vec<FieldChange> {
     fields.into_iter().flatten().collect()
 }
 
+/// The kernel's interface of a port.
+fn interface(port: &Port) -> String {
+    port.exception.as_ref().map_or_else(|| "off".to_owned(), |own| format!("tap {}", own.interface))
+}
+
+fn rate(port: &Port) -> String {
+    port.exception.as_ref().map_or_else(|| "none".to_owned(), |own| own.rate.to_string())
+}
+
 fn ports(old: &[Port], new: &[Port], changes: &mut Vec<Change>) {
     let matched = matched(old.iter().map(|p| p.name.as_str()), new.iter().map(|p| p.name.as_str()));
     changes.extend(matched.removed.iter().map(|at| Change::PortRemoved(old[*at].clone())));
@@ -92,6 +101,8 @@ fn ports(old: &[Port], new: &[Port], changes: &mut Vec<Change>) {
             field("mtu", old.mtu, new.mtu),
             field("addresses", list(&old.addresses), list(&new.addresses)),
             field("gateway", list(&old.gateways), list(&new.gateways)),
+            field("exception", interface(old), interface(new)),
+            field("exception_rate", rate(old), rate(new)),
         ];
         let fields: Vec<_> = fields.into_iter().flatten().collect();
         if !fields.is_empty() {

@@ -188,7 +188,7 @@ impl Change {
             | Self::PortRemoved(_)
             | Self::PortMoved { .. } => true,
             Self::PortChanged { fields, .. } => {
-                fields.iter().any(|field| !matches!(field.key, "addresses" | "gateway"))
+                fields.iter().any(|field| !matches!(field.key, "addresses" | "gateway" | "exception_rate"))
             }
             Self::TimeoutsChanged(_)
             | Self::PolicyChanged(_)

@@ -154,6 +154,17 @@ fn of_a_port_only_addresses_and_gateways_change_at_run_time() {
             "~ port lan: addresses [192.168.150.11/24 fd00::11/64] -> [192.168.150.11/24], gateway [] -> [192.168.150.1]"
         ]
     );
+    let tap = |rate| Some(crate::Exception { interface: "lb-lan".to_owned(), rate });
+    assert_eq!(
+        lines(|m| m.ports[0].exception = tap(500)),
+        ["~ port lan: exception off -> tap lb-lan, exception_rate none -> 500 !"]
+    );
+    let mut old = small();
+    old.ports[0].exception = tap(500);
+    let mut new = old.clone();
+    new.ports[0].exception = tap(600);
+    let rate = diff(&old, &new);
+    assert_eq!(rate.iter().map(|change| change.needs_restart()).collect::<Vec<_>>(), [false]);
     assert_eq!(lines(|m| m.ports[0].mtu = 9000), ["~ port lan: mtu 1500 -> 9000 !"]);
     assert_eq!(lines(|m| m.ports[0].vlan = Some(5)), ["~ port lan: vlan unset -> 5 !"]);
     assert_eq!(

@@ -35,7 +35,24 @@ pub struct Target {
     pub device: Option<String>,
     /// Firewall mark of its packets. keepalived: `fwmark`.
     pub mark: Option<u32>,
+    /// By which way it goes. keepalived knows one.
+    pub via: Via,
 }
+
+/// The way of a check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// To the server itself, as the kernel's routes say.
+    #[default]
+    Kernel,
+    /// To the VIP, and by the packet path to the server, as clients' packets go.
+    Path,
+}
+
+words!(Via, "a way of a check", [
+    "kernel" => Self::Kernel => Self::Kernel,
+    "path" => Self::Path => Self::Path,
+]);
 
 impl Check {
     /// A check of this kind with everything else open.
@@ -74,6 +91,7 @@ impl Check {
                 bind_port: target.bind_port.unwrap_or(0),
                 device: target.device.clone(),
                 mark: target.mark.unwrap_or(0),
+                path: None,
             },
             rhythm: Rhythm {
                 interval,

@@ -236,6 +236,7 @@ impl Check {
         e.some("bind_port", target.bind_port);
         e.text("device", target.device.as_ref());
         e.some("mark", target.mark);
+        e.text("via", (target.via != super::Via::Kernel).then(|| target.via.as_str()));
         e.pace(&self.pace);
         e
     }

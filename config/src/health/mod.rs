@@ -221,7 +221,13 @@ pub struct FullTarget {
     pub device: Option<String>,
     /// Firewall mark (`SO_MARK`) of its packets; 0: none.
     pub mark: u32,
+    /// The server that it is about, where it takes the clients' way to it and `to` is the VIP.
+    pub path: Option<SocketAddr>,
 }
+
+/// Ports that checks by `via = "path"` come from, one each for every server of a service: behind those that Linux gives
+/// to sockets without one (`net.ipv4.ip_local_port_range`).
+pub const PATH_PORTS: std::ops::RangeInclusive<u16> = 61_001..=65_535;
 
 impl Service {
     /// The checks of `server`, which is one of this service's, in their order.
@@ -243,7 +249,14 @@ impl Service {
             port => port,
         };
         let at = SocketAddr::new(server.address, port);
-        checks.unwrap_or_default().iter().map(|check| check.full(at, &pace, host)).collect()
+        let by_path = |check: &Check, mut full: FullCheck| {
+            if let (Via::Path, ServiceAddress::Vip { vip, port, .. }) = (check.target.via, self.address) {
+                (full.target.to, full.target.path) = (SocketAddr::new(vip, port), Some(server.key()));
+            }
+            full
+        };
+        let all = checks.unwrap_or_default().iter();
+        all.map(|check| by_path(check, check.full(at, &pace, host))).collect()
     }
 
     /// What becomes of `server` when it is down.

@@ -28,6 +28,7 @@ fn what_is_left_open_has_its_default() {
             bind_port: 0,
             device: None,
             mark: 0,
+            path: None,
         },
         rhythm: Rhythm {
             interval: Duration::from_secs(5),
@@ -265,6 +266,7 @@ fn check() -> impl Strategy<Value = Check> {
             bind_port: port,
             device: elsewhere.then(|| "eth0".to_owned()),
             mark,
+            via: Via::Kernel,
         },
     })
 }
@@ -325,4 +327,34 @@ proptest! {
         prop_assert_eq!(&back, &model);
         prop_assert!(!diff(&crate::tests::small(), &model).is_empty());
     }
+}
+
+#[test]
+fn a_check_may_take_the_clients_way() {
+    let text = |check: &str, tap: bool| {
+        let text = with(&format!("[services.health]\nchecks = [{check}]"));
+        if tap { text.replace("\"null\"", "\"null\"\nexception = \"tap\"") } else { text }
+    };
+    let good = text("{ type = \"tcp\", via = \"path\" }", true);
+    let model = parse(&good).unwrap();
+    let service = &model.services[0];
+    let target = service.checks_of(&service.servers[0]).remove(0).target;
+    assert_eq!(target.to.to_string(), "192.168.150.100:80");
+    assert_eq!(target.path, Some(service.servers[0].key()));
+    assert_eq!(parse(&crate::to_toml(&model)).unwrap(), model);
+    let fault = |check: &str, tap| crate::tests::faults(&text(check, tap));
+    assert!(
+        fault("{ type = \"tcp\", via = \"path\" }", false)
+            .contains("needs a port with exception = \"tap\" and an IPv4")
+    );
+    assert!(
+        fault("{ type = \"ping\", via = \"path\" }", true).contains("of no use in a check of type \"ping\"")
+    );
+    assert!(fault("{ type = \"dns\", via = \"path\" }", true).contains("asks over udp, the service is tcp"));
+    let bound = fault("{ type = \"tcp\", via = \"path\", bind = \"10.0.0.1\", port = 81 }", true);
+    assert_eq!(bound.matches("is of no use with via = \"path\"").count(), 2, "{bound}");
+    let own = good + "[[services.servers]]\naddress = \"192.168.150.11\"\n";
+    assert!(crate::tests::faults(&own).contains("the director itself"), "{}", crate::tests::faults(&own));
+    let many = text("{ type = \"tcp\", via = \"path\" }", true).replace("port = 80", "ports = \"80-81\"");
+    assert!(crate::tests::faults(&many).contains("one VIP and one port"), "{}", crate::tests::faults(&many));
 }

@@ -15,7 +15,7 @@ use crate::forwarding::Forwarding;
 use crate::health::{
     Check, CheckKind, DnsCheck, FileCheck, FileMeaning, HttpCheck, KINDS, Mail, Notify, OnFailure, Pace,
     Pattern, RegexCheck, ScriptCheck, ServerHealth, ServerNotify, ServiceHealth, ServiceNotify, SorryServer,
-    StatusRange, Target, TlsCheck, UdpCheck, UrlCheck,
+    StatusRange, Target, TlsCheck, UdpCheck, UrlCheck, Via,
 };
 use crate::text::{nearest, show};
 
@@ -55,7 +55,7 @@ pub(super) const SORRY: [&str; 6] = ["address", "port", "weight", "forwarding", 
 pub(super) const SERVICE_NOTIFY: [&str; 6] = ["up", "down", "quorum_up", "quorum_down", "webhook", "mail"];
 pub(super) const SERVER_NOTIFY: [&str; 2] = ["up", "down"];
 /// Keys of every check, whatever its type.
-const COMMON: [&str; 14] = [
+const COMMON: [&str; 15] = [
     "type",
     "address",
     "port",
@@ -63,6 +63,7 @@ const COMMON: [&str; 14] = [
     "bind_port",
     "device",
     "mark",
+    "via",
     "interval",
     "timeout",
     "retries",
@@ -100,18 +101,18 @@ const OWN: [(&str, &[&str]); 20] = [
 const FACTOR: (&str, &[&str]) = ("factor", &["file"]);
 
 /// Keys of a check.
-pub(super) const CHECK: [&str; 44] = check_keys();
+pub(super) const CHECK: [&str; 45] = check_keys();
 
-const fn check_keys() -> [&'static str; 44] {
-    let mut keys = [""; 44];
+const fn check_keys() -> [&'static str; 45] {
+    let mut keys = [""; 45];
     let mut at = 0;
-    while at < 44 {
-        keys[at] = if at < 14 {
+    while at < 45 {
+        keys[at] = if at < 15 {
             COMMON[at]
-        } else if at < 23 {
-            URL[at - 14]
-        } else if at < 43 {
-            OWN[at - 23].0
+        } else if at < 24 {
+            URL[at - 15]
+        } else if at < 44 {
+            OWN[at - 24].0
         } else {
             FACTOR.0
         };
@@ -257,6 +258,7 @@ fn check(r: &mut Reader<'_>, t: &DeTable<'_>) -> Option<Check> {
         bind_port: r.field(t, "bind_port", value::integer(bounds::L4_PORT)).optional().flatten(),
         device: r.field(t, "device", value::text).optional().flatten(),
         mark: r.field(t, "mark", value::integer(bounds::MARK)).optional().flatten(),
+        via: r.field(t, "via", value::parsed).or_default(Via::Kernel),
     };
     let pace = pace(r, t);
     let mut http = http(r, t);

@@ -39,7 +39,17 @@ pub(super) const APPLIANCE: [&str; 10] = [
     "cluster_secret",
 ];
 pub(super) const TABLES: [&str; 2] = ["keep", "directory"];
-pub(super) const PORT: [&str; 6] = ["name", "device", "vlan", "mtu", "addresses", "gateway"];
+pub(super) const PORT: [&str; 9] = [
+    "name",
+    "device",
+    "vlan",
+    "mtu",
+    "addresses",
+    "gateway",
+    "exception",
+    "exception_interface",
+    "exception_rate",
+];
 pub(super) const SERVICE: [&str; 21] = [
     "name",
     "vip",

@@ -9,6 +9,7 @@ use super::services::service;
 use super::{Field, Reader, address::mark, health, keys, policy, value, vrrp};
 use crate::bounds;
 use crate::draft::{Draft, DraftPort, DraftSnat};
+use crate::exception::ExceptionKind;
 use crate::fields::{DEFAULT_MTU, LIMITS, TIMEOUTS};
 use crate::model::{Appliance, Limits, Tables, Timeouts};
 use crate::snat::SnatProtocol;
@@ -107,9 +108,14 @@ fn timeouts(r: &mut Reader<'_>, t: &DeTable<'_>) -> Timeouts {
 }
 
 fn port(r: &mut Reader<'_>, t: &DeTable<'_>) -> DraftPort {
+    let name = r.required(t, "name", value::text);
+    let device = r.required(t, "device", value::parsed);
     DraftPort {
-        name: r.required(t, "name", value::text),
-        device: r.required(t, "device", value::parsed),
+        name,
+        exception: r.field(t, "exception", value::parsed).or(ExceptionKind::default_for(device.as_ref())),
+        exception_interface: r.field(t, "exception_interface", value::text).optional(),
+        exception_rate: r.field(t, "exception_rate", value::integer(bounds::EXCEPTION_RATE)).optional(),
+        device,
         vlan: r.field(t, "vlan", value::integer(bounds::VLAN)).optional(),
         mtu: r.field(t, "mtu", value::integer(bounds::MTU)).or(DEFAULT_MTU),
         addresses: match r.list(t, "addresses", value::parsed) {

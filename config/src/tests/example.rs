@@ -121,6 +121,9 @@ fn the_example_states_the_real_limits_and_defaults() {
     has("[[ports]]", "mtu", range(bounds::MTU));
     has("[[ports]]", "mtu", format!("at least {}", bounds::MTU_MIN_IPV6));
     has("[[ports]]", "mtu", format!("Default {}.", fields::DEFAULT_MTU));
+    has("[[ports]]", "exception_interface", format!("1 to {} bytes", bounds::INTERFACE_NAME_LEN));
+    has("[[ports]]", "exception_rate", range(bounds::EXCEPTION_RATE));
+    has("[[ports]]", "exception_rate", format!("Default {}.", crate::DEFAULT_EXCEPTION_RATE));
     has("[[services]]", "port", range(bounds::SERVICE_PORT));
     has("[[services]]", "ports", range(bounds::L4_PORT));
     has("[[services]]", "mark", range(bounds::MARK));

@@ -113,6 +113,10 @@ fn port(index: u16) -> impl Strategy<Value = Port> {
                     IfAddr { addr: v4(2), prefix_len: 32 },
                 ],
                 gateways: if index == 0 { next } else { Vec::new() },
+                exception: (gateways > 1).then(|| crate::Exception {
+                    interface: format!("lb-{index}"),
+                    rate: 100 + u32::from(mtu),
+                }),
             }
         },
     )

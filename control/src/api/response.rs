@@ -372,6 +372,10 @@ pub struct Conservation {
     pub sent: u64,
     /// Packets for the director itself that ended there: ARP replies, say.
     pub delivered: u64,
+    /// Packets that the kernel got.
+    pub to_kernel: u64,
+    /// Packets that the kernel sent.
+    pub from_kernel: u64,
     /// Packets dropped, for any reason.
     pub dropped: u64,
     /// Packets that now wait for a next hop's MAC address, a transmit queue or in a ring between workers.

@@ -57,6 +57,9 @@ impl Core {
             if let Some(sync) = &self.sync {
                 sync.update(self.sync_plan());
             }
+            if let Some(exception) = &self.exception {
+                exception.update(crate::exception::Plan::of(&self.model, self.director.links()));
+            }
             changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
             self.health.configured(changes.changes.iter().map(|row| row.text.as_str()));
             changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));

@@ -65,6 +65,7 @@ impl Core {
         if let Err(error) = self.health.commit(prepared, &self.model) {
             error!(%error, "health checks cannot be started");
         }
+        self.director.set_pins(self.health.pins(&self.model));
     }
 
     /// Errors: there is no service of that name.

@@ -30,6 +30,7 @@ use hdrhistogram::CreationError;
 use lb_config::Model;
 use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
+use lb_dataplane::exception::Kernel;
 use tokio::sync::{Notify as Wake, oneshot};
 use tracing::{info, warn};
 
@@ -39,6 +40,7 @@ pub use show::{DriverRow, Drivers};
 use crate::api::{
     ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, TableRow, Version,
 };
+use crate::exception;
 use crate::health::Health;
 use crate::keep::beat::Heart;
 use crate::server::{Access, Call, Work};
@@ -84,6 +86,8 @@ pub struct Core {
     sync: Option<sync::Handle>,
     /// What became of an earlier lbd's connections, and what keeps these for the next one.
     keep: (RestartRow, Option<Heart>),
+    /// The thread that moves the kernel's frames; none where no port has an exception path.
+    exception: Option<exception::Handle>,
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -115,6 +119,7 @@ impl Core {
             vrrp: None,
             sync: None,
             keep: Default::default(),
+            exception: None,
         };
         core.begin_health();
         Ok(core)
@@ -133,6 +138,16 @@ impl Core {
     /// What became of an earlier lbd's connections, and what writes down from now on that this one runs.
     pub fn set_keep(&mut self, restart: RestartRow, heart: Option<Heart>) {
         self.keep = (restart, heart);
+    }
+
+    /// What the kernel's interfaces are to be, and the queues to them.
+    pub fn exception_plan(&self) -> (exception::Plan, Kernel) {
+        (exception::Plan::of(&self.model, self.director.links()), self.director.kernel())
+    }
+
+    /// Passes changes on to the thread that moves the kernel's frames from now on; it ends with the core.
+    pub fn set_exception(&mut self, handle: exception::Handle) {
+        self.exception = Some(handle);
     }
 
     /// Has VRRP's thread tell other directors that this one ends. Workers must still run.

@@ -238,6 +238,8 @@ pub(super) fn stats(director: &Director, drivers: &Drivers) -> Stats {
             originated: totals.originated,
             sent: totals.tx,
             delivered: totals.delivered,
+            to_kernel: totals.to_kernel,
+            from_kernel: totals.from_kernel,
             dropped: totals.dropped,
             waiting: totals.held + in_rings,
         },

@@ -11,6 +11,7 @@ use lb_config::health::{Assume, OnFailure};
 use lb_config::{Model, Server, Service};
 
 use super::event::EventKind;
+use super::path::{self, Ports};
 use super::probe::{ProbeSpec, Say, Verdict};
 
 /// Why a server is down that no check has answered for.
@@ -102,6 +103,11 @@ pub fn quorum(was: bool, live: u64, quorum: u64, hysteresis: u64) -> bool {
 }
 
 impl ServerState {
+    /// Whether a check takes the clients' way to it.
+    fn is_checked_by_path(&self) -> bool {
+        self.checks.iter().any(|check| check.probe.target.path.is_some())
+    }
+
     /// Puts its checks together.
     fn judge(&mut self, probes: &HashMap<Arc<ProbeSpec>, ProbeState>) {
         let (mut up, mut known, mut offset) = (true, true, false);
@@ -166,7 +172,7 @@ impl Board {
         for service in model.services.iter().filter(|service| service.is_checked()) {
             let name: Arc<str> = service.name.as_str().into();
             let old = former.get(&name);
-            let state = self.service(&name, service, old, &mut known);
+            let state = self.service(&name, (model, service), old, &mut known);
             self.services.insert(name.clone(), state);
             self.settle(&name, old.is_some(), &mut changes);
         }
@@ -178,14 +184,14 @@ impl Board {
     fn service(
         &mut self,
         name: &Arc<str>,
-        service: &Service,
+        (model, service): (&Model, &Service),
         old: Option<&ServiceState>,
         known: &mut HashMap<Arc<ProbeSpec>, ProbeState>,
     ) -> ServiceState {
         let mut servers = HashMap::with_capacity(service.servers.len());
-        let mut unchecked = 0;
+        let (mut unchecked, mut ports) = (0, Ports::default());
         for server in &service.servers {
-            let checks = service.checks_of(server);
+            let checks = path::checks_of(model, service, server, &mut ports);
             if checks.is_empty() {
                 unchecked += u64::from(server.weight);
                 continue;
@@ -346,8 +352,11 @@ fn servers(service: &Service, state: &ServiceState) -> Vec<Server> {
             true => known.map_or(server.weight, |known| known.weight),
             false => 0,
         };
+        // Whoever is checked by the packet path is in it.
+        let by_path = known.is_some_and(ServerState::is_checked_by_path);
         // One that drains until a deadline gets nothing new anyway, and its deadline does not begin anew.
-        if up || service.on_failure(server) == OnFailure::Drain || server.drain_deadline.is_some() {
+        if up || by_path || service.on_failure(server) == OnFailure::Drain || server.drain_deadline.is_some()
+        {
             servers.push(Server { weight, ..server.clone() });
         }
     }

@@ -18,6 +18,7 @@ mod check;
 mod drift;
 pub mod engine;
 pub mod event;
+mod path;
 pub mod probe;
 mod rows;
 pub mod tell;

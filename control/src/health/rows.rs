@@ -105,6 +105,9 @@ fn name(probe: &ProbeSpec, server: SocketAddr) -> String {
         CheckKind::Tcp | CheckKind::Udp(_) | CheckKind::Smtp { .. } | CheckKind::Ping => kind.to_owned(),
     };
     let to = probe.target.to;
+    if probe.target.path.is_some() {
+        return format!("{what} via path");
+    }
     let elsewhere = match probe.kind {
         CheckKind::Ping => to.ip() != server.ip(),
         _ => to != server,

@@ -151,7 +151,7 @@ impl PacketIo for WorkerIo {
         if !large.append(frame) {
             return false;
         }
-        large.set_device(frame.device());
+        large.mark_device(frame.device());
         *frame = large;
         true
     }

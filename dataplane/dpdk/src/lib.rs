@@ -39,6 +39,7 @@ mod queue;
 mod ring;
 mod shelf;
 mod table_memory;
+mod tap;
 mod vdev;
 
 pub use clock::{Clock, idle_sleep};
@@ -54,3 +55,4 @@ pub use port::{DeviceStats, PortError};
 pub use ring::RingError;
 pub use shelf::{Folder, Shelf, hugetlbfs};
 pub use table_memory::TableMemory;
+pub use tap::open_tap;

@@ -149,7 +149,7 @@ impl Mbuf {
 
     /// Marks a received buffer with its device.
     #[inline]
-    pub(crate) fn set_device(&mut self, device: DeviceId) {
+    pub(crate) fn mark_device(&mut self, device: DeviceId) {
         // SAFETY: uint16_t port, which drivers do not read when they send. No safe form: see `field`.
         unsafe { self.set_field(sys::SLUICE_MBUF_PORT, device.0) };
     }
@@ -248,6 +248,10 @@ impl Packet for Mbuf {
     fn device(&self) -> DeviceId {
         // SAFETY: uint16_t port. No safe form: see `field`.
         DeviceId(unsafe { self.field(sys::SLUICE_MBUF_PORT) })
+    }
+
+    fn set_device(&mut self, device: DeviceId) {
+        self.mark_device(device);
     }
 }
 

@@ -53,7 +53,7 @@ impl RxQueue {
         unsafe { take_spare(into, usize::from(n)) };
         let mut odd = 0;
         for packet in &mut into[first..] {
-            packet.set_device(self.port.device());
+            packet.mark_device(self.port.device());
             odd += usize::from(!packet.is_whole() || packet.is_tag_stripped());
         }
         if odd != 0 {

@@ -82,6 +82,7 @@ impl Director {
                 mac: self.setup.devices[device].mac,
                 mtu: port.mtu,
                 addresses: port.addresses.clone(),
+                exception: port.exception.as_ref().map(|exception| exception.rate),
             }
         };
         model.ports.iter().map(link).collect()
@@ -139,7 +140,8 @@ impl Director {
     fn check_fixed(&self, model: &Model) -> Result<(), ApplyError> {
         let differs = |what| Err(ApplyError::NeedsRestart { what });
         let shape = |model: &Model| -> Vec<_> {
-            model.ports.iter().map(|port| (port.device.clone(), port.vlan, port.mtu)).collect()
+            let tap = |port: &lb_config::Port| port.exception.as_ref().map(|own| own.interface.clone());
+            model.ports.iter().map(|port| (port.device.clone(), port.vlan, port.mtu, tap(port))).collect()
         };
         if model.appliance != self.model.appliance {
             return differs("[appliance]");
@@ -151,7 +153,7 @@ impl Director {
             return differs("[tables]");
         }
         if shape(model) != shape(&self.model) {
-            return differs("a port's device, vlan or mtu, or the list of ports,");
+            return differs("a port's device, vlan, mtu or exception, or the list of ports,");
         }
         Ok(())
     }
@@ -187,6 +189,7 @@ impl Director {
             local: self.addresses.local.clone(),
             timeouts: tables.timeouts.values(),
             networks: Networks::of(&links),
+            pins: self.resolved_pins(),
             links,
             gateways,
             shared,

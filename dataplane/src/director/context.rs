@@ -133,6 +133,9 @@ impl Context<'_> {
     /// With direct routing the server is on a connected network; else the gateway will do.
     fn hop(&mut self, service: &Service, server: &Server, ends: Option<u16>) -> Result<Hop, ApplyError> {
         let (link, neighbor) = match link_to(self.links, server.address) {
+            Some((link, on)) if on.addresses.iter().any(|own| own.addr == server.address) => {
+                (link, NeighborId::KERNEL)
+            }
             Some((link, _)) => {
                 let id = self.book.intern(link, server.address);
                 (link, id.map_err(|_| ApplyError::TooManyNeighbors)?)

@@ -19,6 +19,9 @@ pub struct Hops {
 
 impl Hops {
     fn at(&mut self, id: NeighborId) -> Option<&mut (u32, u64)> {
+        if id == NeighborId::KERNEL {
+            return None;
+        }
         let at = id.0 as usize;
         if self.uses.len() <= at {
             self.uses.resize(at + 1, (0, 0));

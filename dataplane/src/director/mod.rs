@@ -22,6 +22,7 @@ mod explain;
 mod feeds;
 mod hops;
 mod journal;
+mod pins;
 mod registry;
 mod report;
 mod shared;
@@ -68,6 +69,7 @@ pub use registry::{DestKey, Owner};
 use strangers::MAX_STRANGERS;
 use walks::{Collected, LISTING_MS};
 
+pub use pins::{Pin, Pins};
 pub use shared::{bfd_source, link_local, link_of, virtual_mac};
 pub use walks::MAX_LISTING;
 
@@ -180,6 +182,7 @@ pub struct Director {
     addresses: Addresses,
     announcer: Announcer,
     owners: shared::Owners,
+    pins: Vec<Pin>,
     /// Other directors, which unicast VRRP and BFD go to.
     friends: HashSet<NeighborId>,
     mailboxes: Vec<Arc<Mailbox>>,
@@ -275,6 +278,7 @@ impl Director {
             sync: None,
             names: Paged::default(),
             by_name: Shards::default(),
+            pins: Arc::default(),
         };
         let counters: Vec<_> = (0..workers)
             .map(|_| Arc::new(WorkerCounters::new(setup.devices.len(), max_dests as usize)))
@@ -291,6 +295,7 @@ impl Director {
             addresses: Addresses::default(),
             announcer: Announcer::default(),
             owners: shared::Owners::default(),
+            pins: Vec::new(),
             friends: HashSet::new(),
             mailboxes: (0..workers).map(|_| Arc::default()).collect(),
             samples_read: vec![0; usize::from(workers)],

@@ -8,7 +8,7 @@ use super::registry;
 use super::{Director, readings};
 use crate::drop_reason::DropReason;
 use crate::ids::DestId;
-use crate::neighbor::{NeighborRow, Resolution};
+use crate::neighbor::{NeighborId, NeighborRow, Resolution};
 use crate::persist::Listed;
 
 /// A destination and its counts.
@@ -92,8 +92,8 @@ pub struct DeviceRow {
     pub tx: [u64; 2],
 }
 
-/// Where packets went, over all workers. `rx + originated = tx + delivered + dropped + held`, but for frames that
-/// are in a ring between two workers at the moment of reading.
+/// Where packets went, over all workers. `rx + originated + from_kernel = tx + delivered + to_kernel + dropped + held`, but
+/// for frames that are in a ring between two workers at the moment of reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Frames received.
@@ -104,6 +104,10 @@ pub struct Totals {
     pub tx: u64,
     /// Frames for the director itself.
     pub delivered: u64,
+    /// Frames that were given to the kernel.
+    pub to_kernel: u64,
+    /// Frames that the kernel sent.
+    pub from_kernel: u64,
     /// Frames dropped, see [`Director::drops`].
     pub dropped: u64,
     /// Frames that wait for a next hop or a transmit queue now.
@@ -244,6 +248,7 @@ impl Director {
             removed: record.removed,
             drain_left_ms: self.drains.left_ms(dest, self.polled_ms),
             reachable: match self.running.cells.mac(entry.neighbor) {
+                _ if entry.neighbor == NeighborId::KERNEL => Some(true),
                 Resolution::Resolved(_) => Some(true),
                 Resolution::Failed => Some(false),
                 Resolution::Pending => None,
@@ -311,6 +316,8 @@ impl Director {
             totals.tx += worker.devices.iter().map(|device| device.tx_packets.get()).sum::<u64>();
             totals.originated += worker.own.originated.get();
             totals.delivered += worker.own.delivered.get();
+            totals.to_kernel += worker.own.to_kernel.get();
+            totals.from_kernel += worker.own.from_kernel.get();
             totals.held += worker.own.held.get();
             totals.dropped += worker.drops.iter().map(|count| count.get()).sum::<u64>();
         }

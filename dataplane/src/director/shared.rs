@@ -8,6 +8,7 @@ use lb_config::{Bfd, Model, Vrrp};
 
 use super::Director;
 use crate::channel::Channel;
+use crate::exception::Kernel;
 use crate::neighbor::{LinkId, NeighborBook, NeighborCells, NeighborId};
 use crate::owner::{Listen, MAX_OWNERS, OwnerCells, OwnerId, Shared, SharedAddress, VirtualMac};
 use crate::snapshot::{Link, Route};
@@ -147,6 +148,11 @@ impl Director {
     /// The queues of frames that must not wait.
     pub fn channel(&self) -> Channel {
         Channel::new(self.mailboxes.clone())
+    }
+
+    /// The queues of frames to and from the kernel.
+    pub fn kernel(&self) -> Kernel {
+        Kernel::new(self.mailboxes.clone(), self.setup.clone())
     }
 
     /// The ports as the packet path has them.

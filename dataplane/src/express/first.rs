@@ -31,8 +31,8 @@ impl<I: PacketIo> Worker<I> {
             return Err(frame);
         }
         let flow = packet.flow(frame.bytes());
-        // the control core's own, whatever the load
-        if self.is_bfd(&flow) {
+        // the control core's and the kernel's own, whatever the load
+        if self.is_bfd(&flow) || self.is_control(&flow) {
             return Err(frame);
         }
         if !self.flood.shedding.admits(flow.is_syn()) {

@@ -339,7 +339,7 @@ impl<I: PacketIo> Worker<I> {
                     Some((Ok(parsed), probe)) => self.dispatch(frame, parsed, *probe, origin),
                     // with the rest of it in view it may be right
                     Some((Err(_), _)) if !frame.is_whole() => self.in_pieces(frame, origin),
-                    Some((Err(reason), _)) => self.counters.drop_packet(*reason),
+                    Some((Err(reason), _)) => self.unreadable(frame, *reason),
                     None => {}
                 }
                 other += 1;

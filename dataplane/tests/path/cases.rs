@@ -213,6 +213,8 @@ const ELSEWHERE: &[DropReason] = &[
     DropReason::NotAccepted,         // shared::ping_is_for_masters_that_accept
     DropReason::ControlNotForUs,     // shared::adverts_reach_the_control_core_before_packets_leave_room
     DropReason::ControlQueueFull,    // the same
+    DropReason::ExceptionRate,       // exception::the_rate_holds_and_control_protocols_come_first
+    DropReason::ExceptionQueueFull,  // exception::a_kernel_that_is_behind_loses_frames_and_nothing_else
     DropReason::NoBuffer,            // an_empty_pool_drops_the_directors_own_frames
 ];
 

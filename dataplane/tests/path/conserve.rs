@@ -99,7 +99,9 @@ proptest! {
         lab.wait(200);
         let totals = lab.director.totals();
         prop_assert_eq!(totals.rx - before.rx, frames.len() as u64);
-        prop_assert_eq!(totals.rx + totals.originated, totals.tx + totals.delivered + totals.dropped + totals.held, "{:?} {:?}", totals, lab.drops());
+        let came = totals.rx + totals.originated + totals.from_kernel;
+        let went = totals.tx + totals.delivered + totals.to_kernel + totals.dropped + totals.held;
+        prop_assert_eq!(came, went, "{:?} {:?}", totals, lab.drops());
         let sent = lab.workers.iter_mut().map(|worker| worker.io_mut().sent[0].len() as u64).sum::<u64>();
         prop_assert!(sent <= totals.tx);
         let counted: u64 = lab.director.services().iter().flat_map(|s| &s.dests).map(|dest| dest.active + dest.inactive).sum();

@@ -8,6 +8,7 @@ mod cases;
 mod change;
 mod conserve;
 mod drain;
+mod exception;
 mod flood;
 mod fragments;
 mod frames;

@@ -69,6 +69,12 @@ pub fn run(source: &Source, fresh: bool) -> anyhow::Result<()> {
     let running = Running::launch(&eal, workers, machine)?;
     // before VRRP, which may wait for what other directors tell
     core.set_sync(lb_control::sync::start(core.sync_plan()).context("cannot start connection sync")?);
+    let (plan, kernel) = core.exception_plan();
+    if !plan.taps.is_empty() {
+        let files = taps(&plan)?;
+        let started = lb_control::exception::start(plan, kernel, files);
+        core.set_exception(started.context("cannot start the exception path")?);
+    }
     let (plan, channel) = core.vrrp_plan();
     core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);
 
@@ -133,6 +139,14 @@ fn open(eal: &Eal, model: &Model) -> anyhow::Result<(Devices, Vec<WorkerIo>)> {
     let spec = |(device, mtu)| DeviceSpec { device, mtu };
     let specs: Vec<DeviceSpec> = devices(model).into_iter().map(spec).collect();
     Ok(lb_dpdk::open(eal, &specs, model.limits.mbufs)?)
+}
+
+/// The kernel's interfaces.
+fn taps(plan: &lb_control::exception::Plan) -> anyhow::Result<Vec<std::fs::File>> {
+    let open = |tap: &lb_control::exception::TapPlan| {
+        lb_dpdk::open_tap(&tap.name).with_context(|| format!("cannot make the interface {}", tap.name))
+    };
+    plan.taps.iter().map(open).collect()
 }
 
 /// Tells whether the link of each port is up: by the kernel where a port is an interface of its, else by the driver.

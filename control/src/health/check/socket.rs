@@ -34,6 +34,10 @@ fn open(target: &FullTarget, kind: Type, protocol: Protocol) -> io::Result<Socke
 pub(in crate::health) async fn connect(target: &FullTarget) -> io::Result<TcpStream> {
     let socket = open(target, Type::STREAM, Protocol::TCP)?;
     socket.set_tcp_nodelay(true)?;
+    if target.path.is_some() {
+        // The next one comes from the same port to the same VIP: no TIME_WAIT may be in its way.
+        socket.set_linger(Some(std::time::Duration::ZERO))?;
+    }
     TcpSocket::from_std_stream(socket.into()).connect(target.to).await
 }
 

@@ -243,6 +243,12 @@ impl Registry {
         self.records.get_mut(dest.0 as usize)?.as_mut()
     }
 
+    /// The destination of a server that is configured.
+    pub fn find(&self, key: &DestKey) -> Option<DestId> {
+        let dest = *self.by_server.get(key)?;
+        self.record(dest).is_some_and(|record| !record.removed).then_some(dest)
+    }
+
     /// What the packet path knows of a destination.
     pub fn entry(&self, dest: DestId) -> Option<&DestEntry> {
         self.entries.get(dest.0 as usize)?.as_ref()

@@ -8,11 +8,14 @@ use crate::table::{Side, Table};
 pub fn stats(stats: &Stats) -> String {
     let flow = &stats.conservation;
     let mut text = format!(
-        "received {} + originated {} = sent {} + delivered {} + dropped {} + waiting {}\nconnections {} of at most {}\npacket buffers {} free of {}\n\n",
+        "received {} + originated {} + from kernel {} = sent {} + delivered {} + to kernel {} + dropped {} + waiting {}\n\
+         connections {} of at most {}\npacket buffers {} free of {}\n\n",
         flow.received,
         flow.originated,
+        flow.from_kernel,
         flow.sent,
         flow.delivered,
+        flow.to_kernel,
         flow.dropped,
         flow.waiting,
         stats.connections,
@@ -250,8 +253,10 @@ mod tests {
             conservation: Conservation {
                 received: 100,
                 originated: 3,
-                sent: 93,
+                sent: 94,
                 delivered: 2,
+                to_kernel: 4,
+                from_kernel: 5,
                 dropped: 7,
                 waiting: 1,
             },
@@ -275,7 +280,7 @@ mod tests {
             }],
         });
         let want = "\
-received 100 + originated 3 = sent 93 + delivered 2 + dropped 7 + waiting 1
+received 100 + originated 3 + from kernel 5 = sent 94 + delivered 2 + to kernel 4 + dropped 7 + waiting 1
 connections 2 of at most 1000000
 packet buffers 8000 free of 8192
 

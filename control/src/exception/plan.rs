@@ -1,0 +1,159 @@
+//! What the kernel's interfaces are to be, from the configuration.
+
+use std::net::IpAddr;
+
+use lb_config::{Device, Forwarding, IfAddr, IpPrefix, Model};
+use lb_dataplane::neighbor::LinkId;
+use lb_dataplane::snapshot::Link;
+
+/// The interface of one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapPlan {
+    /// The port.
+    pub link: LinkId,
+    /// Name of the interface.
+    pub name: String,
+    /// Its MAC address: the port's.
+    pub mac: [u8; 6],
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// Its addresses with their networks.
+    pub addresses: Vec<IfAddr>,
+    /// Next hops for all other networks, one per family at most.
+    pub gateways: Vec<IpAddr>,
+    /// VIPs of services that have this director for a server: the kernel takes what comes for them.
+    pub vips: Vec<IpPrefix>,
+    /// VIPs on no port's network that health checks ask by this interface.
+    pub asked: Vec<IpPrefix>,
+    /// The kernel interface that the port's driver reads frames from.
+    pub device: Option<String>,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// By port, those without an exception path left out.
+    pub taps: Vec<TapPlan>,
+}
+
+impl Plan {
+    /// What `model` asks for; `links`: its ports as the packet path has them.
+    pub fn of(model: &Model, links: &[Link]) -> Self {
+        let first = model.ports.iter().position(|port| port.exception.is_some());
+        let taps = model.ports.iter().zip(links).enumerate().filter_map(|(at, (port, link))| {
+            let exception = port.exception.as_ref()?;
+            Some(TapPlan {
+                link: LinkId(u16::try_from(at).ok()?),
+                name: exception.interface.clone(),
+                mac: link.mac,
+                mtu: port.mtu,
+                addresses: port.addresses.clone(),
+                gateways: port.gateways.clone(),
+                vips: vips(model, &port.addresses),
+                asked: if first == Some(at) { asked(model) } else { Vec::new() },
+                device: match &port.device {
+                    Device::AfPacket(name) | Device::AfXdp(name) => Some(name.clone()),
+                    _ => None,
+                },
+            })
+        });
+        Self { taps: taps.collect() }
+    }
+
+    /// Longest frame, bytes.
+    pub fn longest(&self) -> usize {
+        const ETHERNET: usize = 14;
+        // a tag of another kind than 802.1Q's is the kernel's business
+        const MORE_TAGS: usize = 8;
+        self.taps.iter().map(|tap| usize::from(tap.mtu)).max().unwrap_or(0) + ETHERNET + MORE_TAGS
+    }
+}
+
+/// The VIPs of services one of whose servers has one of these addresses and gets packets as they are.
+fn vips(model: &Model, own: &[IfAddr]) -> Vec<IpPrefix> {
+    let is_own = |address: IpAddr| own.iter().any(|own| own.addr == address);
+    let mut vips: Vec<IpPrefix> = Vec::new();
+    for service in &model.services {
+        let here = service
+            .servers
+            .iter()
+            .any(|server| server.forwarding == Forwarding::Dr && is_own(server.address));
+        // one that is an address of some port already is the kernel's, or another port's
+        let of_port = |vip: IpAddr| {
+            model.ports.iter().flat_map(|port| &port.addresses).any(|address| address.addr == vip)
+        };
+        let vip = service.vips().filter(|vip| here && !vip.single().is_some_and(of_port));
+        vips.extend(vip.filter(|vip| !vips.contains(vip)));
+    }
+    vips
+}
+
+/// The VIPs of services with checks by `via = "path"` that no connected network leads to.
+fn asked(model: &Model) -> Vec<IpPrefix> {
+    let mut vips: Vec<IpPrefix> = Vec::new();
+    for service in model.services.iter().filter(|service| service.is_checked()) {
+        let by_path = |server| service.checks_of(server).iter().any(|check| check.target.path.is_some());
+        let vip = service.vips().filter(|_| service.servers.iter().any(by_path));
+        let connected = |vip: &IpPrefix| {
+            model.ports.iter().flat_map(|port| &port.addresses).any(|own| own.contains(vip.network()))
+        };
+        vips.extend(vip.filter(|vip| !connected(vip) && !vips.contains(vip)));
+    }
+    vips
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lb_dataplane::io::DeviceId;
+
+    const TEXT: &str = r#"
+[[ports]]
+name = "lan"
+device = "af_packet:eth0"
+exception = "tap"
+addresses = ["192.168.150.11/24"]
+gateway = "192.168.150.1"
+[[ports]]
+name = "wan"
+device = "null"
+addresses = ["10.0.0.1/24"]
+[[services]]
+name = "here"
+vip = "192.168.150.100"
+port = 80
+servers = [{ address = "192.168.150.11" }, { address = "192.168.150.12" }]
+[[services]]
+name = "there"
+vip = "192.168.150.101"
+port = 80
+servers = [{ address = "192.168.150.12" }]
+[[services]]
+name = "translated"
+vip = "192.168.150.102"
+port = 80
+forwarding = "nat"
+servers = [{ address = "192.168.150.11", port = 8080 }]
+"#;
+
+    #[test]
+    fn a_port_with_an_exception_path_gets_an_interface_and_the_vips_served_here() {
+        let model = lb_config::parse(TEXT).unwrap();
+        let link = |port: &lb_config::Port| Link {
+            name: port.name.clone(),
+            device: DeviceId(0),
+            vlan: 0,
+            mac: [2; 6],
+            mtu: port.mtu,
+            addresses: port.addresses.clone(),
+            exception: None,
+        };
+        let links: Vec<Link> = model.ports.iter().map(link).collect();
+        let plan = Plan::of(&model, &links);
+        let [tap] = &plan.taps[..] else { panic!("{plan:?}") };
+        assert_eq!((tap.link, &*tap.name, tap.mac, tap.mtu), (LinkId(0), "lb-lan", [2; 6], 1500));
+        assert_eq!(tap.vips, ["192.168.150.100".parse().unwrap()]);
+        assert_eq!(tap.device.as_deref(), Some("eth0"));
+        assert_eq!(plan.longest(), 1522);
+    }
+}
