@@ -11,7 +11,7 @@
 //! * [`health`]: checks of servers, quorums, events.
 //! * [`ipvsadm`]: ipvsadm's command line over all of that.
 //! * [`source`], [`keepalived`]: the files that lbd is configured by.
-//! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own.
+//! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own; [`lease`]: who may, by etcd.
 //!
 //! Invariant: a session never touches the director. It passes a [`server::Call`] on and waits, so a hostile or slow
 //! client holds up itself alone.
@@ -23,6 +23,7 @@ pub mod core;
 pub mod health;
 pub mod ipvsadm;
 pub mod keepalived;
+pub mod lease;
 pub mod server;
 pub mod source;
 pub mod vrrp;

@@ -28,7 +28,7 @@ pub use response::{
     ServiceServers, Services, Snat, SnatRow, Stats, TableRow, Traffic, Version, WorkerRow, Workers,
 };
 
-pub use vrrp::{BfdRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};
+pub use vrrp::{BfdRow, LeaseRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};
 
 /// Version of the protocol; both hellos must carry the same.
 pub const PROTOCOL: u32 = 1;
