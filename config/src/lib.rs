@@ -65,8 +65,8 @@ pub use services::Services;
 pub use snat::{SnatProtocol, SnatRule};
 pub use text::ValueError;
 pub use vrrp::{
-    Bfd, Endpoint, Ha, HmacKey, HmacMode, Lease, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac,
-    VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway,
+    Bfd, Endpoint, Ha, HmacKey, HmacMode, Lease, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup,
+    VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway,
 };
 pub use warning::{Warning, new_warnings, warnings};
 pub use write::{services_to_toml, to_toml};

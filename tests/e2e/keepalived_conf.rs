@@ -212,7 +212,8 @@ fn directly(lab: &mut Lab) -> Result<()> {
     nginx[0].signal(Signal::SIGTERM)?;
     wait_states(&master, ["down", "up"])?;
     let down = Instant::now();
-    mails.wait_for("[e2e] server 192.168.150.12:80 of 192.168.150.100-80-tcp down")
+    mails
+        .wait_for("[e2e] server 192.168.150.12:80 of 192.168.150.100-80-tcp down")
         .or_else(|error| if subject_down(&mails) { Ok(()) } else { Err(error) })?;
     thread::sleep(Duration::from_secs(1));
     nginx[0] = lab.nginx(&lab.servers[0])?;
@@ -233,7 +234,9 @@ fn directly(lab: &mut Lab) -> Result<()> {
     // experiment 2: the master is killed; and comes back; and ends in order
     master.process.signal(Signal::SIGKILL)?;
     watch.wait_for(&other)?;
-    wait_until("the other director balances", PATIENCE, || Ok(lab.curl(&format!("http://{VIP}/"))?.starts_with("from")))?;
+    wait_until("the other director balances", PATIENCE, || {
+        Ok(lab.curl(&format!("http://{VIP}/"))?.starts_with("from"))
+    })?;
     drop(master);
     let master = first.start(&lab.node01)?;
     watch.wait_for(&own)?;
@@ -286,7 +289,8 @@ fn imported(lab: &mut Lab) -> Result<()> {
     let rehearsed = director.ask(&["diff", &file.to_string_lossy()])?;
     ensure!(rehearsed.contains("+ vrrp VI_1") && rehearsed.contains("192.168.150.12:80"), "{rehearsed}");
     director.ask(&["apply", &file.to_string_lossy()])?;
-    let master = || Ok(director.json::<api::Vrrp>(&["vrrp"])?.instances.iter().all(|row| row.state == "master"));
+    let master =
+        || Ok(director.json::<api::Vrrp>(&["vrrp"])?.instances.iter().all(|row| row.state == "master"));
     wait_until("lbd is master", PATIENCE, master)?;
     let resolved = || director.resolved(&["192.168.150.12", "192.168.150.13"]);
     wait_until("the servers are resolved", PATIENCE, resolved)?;

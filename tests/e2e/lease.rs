@@ -164,7 +164,11 @@ fn cut(lab: &mut Lab) -> Result<()> {
     isolate(lab, "on")?;
     second.wait_for("taking")?;
     std::thread::sleep(TTL * 2);
-    ensure!(row(lab)?.state == "master" && second.vrrp()?.instances[0].state == "taking", "{:?}", second.vrrp());
+    ensure!(
+        row(lab)?.state == "master" && second.vrrp()?.instances[0].state == "taking",
+        "{:?}",
+        second.vrrp()
+    );
     let text = second.ask(&["vrrp"])?;
     ensure!(text.contains("lease /sluice/vip/instance/vi: held by e2e, wanted here"), "{text}");
 

@@ -9,8 +9,8 @@ use super::{Reader, value};
 use crate::bounds;
 use crate::bounds::Bounds;
 use crate::vrrp::{
-    Bfd, Ha, HmacKey, Lease, Track, Tracked, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess,
-    VrrpScript, VrrpVersion,
+    Bfd, Ha, HmacKey, Lease, Track, Tracked, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer,
+    VrrpProcess, VrrpScript, VrrpVersion,
 };
 
 pub(super) const VRRP: [&str; 40] = [

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{faults_after, small};
 use crate::{
-    Bfd, Ha, HmacKey, HmacMode, Lease, Model, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup,
-    VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway, diff, parse, to_toml,
+    Bfd, Ha, HmacKey, HmacMode, Lease, Model, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile,
+    VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway,
+    diff, parse, to_toml,
 };
 
 /// Instances that vary with `seeds`: any, bits for what is there, priority.
@@ -257,10 +258,8 @@ fn a_lease_is_one_object_and_its_password_a_secret() {
     let other = with(&secret.replace("hush", "other").replace("10.0.0.1", "10.0.0.2"));
     assert_eq!(
         lines(&one, &other),
-        [
-            "~ lease etcd: endpoints [\"http://10.0.0.1:2379\"] -> [\"http://10.0.0.2:2379\"], \
-             password (old secret) -> (new secret)"
-        ]
+        ["~ lease etcd: endpoints [\"http://10.0.0.1:2379\"] -> [\"http://10.0.0.2:2379\"], \
+             password (old secret) -> (new secret)"]
     );
     assert_eq!(parse(&to_toml(&other)).unwrap(), other);
 }

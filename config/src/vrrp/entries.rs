@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Bfd, Ha, Lease, Track, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpProcess, VrrpScript};
+use super::{
+    Bfd, Ha, Lease, Track, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpProcess, VrrpScript,
+};
 use crate::duration;
 
 /// Header of the one table that is not one of many.

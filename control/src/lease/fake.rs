@@ -111,12 +111,14 @@ impl Fake {
         if path.ends_with("keepalive") {
             text.push('\n');
         }
-        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+        let head =
+            format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
         let _ = stream.write_all((head + &text).as_bytes());
     }
 
     fn answer(&self, path: &str, body: &Value, token: Option<&str>) -> (u16, Value) {
-        let no = |status, code: i64, why: &str| (status, json!({ "error": why, "code": code, "message": why }));
+        let no =
+            |status, code: i64, why: &str| (status, json!({ "error": why, "code": code, "message": why }));
         let mut guard = self.state.lock().unwrap();
         let state = &mut *guard;
         state.log.push(path.to_owned());
@@ -177,7 +179,10 @@ impl Fake {
             }
             "/v3/kv/txn" => {
                 let compare = &body["compare"][0];
-                assert_eq!((&compare["target"], &compare["create_revision"]), (&json!("CREATE"), &json!("0")));
+                assert_eq!(
+                    (&compare["target"], &compare["create_revision"]),
+                    (&json!("CREATE"), &json!("0"))
+                );
                 let put = &body["success"][0]["request_put"];
                 let key = put["key"].as_str().unwrap().to_owned();
                 if state.keys.contains_key(compare["key"].as_str().unwrap()) {

@@ -151,12 +151,7 @@ impl Client {
     /// Starts the thread. `name`: the director's, as others see it; reports wake `reader`.
     ///
     /// Errors: no thread, no memory.
-    pub fn start(
-        lease: Arc<Lease>,
-        name: &str,
-        reports: Sender<Told>,
-        reader: Thread,
-    ) -> io::Result<Self> {
+    pub fn start(lease: Arc<Lease>, name: &str, reports: Sender<Told>, reader: Thread) -> io::Result<Self> {
         let (orders, taken) = mpsc::unbounded_channel();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;

@@ -276,7 +276,9 @@ impl Instance {
         self.since_ns = now_ns;
         (self.second, self.refresh) = (None, None);
         self.join_ns = match state {
-            State::Backup | State::Taking | State::Master if self.plan.targets.is_empty() && self.plan.group.is_ipv6() => {
+            State::Backup | State::Taking | State::Master
+                if self.plan.targets.is_empty() && self.plan.group.is_ipv6() =>
+            {
                 Some(self.join_ns.unwrap_or(now_ns))
             }
             _ => None,

@@ -157,10 +157,7 @@ fn options_of_keepalived() {
     assert_eq!(std::mem::take(&mut actions), [Action::Lower]);
     let mut polite = in_state(Settings { higher_prio_send_advert: true, ..settings(100) }, State::Master);
     polite.step(0, heard(150, 20), &mut actions);
-    assert_eq!(
-        std::mem::take(&mut actions),
-        [Action::Send(100), Action::Enter(State::Backup), Action::Bye]
-    );
+    assert_eq!(std::mem::take(&mut actions), [Action::Send(100), Action::Enter(State::Backup), Action::Bye]);
     let mut deaf = in_state(Settings { owner_ignore_adverts: true, ..settings(255) }, State::Master);
     deaf.step(0, heard(255, 20), &mut actions);
     assert_eq!((deaf.state(), std::mem::take(&mut actions)), (State::Master, vec![]));
@@ -269,8 +266,15 @@ impl Network {
             let mut actions = Vec::new();
             self.machines[at].step(self.now, event, &mut actions);
             for action in actions {
-                let Action::Send(priority) = action else { continue };
                 let settings = self.machines[at].settings();
+                if let (Action::Bye, Event::Advert(from)) = (action, event) {
+                    let bye =
+                        Heard { source: settings.source, priority: 0, interval_ns: settings.interval_ns };
+                    let to = self.machines.iter().position(|own| own.settings().source == from.source);
+                    let to = to.filter(|to| !self.away[at] && !self.away[*to] && !lose());
+                    queue.extend(to.map(|to| (to, Event::Advert(bye))));
+                }
+                let Action::Send(priority) = action else { continue };
                 let advert = Heard { source: settings.source, priority, interval_ns: settings.interval_ns };
                 for other in (0..self.machines.len()).filter(|other| *other != at) {
                     if !self.away[at] && !self.away[other] && !lose() {

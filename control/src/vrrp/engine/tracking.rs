@@ -98,7 +98,9 @@ impl Engine {
             match (instance.machine.state(), fault) {
                 (State::Init | State::Fault, false) if self.is_unknown(&instance.plan) => {}
                 (State::Init | State::Fault, false) => events.push((at, Event::Startup)),
-                (State::Init | State::Backup | State::Taking | State::Master, true) => events.push((at, Event::Fail)),
+                (State::Init | State::Backup | State::Taking | State::Master, true) => {
+                    events.push((at, Event::Fail))
+                }
                 _ => {}
             }
         }
