@@ -210,6 +210,12 @@ fn killed(lab: &mut Lab) -> Result<()> {
     let second = start(lab, first.clone(), second)?;
     let watch = Watch::start(lab)?;
     watch.wait_for(&own)?;
+    // stopped for longer than its lease lasts
+    lab.director()?.process.signal(Signal::SIGSTOP)?;
+    watch.wait_for(&other)?;
+    lab.director()?.process.signal(Signal::SIGCONT)?;
+    watch.wait_for(&own)?;
+    second.wait_for("backup")?;
     let begun = Instant::now();
     lab.director()?.process.signal(Signal::SIGKILL)?;
     watch.wait_for(&other)?;
@@ -223,7 +229,8 @@ fn killed(lab: &mut Lab) -> Result<()> {
     // ended in order, it gives its lease back
     lab.director()?.process.signal(Signal::SIGTERM)?;
     watch.wait_for(&other)?;
-    let gaps = watch.owners(&[&own, &other, &own, &other])?;
+    let gaps = watch.owners(&[&own, &other, &own, &other, &own, &other])?;
+    let gaps = &gaps[2..];
     eprintln!("killed {:.0} ms, handed over {:.0} ms, ended {:.0} ms", gaps[0], gaps[1], gaps[2]);
     // the successor may not know better before the lease ends
     ensure!(gaps[0] > 500.0, "the lease of a killed director was not waited for: {gaps:?} ms");

@@ -23,6 +23,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("two_directors_fail_over_in_tens_of_milliseconds_by_adverts_alone", fast_adverts),
         Case::new("a_director_that_is_preempted_lets_go_before_the_other_answers", preempted),
         Case::new("a_stopped_director_listens_before_it_speaks_again", stopped),
+        Case::new("a_director_that_was_stopped_for_a_moment_is_no_second_owner", stopped_shortly),
         Case::new("a_cut_link_and_a_failed_script_are_faults_and_programs_are_told", faults),
     ]
     .map(|case| case.shape(one))
@@ -298,6 +299,38 @@ fn stopped(lab: &mut Lab) -> Result<()> {
     second.wait_for("master")?;
     let rows = status(lab)?.instances;
     ensure!(rows[0].became_master == 1, "{rows:?}");
+    // not even what had come while it was stopped was answered
+    watch.owners(&[&own, &other])?;
+    Ok(())
+}
+
+fn stopped_shortly(lab: &mut Lab) -> Result<()> {
+    second_node(lab, false)?;
+    let (own, other) = (lab.node01.mac("eth0")?, lab.servers[0].netns.mac("eth0")?);
+    let takeover = "takeover_bfd = [\"peer\"]";
+    lab.start_director_unresolved(&config(instance(150, 3, takeover) + &session(SECOND)))?;
+    wait_for(lab, "master")?;
+    let second = self::second(lab, instance(100, 3, takeover) + &session("192.168.150.11"))?;
+    let ready = || {
+        let status = second.vrrp()?;
+        let up = status.bfd.iter().all(|row| row.state == "up");
+        Ok(up && status.instances.iter().all(|row| row.master.is_some()))
+    };
+    wait_until("the second director knows its master", PATIENCE, ready)?;
+    let watch = Watch::start(lab)?;
+    watch.wait_for(&own)?;
+    let mut wanted = vec![own.as_str()];
+    for _ in 0..3 {
+        // too short for adverts, once in a second; long enough for BFD
+        lab.director()?.process.signal(Signal::SIGSTOP)?;
+        watch.wait_for(&other)?;
+        lab.director()?.process.signal(Signal::SIGCONT)?;
+        watch.wait_for(&own)?;
+        second.wait_for("backup")?;
+        wait_until("the second director knows its master", PATIENCE, ready)?;
+        wanted.extend([other.as_str(), own.as_str()]);
+    }
+    watch.owners(&wanted)?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use lb_config::{Tracked, VrrpNotify};
 use lb_dataplane::channel::ControlFrame;
 use lb_dataplane::io::DeviceId;
 use lb_dataplane::neighbor::Resolution;
+use lb_dataplane::owner::HELD_UP_NS;
 use tracing::{debug, info, warn};
 
 use super::frame;
@@ -96,6 +97,10 @@ pub struct Engine {
     wishes: u64,
     /// Who sent the advert that is looked at: address and station.
     caller: Option<(IpAddr, [u8; 6])>,
+    /// When time passed last, ns.
+    ticked_ns: Option<u64>,
+    /// It had passed for long then: this director was held up.
+    held_up: bool,
     stopped: bool,
     out: Outbox,
 }
@@ -236,6 +241,8 @@ impl Engine {
         if self.stopped {
             return;
         }
+        let before = self.ticked_ns.replace(now.mono_ns);
+        self.held_up = before.is_some_and(|before| now.mono_ns.saturating_sub(before) > HELD_UP_NS);
         let due: Vec<_> = self
             .sessions
             .iter_mut()

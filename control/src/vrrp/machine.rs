@@ -132,6 +132,8 @@ pub enum Event {
     Priority(u8),
     /// The BFD session with this director ended.
     Lost(IpAddr),
+    /// It ended, or adverts may have been missed, while this director was held up: others may have taken over.
+    Waver,
     /// Another instance of its group is to be master.
     Take,
     /// Another instance of its group has its addresses: whoever was master of the group has let go.
@@ -318,6 +320,13 @@ impl Machine {
                 self.granted_ns = Some(from_ns);
                 self.open(now_ns, actions);
             }
+            // the one that is gone may have taken over: it hears of this one at once, not when an advert is due
+            (State::Master, Event::Lost(_)) => {
+                actions.push(Action::Send(self.priority));
+                self.timer_ns = Some(now_ns + self.settings.interval_ns);
+            }
+            // a lease that is still held says that nobody has
+            (State::Master, Event::Waver) if !self.settings.leased => self.take(now_ns, true, actions),
             (State::Taking, Event::Settled) => self.settle(now_ns, actions),
             (State::Taking, Event::Revoked) => self.granted_ns = None,
             (State::Master, Event::Revoked) => {

@@ -147,6 +147,21 @@ fn the_end_of_the_masters_bfd_session_is_enough_and_that_of_others_is_not() {
     assert_eq!(machine.state(), State::Backup);
     machine.step(MS, Event::Lost(address(20)), &mut Vec::new());
     assert_eq!(machine.state(), State::Master);
+    // a master whose neighbour is gone speaks at once: that may have taken over
+    let mut actions = Vec::new();
+    machine.step(9 * MS, Event::Lost(address(20)), &mut actions);
+    assert_eq!((actions, machine.due_ns()), (vec![Action::Send(100)], Some(S + 9 * MS)));
+    // and lets go first when it was held up itself, unless a lease says that it may not have
+    let mut actions = Vec::new();
+    machine.step(10 * MS, Event::Waver, &mut actions);
+    assert_eq!(actions, [Action::Send(100), Action::Enter(State::Taking)]);
+    machine.step(110 * MS, Event::Timer, &mut Vec::new());
+    assert_eq!(machine.state(), State::Master);
+    let leased = Settings { leased: true, ..settings(100) };
+    let mut machine = in_state(leased, State::Taking);
+    machine.step(0, Event::Granted(0), &mut Vec::new());
+    machine.step(MS, Event::Waver, &mut Vec::new());
+    assert_eq!(machine.state(), State::Master);
 }
 
 #[test]
@@ -377,7 +392,7 @@ proptest! {
 
     /// Any events in any order leave a machine with a timer exactly while it takes part.
     #[test]
-    fn timers_run_exactly_while_it_takes_part(leased: bool, events in proptest::collection::vec((0..12u8, 0..=255u8, 1..30u8, 0..3000u64), 0..60)) {
+    fn timers_run_exactly_while_it_takes_part(leased: bool, events in proptest::collection::vec((0..13u8, 0..=255u8, 1..30u8, 0..3000u64), 0..60)) {
         let mut machine = Machine::new(Settings { leased, ..settings(100) });
         let mut now = 0;
         for (kind, priority, last, ms) in events {
@@ -394,6 +409,7 @@ proptest! {
                 8 => Event::Granted(now + u64::from(priority) * MS),
                 9 => Event::Revoked,
                 10 => Event::Settled,
+                11 => Event::Waver,
                 _ => heard(priority, last),
             };
             let mut actions = Vec::new();

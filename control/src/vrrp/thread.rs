@@ -148,6 +148,8 @@ impl Speaker {
         let (mut links_ns, mut status_ns) = (0, 0);
         loop {
             let mut changed = false;
+            // before the first look at the clock
+            let doubts = self.engine.plan().cells.doubts();
             while let Ok(order) = self.orders.try_recv() {
                 match order {
                     Order::Plan(plan) => self.update(*plan),
@@ -178,6 +180,7 @@ impl Speaker {
             }
             let now = self.now();
             self.engine.tick(now);
+            self.engine.plan().cells.settle(doubts);
             self.send();
             changed |= self.tell();
             if changed || now.mono_ns >= status_ns {
@@ -302,6 +305,7 @@ impl Speaker {
     fn stop(mut self) {
         let now = self.now();
         self.engine.stop(now);
+        self.engine.plan().cells.leave();
         self.engine.outbox().announcements.clear();
         let begun = Instant::now();
         loop {
