@@ -187,6 +187,16 @@ pub const ADVERT_INTERVAL_V3: (Duration, Duration) =
 pub const HMAC_WINDOW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3600));
 /// Times of scripts, and the longest delay.
 pub const CHECK_TIME: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(86_400));
+/// Members of an etcd cluster. Source: etcd's documentation, 7 are the most that it advises.
+pub const LEASE_ENDPOINTS: usize = 16;
+/// Bytes of what keys of leases begin with.
+pub const LEASE_PREFIX_LEN: std::ops::RangeInclusive<usize> = 1..=200;
+/// `ttl` of leases: etcd has no shorter ones (three halves of its election timeout, 1 s by default).
+pub const LEASE_TTL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
+/// Shortest `margin` of leases: what a busy machine may hold a thread up for.
+pub const LEASE_MARGIN: Duration = Duration::from_millis(50);
+/// Longest time that a new master waits for one that is alive.
+pub const HANDOVER_WAIT: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(10));
 /// Intervals of BFD: shorter ones are shorter than a worker's rest.
 pub const BFD_INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 /// `cluster_secret`, bytes: at least the 128 bits of a SipHash key, at most a line.

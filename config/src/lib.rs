@@ -69,8 +69,8 @@ pub use snat::{SnatProtocol, SnatRule};
 pub use sync::PeerSync;
 pub use text::ValueError;
 pub use vrrp::{
-    Bfd, Ha, HmacKey, HmacMode, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac,
-    VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion,
+    Bfd, Endpoint, Ha, HmacKey, HmacMode, Lease, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup,
+    VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway,
 };
 pub use warning::{Warning, new_warnings, warnings};
 pub use write::{services_to_toml, to_toml};

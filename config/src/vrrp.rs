@@ -13,8 +13,11 @@ use crate::sync::PeerSync;
 use crate::text::{ValueError, show};
 
 mod entries;
+mod lease;
 mod track;
 
+pub(crate) use entries::LEASE;
+pub use lease::{Endpoint, Lease, WhenAway};
 pub use track::{Bfd, Track, Tracked, VrrpFile, VrrpProcess, VrrpScript};
 
 /// Everything about redundancy.
@@ -34,6 +37,8 @@ pub struct Ha {
     pub bfd: Vec<Bfd>,
     /// Directors that connections are shared with, `[[sync]]`.
     pub sync: Vec<PeerSync>,
+    /// Leases that VIPs depend on, `[lease]`.
+    pub lease: Option<Lease>,
 }
 
 impl Ha {
@@ -41,6 +46,7 @@ impl Ha {
     pub fn has_secrets(&self) -> bool {
         !self.sync.is_empty()
             || self.vrrp.iter().any(|vrrp| vrrp.auth_password.is_some() || vrrp.hmac.is_some())
+            || self.lease.as_ref().is_some_and(|lease| lease.password.is_some())
     }
 
     /// The same without passwords and keys.
@@ -50,6 +56,9 @@ impl Ha {
         }
         // without its key there is nothing to be said of it
         self.sync.clear();
+        if let Some(lease) = &mut self.lease {
+            (lease.user, lease.password) = (None, None);
+        }
         self
     }
 }
@@ -230,6 +239,8 @@ pub struct VrrpNotify {
     pub priority_changes: bool,
     /// User that they run as; `None`: lbd's.
     pub user: Option<String>,
+    /// Mails tell of changes too, as `[notify]` says how. keepalived: `smtp_alert`.
+    pub mail: bool,
 }
 
 /// A virtual router: addresses that one of several directors has.
@@ -273,6 +284,8 @@ pub struct Vrrp {
     pub preempt: bool,
     /// How long after the start it waits with that.
     pub preempt_delay: Duration,
+    /// How long it waits, with its advert sent, for a master that is alive to let go of the addresses.
+    pub handover_wait: Duration,
     /// Adverts with other addresses are dropped.
     pub check_addresses: bool,
     /// Nothing that the RFC does not have.
@@ -338,6 +351,7 @@ impl Default for Vrrp {
             accept: true,
             preempt: true,
             preempt_delay: Duration::ZERO,
+            handover_wait: Duration::from_millis(100),
             check_addresses: true,
             strict: false,
             down_timer_adverts: 3,

@@ -53,7 +53,10 @@ pub fn to_toml(model: &Model) -> String {
         out.snat(rule);
     }
     for (header, entries) in model.ha.sections() {
-        out.header(&format!("[[{header}]]"));
+        match header {
+            crate::vrrp::LEASE => out.header(&format!("[{header}]")),
+            _ => out.header(&format!("[[{header}]]")),
+        }
         entries.iter().for_each(|(key, value)| out.plain(key, value));
     }
     out.0

@@ -14,7 +14,7 @@
 //! * [`keep`]: what outlives lbd, so that the next one goes on with its connections.
 //! * [`source`], [`keepalived`]: the files that lbd is configured by.
 //! * [`sync`]: what other directors are told of connections, on a thread of its own.
-//! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own.
+//! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own; [`lease`]: who may, by etcd.
 //!
 //! Invariant: a session never touches the director. It passes a [`server::Call`] on and waits, so a hostile or slow
 //! client holds up itself alone.
@@ -28,6 +28,7 @@ pub mod health;
 pub mod ipvsadm;
 pub mod keep;
 pub mod keepalived;
+pub mod lease;
 pub mod server;
 pub mod source;
 pub mod sync;

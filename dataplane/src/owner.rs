@@ -4,10 +4,13 @@
 //! it, so a take-over waits for no snapshot. What the bit means for which address is [`Shared`], a part of the
 //! snapshot. While a director is not master of an address it answers no ARP, ND or ping for it, and drops what
 //! comes for it ([`DropReason::NotMaster`](crate::DropReason::NotMaster)); connections stay in the tables as they are.
+//!
+//! The bits of a process that was stopped, or of a frozen machine, are old: another director may be master by now. A
+//! worker that finds that it was held up takes no frames before the thread has looked at its clock ([`HELD_UP_NS`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
 use hashbrown::HashMap;
 
@@ -17,6 +20,10 @@ use crate::wire::Mac;
 
 /// Number of virtual routers that may be known at once, those just removed included.
 pub const MAX_OWNERS: usize = 1024;
+
+/// A worker whose turns are so far apart was held up, ns: less than the shortest time in which another director takes
+/// over (BFD with 3 x 10 ms), far more than a worker's rest.
+pub const HELD_UP_NS: u64 = 25_000_000;
 
 const WORDS: usize = MAX_OWNERS / 64;
 
@@ -29,9 +36,31 @@ pub struct OwnerId(pub u16);
 pub struct OwnerCells {
     /// VRRP's thread: wo, workers and control: ro.
     words: [AtomicU64; WORDS],
+    /// Times that a worker was held up. Workers: rw, VRRP's thread: ro.
+    doubts: AtomicU64,
+    /// How many of them the thread knew when it looked at its clock last. VRRP's thread: wo, workers: ro.
+    settled: AtomicU64,
+    /// The thread runs. VRRP's thread: wo, workers: ro.
+    attended: AtomicBool,
 }
 
 impl OwnerCells {
+    /// Times that a worker was held up: to be asked for before the clock is looked at.
+    pub fn doubts(&self) -> u64 {
+        self.doubts.load(Acquire)
+    }
+
+    /// The bits are right again, as of when there were `doubts`; from now on workers wait for that.
+    pub fn settle(&self, doubts: u64) {
+        self.settled.store(doubts, Release);
+        self.attended.store(true, Release);
+    }
+
+    /// Nobody looks after the bits any more: workers wait for nobody.
+    pub fn leave(&self) {
+        self.attended.store(false, Release);
+    }
+
     /// Whether this director is master; never of an index past the end.
     #[inline]
     pub fn is_master(&self, id: OwnerId) -> bool {
@@ -149,6 +178,24 @@ impl Shared {
         self.get(address)?.mac
     }
 
+    /// A worker was held up: what the bits say is doubtful until VRRP's thread has looked.
+    #[cold]
+    pub fn doubt(&self) {
+        if !self.used.is_empty() && self.cells.attended.load(Acquire) {
+            self.cells.doubts.fetch_add(1, AcqRel);
+        }
+    }
+
+    /// Whether frames have to wait, as the bits may be old.
+    ///
+    /// Cost: two loads of a line that is written once in a millisecond, and only where virtual routers are.
+    #[inline]
+    pub fn is_doubtful(&self) -> bool {
+        !self.used.is_empty()
+            && self.cells.doubts.load(Acquire) != self.cells.settled.load(Acquire)
+            && self.cells.attended.load(Acquire)
+    }
+
     /// Whether a frame is to the MAC address of a virtual router of which this director is master.
     #[inline]
     pub fn takes(&self, device: DeviceId, frame: &[u8]) -> bool {
@@ -192,6 +239,37 @@ mod tests {
         assert!(all.any_absent() && all.is_absent(a));
         cells.set(OwnerId(u16::MAX), true);
         assert!(!cells.is_master(OwnerId(u16::MAX)));
+    }
+
+    #[test]
+    fn bits_are_doubtful_until_the_thread_has_looked_again() {
+        let cells = Arc::new(OwnerCells::default());
+        let all = Shared::new(
+            [("10.0.0.1".parse().unwrap(), shared(3))],
+            Vec::new(),
+            Listen::default(),
+            cells.clone(),
+        );
+        // nobody looks after them
+        all.doubt();
+        assert!(!all.is_doubtful());
+        cells.settle(cells.doubts());
+        assert!(!all.is_doubtful());
+        // the thread had begun to look before it was stopped
+        let early = cells.doubts();
+        all.doubt();
+        cells.settle(early);
+        assert!(all.is_doubtful());
+        cells.settle(cells.doubts());
+        assert!(!all.is_doubtful());
+        all.doubt();
+        cells.leave();
+        assert!(!all.is_doubtful());
+        // without shared addresses there is no doubt
+        let none = Shared::new([], Vec::new(), Listen::default(), cells.clone());
+        cells.settle(cells.doubts());
+        none.doubt();
+        assert!(!none.is_doubtful());
     }
 
     #[test]

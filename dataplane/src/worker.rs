@@ -14,6 +14,7 @@ use crate::exception::Allowance;
 use crate::flood::Flood;
 use crate::io::{Burst, DeviceId, PacketIo, WorkerId};
 use crate::mailbox::{Listing, Mailbox};
+use crate::owner::HELD_UP_NS;
 use crate::policy::is_guarded;
 use crate::sched::DrawSource;
 use crate::setup::{Setup, WorkerSeed};
@@ -122,16 +123,23 @@ impl<I: PacketIo> Worker<I> {
     ///
     /// `now_ns`: time since any fixed point, ns, never going back.
     pub fn turn(&mut self, now_ns: u64) -> usize {
+        let held_up = self.now_ns != 0 && now_ns.saturating_sub(self.now_ns) > HELD_UP_NS;
         (self.now_ns, self.now) = (now_ns, Tick::from_ns(now_ns));
         let mut packets = self.refresh();
+        if held_up {
+            self.snapshot.shared.doubt();
+        }
         self.guarded = is_guarded(&self.snapshot.policy, self.tables.len(), self.tables.max);
         let embryonic = self.counters.own.embryonic.get();
         self.flood.turn(embryonic, self.tables.max, self.snapshot.policy.syn_flood);
         self.absent = self.snapshot.shared.any_absent();
-        for device in 0..self.setup.devices.len() {
-            packets += self.receive_from(DeviceId(device as u16));
+        // else frames stay where they are for the millisecond that it takes
+        if !self.snapshot.shared.is_doubtful() {
+            for device in 0..self.setup.devices.len() {
+                packets += self.receive_from(DeviceId(device as u16));
+            }
+            packets += self.receive_handed_over();
         }
-        packets += self.receive_handed_over();
         self.release_waiting();
         if self.flood.calls.is_due(now_ns) {
             self.call_again();

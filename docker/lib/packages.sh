@@ -7,7 +7,7 @@ BUILD_PACKAGES=(libdpdk-dev libclang-dev gcc libc6-dev pkg-config ca-certificate
 # What the lab in network namespaces needs: PMDs come with libdpdk-dev's dependencies.
 LAB_PACKAGES=(iproute2 ethtool nginx-light curl iputils-arping iputils-ping procps util-linux jq python3-minimal)
 # What the end-to-end tests need beside the lab.
-TEST_PACKAGES=(tcpdump wrk iperf3 keepalived openssh-server openssh-client bird2)
+TEST_PACKAGES=(tcpdump wrk iperf3 keepalived etcd-server openssh-server openssh-client bird2)
 # What the suites of lb-bench need beside the build.
 BENCH_PACKAGES=(valgrind dpdk-dev haproxy libnginx-mod-stream nftables wrk)
 
@@ -40,7 +40,8 @@ apt_install() {
     # A package that was just installed must not start at the next boot either.
     local name
     for name in "$@"; do
-        if [[ $name == nginx-light && -d /run/systemd/system ]]; then systemctl disable -q nginx || true; fi
+        case $name in nginx-light) name=nginx ;; etcd-server) name=etcd ;; *) continue ;; esac
+        if [[ -d /run/systemd/system ]]; then systemctl disable -q "$name" || true; fi
     done
 }
 

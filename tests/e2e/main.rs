@@ -12,6 +12,8 @@ mod forwarding_tunnel;
 mod health;
 mod huge_pages;
 mod ipv6;
+mod keepalived_conf;
+mod lease;
 mod load;
 mod malformed;
 mod process;
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         huge_pages::cases(),
         vrrp::cases(),
         exception::cases(),
+        keepalived_conf::cases(),
+        lease::cases(),
     ];
     let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

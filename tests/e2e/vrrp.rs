@@ -1,21 +1,15 @@
-//! Redundant directors: lbd and keepalived, lbd and lbd. Who has the VIP is seen on the wire: the client asks by ARP
-//! all the time, and a capture tells which station answered.
-
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+//! Redundant directors: lbd and keepalived, lbd and lbd. Who has the VIP is seen on the wire ([`Watch`]).
 
 use anyhow::{Context, Result, bail, ensure};
 use lb_control::api;
 use lb_tests::case::Case;
 use lb_tests::config::{Config, Service};
-use lb_tests::director::{PATIENCE, bin};
-use lb_tests::frames::{self, Wire};
+use lb_tests::director::PATIENCE;
 use lb_tests::lab::{Lab, Shape, VIP, VIP6};
+use lb_tests::peer::{Peer, SECOND, clear};
 use lb_tests::process::{self, Process};
 use lb_tests::wait::wait_until;
+use lb_tests::watch::Watch;
 use nix::sys::signal::Signal;
 
 pub fn cases() -> Vec<Case> {
@@ -27,29 +21,31 @@ pub fn cases() -> Vec<Case> {
         Case::new("lbd_and_keepalived_speak_unicast_and_virtual_mac", unicast),
         Case::new("a_killed_director_is_replaced_within_its_bfd_detection_time", bfd),
         Case::new("two_directors_fail_over_in_tens_of_milliseconds_by_adverts_alone", fast_adverts),
+        Case::new("a_director_that_is_preempted_lets_go_before_the_other_answers", preempted),
         Case::new("a_stopped_director_listens_before_it_speaks_again", stopped),
+        Case::new("a_director_that_was_stopped_for_a_moment_is_no_second_owner", stopped_shortly),
         Case::new("a_cut_link_and_a_failed_script_are_faults_and_programs_are_told", faults),
     ]
     .map(|case| case.shape(one))
     .into()
 }
 
-/// Address of the second director, keepalived or lbd, in place of the server's.
-const SECOND: &str = "192.168.150.21";
+/// A keepalived that takes over from an lbd which is alive does so in the moment in which it says so (RFC 9568 section
+/// 6.4.2 has it so); lbd lets go when it has heard. So long two may answer then, s.
+const KEEPALIVED: f64 = 0.1;
 
 /// Makes a second director's node out of the server.
 fn second_node(lab: &Lab, kernel: bool) -> Result<()> {
+    if !kernel {
+        return clear(&lab.servers[0]);
+    }
     let node = &lab.servers[0].netns;
     node.ip("addr flush dev lo")?;
     node.ip("addr flush dev eth0")?;
-    if kernel {
-        node.run(&["sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0", "net.ipv4.conf.all.arp_announce=0"])?;
-        node.ip(&format!("addr add {SECOND}/24 dev eth0"))?;
-        node.ip("addr add fe80::21/64 dev eth0 nodad")?;
-        node.ip("addr add fd00:150::21/64 dev eth0 nodad")?;
-    } else {
-        node.run(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])?;
-    }
+    node.run(&["sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0", "net.ipv4.conf.all.arp_announce=0"])?;
+    node.ip(&format!("addr add {SECOND}/24 dev eth0"))?;
+    node.ip("addr add fe80::21/64 dev eth0 nodad")?;
+    node.ip("addr add fd00:150::21/64 dev eth0 nodad")?;
     Ok(())
 }
 
@@ -99,45 +95,8 @@ fn config(more: String) -> Config {
 }
 
 /// A second lbd, on the server's node.
-struct Second {
-    process: Process,
-    socket: PathBuf,
-}
-
-impl Second {
-    fn start(lab: &Lab, more: String) -> Result<Self> {
-        let (socket, file) = (lab.dir().join("second.sock"), lab.dir().join("second.toml"));
-        let text = config(more).to_toml(&socket.to_string_lossy());
-        let text = text.replace("\"e2e\"", "\"e2e-second\"");
-        let own = text.find("[[services]]").context("a service")?;
-        // its own addresses, not those of the VIP or of its peer
-        let text =
-            text[..own].replace("192.168.150.11/24", &format!("{SECOND}/24")).replace("150::11/", "150::21/")
-                + &text[own..];
-        std::fs::write(&file, text)?;
-        let lbd = bin()?.join("lbd");
-        let argv = [&*lbd.to_string_lossy(), "--config", &*file.to_string_lossy()];
-        let mut process = lab.servers[0].netns.start(&argv, &lab.dir().join("second.log"))?;
-        wait_until("the second lbd is ready", PATIENCE, || {
-            ensure!(process.runs()?, "it ended");
-            Ok(process.log().contains("lbd is ready"))
-        })
-        .with_context(|| process.log())?;
-        Ok(Self { process, socket })
-    }
-
-    fn status(&self) -> Result<api::Vrrp> {
-        let lbctl = bin()?.join("lbctl");
-        let argv = [&*lbctl.to_string_lossy(), "--socket", &*self.socket.to_string_lossy(), "vrrp", "--json"];
-        Ok(serde_json::from_str(&process::run(&argv)?)?)
-    }
-
-    fn wait_for(&self, state: &str) -> Result<()> {
-        wait_until(&format!("the second lbd is {state}"), PATIENCE, || {
-            Ok(self.status()?.instances.iter().all(|row| row.state == state))
-        })
-        .with_context(|| format!("{:?}\n{}", self.status(), self.process.log()))
-    }
+fn second(lab: &Lab, more: String) -> Result<Peer> {
+    Peer::second(lab, &lab.servers[0].netns, &config(more))
 }
 
 fn status(lab: &Lab) -> Result<api::Vrrp> {
@@ -149,96 +108,6 @@ fn wait_for(lab: &Lab, state: &str) -> Result<()> {
         Ok(status(lab)?.instances.iter().all(|row| row.state == state))
     })
     .with_context(|| format!("{:?}", status(lab)))
-}
-
-/// Asks for the VIP by ARP every few ms, and captures who answers.
-struct Watch {
-    capture: Process,
-    stop: Arc<AtomicBool>,
-    asker: Option<JoinHandle<Result<()>>>,
-}
-
-/// Time between two questions.
-const STEP: Duration = Duration::from_millis(5);
-/// A master that is replaced while it lives (a higher priority came) ends when it hears the new one's advert, not
-/// before: RFC 9568 section 6.4.3. So long two may answer then, s: what keepalived takes on a busy machine.
-const HANDOVER: f64 = 0.25;
-
-impl Watch {
-    fn start(lab: &Lab) -> Result<Self> {
-        let filter = format!("arp and arp[6:2] = 2 and arp[14:4] = {:#x}", vip_bits()?);
-        let argv = ["tcpdump", "-l", "-n", "-tt", "-i", "eth0", &filter];
-        let capture = lab.client.start(&argv, &lab.dir().join("watch"))?;
-        wait_until("tcpdump listens", PATIENCE, || Ok(capture.log().contains("listening on")))?;
-        let wire = Wire::open(&lab.client, "eth0")?;
-        let own = frames::mac(&lab.client.mac("eth0")?)?;
-        let question = frames::arp_request(own, "192.168.150.1".parse()?, VIP.parse()?);
-        let question = frames::ethernet([0xff; 6], own, frames::ARP, &question);
-        let stop = Arc::new(AtomicBool::new(false));
-        let ended = stop.clone();
-        let asker = thread::spawn(move || {
-            while !ended.load(Relaxed) {
-                wire.send(&question)?;
-                thread::sleep(STEP);
-            }
-            Ok(())
-        });
-        Ok(Self { capture, stop, asker: Some(asker) })
-    }
-
-    /// Answers so far: time, s, and station.
-    fn answers(&self) -> Vec<(f64, String)> {
-        let line = |line: &str| {
-            let time = line.split_whitespace().next()?.parse().ok()?;
-            let mac = line.split("is-at ").nth(1)?.split(',').next()?.trim().to_owned();
-            Some((time, mac))
-        };
-        self.capture.log().lines().filter_map(line).collect()
-    }
-
-    /// Waits until `mac` answers.
-    fn wait_for(&self, mac: &str) -> Result<()> {
-        let last = || self.answers().last().map(|(_, last)| last == mac);
-        wait_until(&format!("{mac} answers for the VIP"), PATIENCE, || Ok(last() == Some(true)))
-    }
-
-    /// Ends, and checks that the stations that answered are these, one after the other: at no moment, but for
-    /// [`HANDOVER`], two had the VIP. Gives the time without an answer at each change, ms.
-    fn owners(mut self, wanted: &[&str]) -> Result<Vec<f64>> {
-        self.stop.store(true, Relaxed);
-        if let Some(asker) = self.asker.take() {
-            asker.join().map_err(|_| anyhow::anyhow!("the asker panicked"))??;
-        }
-        let answers = self.answers();
-        let (mut owners, mut gaps): (Vec<&str>, Vec<f64>) = (Vec::new(), Vec::new());
-        let (mut before, mut changed, mut overlap) = (0.0, 0.0, 0.0_f64);
-        for (time, mac) in &answers {
-            if owners.last() != Some(&mac.as_str()) {
-                let yields = owners.iter().rev().nth(1) == Some(&mac.as_str());
-                if yields && time - changed < HANDOVER {
-                    overlap = overlap.max(time - changed);
-                    continue;
-                }
-                if !owners.is_empty() {
-                    gaps.push((time - before) * 1000.0);
-                }
-                changed = *time;
-                owners.push(mac);
-            }
-            before = *time;
-        }
-        eprintln!("gaps {gaps:.0?} ms, longest hand-over {:.0} ms", overlap * 1000.0);
-        ensure!(
-            owners == wanted,
-            "the VIP's owners were {owners:?}, not {wanted:?}, in {} answers",
-            answers.len()
-        );
-        Ok(gaps)
-    }
-}
-
-fn vip_bits() -> Result<u32> {
-    Ok(VIP.parse::<std::net::Ipv4Addr>()?.to_bits())
 }
 
 fn keepalived_backs_up(lab: &mut Lab) -> Result<()> {
@@ -287,7 +156,8 @@ fn backs_up_keepalived(lab: &mut Lab) -> Result<()> {
         drop(keepalived);
         watch.wait_for(&own).context(log)?;
     }
-    watch.owners(&[&own, &other, &own, &other, &own])?;
+    // keepalived has the address before lbd can have heard of it
+    watch.owners_within(&[&own, &other, &own, &other, &own], KEEPALIVED)?;
     Ok(())
 }
 
@@ -334,7 +204,7 @@ fn unicast(lab: &mut Lab) -> Result<()> {
     ensure!(status(lab)?.instances[0].refused.is_empty(), "{:?}", status(lab));
     drop(keepalived);
     watch.wait_for("00:00:5e:00:01:33")?;
-    watch.owners(&["00:00:5e:00:01:33", &other, "00:00:5e:00:01:33"])?;
+    watch.owners_within(&["00:00:5e:00:01:33", &other, "00:00:5e:00:01:33"], KEEPALIVED)?;
     Ok(())
 }
 
@@ -350,12 +220,12 @@ fn bfd(lab: &mut Lab) -> Result<()> {
     let takeover = "takeover_bfd = [\"peer\"]";
     lab.start_director_unresolved(&config(instance(150, 3, takeover) + &session(SECOND)))?;
     wait_for(lab, "master")?;
-    let second = Second::start(lab, instance(100, 3, takeover) + &session("192.168.150.11"))?;
-    let up = || Ok(second.status()?.bfd.iter().all(|row| row.state == "up" && row.detection_us == 30_000));
-    wait_until("the session is up", PATIENCE, up).with_context(|| format!("{:?}", second.status()))?;
+    let second = self::second(lab, instance(100, 3, takeover) + &session("192.168.150.11"))?;
+    let up = || Ok(second.vrrp()?.bfd.iter().all(|row| row.state == "up" && row.detection_us == 30_000));
+    wait_until("the session is up", PATIENCE, up).with_context(|| format!("{:?}", second.vrrp()))?;
     second.wait_for("backup")?;
     // before the first advert nobody knows whose end the session's is
-    let knows = || Ok(second.status()?.instances.iter().all(|row| row.master.is_some()));
+    let knows = || Ok(second.vrrp()?.instances.iter().all(|row| row.master.is_some()));
     wait_until("the second director knows its master", PATIENCE, knows)?;
     let watch = Watch::start(lab)?;
     watch.wait_for(&own)?;
@@ -375,7 +245,7 @@ fn fast_adverts(lab: &mut Lab) -> Result<()> {
     let fast = format!("advert_interval = \"10ms\"\n{key}");
     lab.start_director_unresolved(&config(instance(150, 3, &fast)))?;
     wait_for(lab, "master")?;
-    let second = Second::start(lab, instance(100, 3, &fast))?;
+    let second = self::second(lab, instance(100, 3, &fast))?;
     second.wait_for("backup")?;
     let watch = Watch::start(lab)?;
     watch.wait_for(&own)?;
@@ -387,13 +257,38 @@ fn fast_adverts(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+fn preempted(lab: &mut Lab) -> Result<()> {
+    second_node(lab, false)?;
+    let (own, other) = (lab.node01.mac("eth0")?, lab.servers[0].netns.mac("eth0")?);
+    let often = "advert_interval = \"100ms\"";
+    let second = self::second(lab, instance(100, 3, often))?;
+    second.wait_for("master")?;
+    let watch = Watch::start(lab)?;
+    watch.wait_for(&other)?;
+    let mut wanted = vec![other.as_str()];
+    for _ in 0..4 {
+        lab.start_director_unresolved(&config(instance(150, 3, often)))?;
+        watch.wait_for(&own)?;
+        second.wait_for("backup")?;
+        lab.director()?.process.signal(Signal::SIGTERM)?;
+        watch.wait_for(&other)?;
+        lab.director = None;
+        wanted.extend([own.as_str(), other.as_str()]);
+    }
+    let gaps = watch.owners(&wanted)?;
+    // it says that it has let go: nobody waits for handover_wait
+    let taken: Vec<f64> = gaps.iter().step_by(2).copied().collect();
+    ensure!(taken.iter().copied().fold(f64::MAX, f64::min) < 100.0, "{taken:?} ms at take-overs");
+    Ok(())
+}
+
 fn stopped(lab: &mut Lab) -> Result<()> {
     second_node(lab, false)?;
     let (own, other) = (lab.node01.mac("eth0")?, lab.servers[0].netns.mac("eth0")?);
     let often = "advert_interval = \"100ms\"\npreempt = false";
     lab.start_director_unresolved(&config(instance(150, 3, often)))?;
     wait_for(lab, "master")?;
-    let second = Second::start(lab, instance(100, 3, often))?;
+    let second = self::second(lab, instance(100, 3, often))?;
     second.wait_for("backup")?;
     let watch = Watch::start(lab)?;
     watch.wait_for(&own)?;
@@ -404,6 +299,38 @@ fn stopped(lab: &mut Lab) -> Result<()> {
     second.wait_for("master")?;
     let rows = status(lab)?.instances;
     ensure!(rows[0].became_master == 1, "{rows:?}");
+    // not even what had come while it was stopped was answered
+    watch.owners(&[&own, &other])?;
+    Ok(())
+}
+
+fn stopped_shortly(lab: &mut Lab) -> Result<()> {
+    second_node(lab, false)?;
+    let (own, other) = (lab.node01.mac("eth0")?, lab.servers[0].netns.mac("eth0")?);
+    let takeover = "takeover_bfd = [\"peer\"]";
+    lab.start_director_unresolved(&config(instance(150, 3, takeover) + &session(SECOND)))?;
+    wait_for(lab, "master")?;
+    let second = self::second(lab, instance(100, 3, takeover) + &session("192.168.150.11"))?;
+    let ready = || {
+        let status = second.vrrp()?;
+        let up = status.bfd.iter().all(|row| row.state == "up");
+        Ok(up && status.instances.iter().all(|row| row.master.is_some()))
+    };
+    wait_until("the second director knows its master", PATIENCE, ready)?;
+    let watch = Watch::start(lab)?;
+    watch.wait_for(&own)?;
+    let mut wanted = vec![own.as_str()];
+    for _ in 0..3 {
+        // too short for adverts, once in a second; long enough for BFD
+        lab.director()?.process.signal(Signal::SIGSTOP)?;
+        watch.wait_for(&other)?;
+        lab.director()?.process.signal(Signal::SIGCONT)?;
+        watch.wait_for(&own)?;
+        second.wait_for("backup")?;
+        wait_until("the second director knows its master", PATIENCE, ready)?;
+        wanted.extend([other.as_str(), own.as_str()]);
+    }
+    watch.owners(&wanted)?;
     Ok(())
 }
 

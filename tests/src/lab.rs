@@ -173,8 +173,13 @@ impl Lab {
 
     /// Gives the director's node an interface of the kernel's own on the clients' switch, which health checks leave by.
     pub fn management(&self) -> Result<()> {
-        self.plug(&self.node01, "node01m", ("mgmt0", "br0"), 1500)?;
-        self.node01.ip(&format!("addr add {MANAGEMENT}/24 dev mgmt0")).map(drop)
+        self.manage(&self.node01, "node01m", MANAGEMENT)
+    }
+
+    /// The same for another node: `mgmt0` there, `name` on the switch.
+    pub fn manage(&self, node: &Netns, name: &str, address: &str) -> Result<()> {
+        self.plug(node, name, ("mgmt0", "br0"), 1500)?;
+        node.ip(&format!("addr add {address}/24 dev mgmt0")).map(drop)
     }
 
     fn address(&self, node: &Netns, vlan: Option<u16>, v4: &str, v6: &str) -> Result<()> {

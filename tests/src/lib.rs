@@ -16,6 +16,8 @@ pub mod frames;
 pub mod huge_pages;
 pub mod lab;
 pub mod netns;
+pub mod peer;
 pub mod process;
 pub mod servers;
 pub mod wait;
+pub mod watch;

@@ -5,7 +5,7 @@ use super::{Change, FieldChange};
 use crate::vrrp::Ha;
 
 /// Keys whose values are not shown, only that they changed.
-const SECRET: [&str; 3] = ["auth_password", "hmac", "key"];
+const SECRET: [&str; 4] = ["auth_password", "hmac", "key", "password"];
 
 type Object = (&'static str, Vec<(&'static str, String)>);
 
@@ -27,8 +27,11 @@ fn value<'o>(object: &'o Object, key: &str) -> Option<&'o str> {
     object.1.iter().find(|(own, _)| *own == key).map(|(_, value)| value.as_str())
 }
 
-/// Its name as it stands in the file, without the quotes.
+/// Its name as it stands in the file, without the quotes; of the one `[lease]` where it is.
 fn name(object: &Object) -> String {
+    if object.0 == crate::vrrp::LEASE {
+        return "etcd".to_owned();
+    }
     value(object, "name").unwrap_or_default().trim_matches(['"', '\'']).to_owned()
 }
 

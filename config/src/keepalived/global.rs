@@ -40,6 +40,8 @@ pub(super) struct Global {
     pub user: Option<String>,
     /// Whether checks send mails; `None`: if there is somebody to send them to.
     pub mail: Option<bool>,
+    /// Whether instances and groups send mails that do not say so themselves.
+    pub vrrp_mail: bool,
     /// `SSL`.
     pub tls: TlsCheck,
 }
@@ -104,11 +106,10 @@ impl Import {
                 mail.timeout = self.timer(entry, check.0, check.1).unwrap_or(mail.timeout);
             }
             "smtp_alert" => {
-                self.global.mail = Some(self.flag(entry));
-                if self.global.mail == Some(true) {
-                    self.note(entry, "is for servers and services only: VRRP sends no mails");
-                }
+                self.global.vrrp_mail = self.flag(entry);
+                self.global.mail = Some(self.global.vrrp_mail);
             }
+            "smtp_alert_vrrp" => self.global.vrrp_mail = self.flag(entry),
             "smtp_alert_checker" => self.global.mail = Some(self.flag(entry)),
             "no_checker_emails" => self.global.mail = Some(false),
             "script_user" => self.global.user = self.word(entry).map(str::to_owned),

@@ -171,7 +171,7 @@ pub(super) const REASONS: &[(&str, &[&str])] = &[
     ("is not offered: keepalived before 1.3.6 needs it", &["old_unicast_checksum"]),
     ("is not offered: the director's own HMAC trailer ([vrrp.hmac]) is another one", &["auth_hmac"]),
     ("is not offered: checks go on whoever has the VIP", &["ha_suspend"]),
-    ("is not offered: VRRP sends no mails, its notify commands may", &["smtp_alert_vrrp", "no_email_faults"]),
+    ("is not offered: mails tell of FAULT as of any other state", &["no_email_faults"]),
     ("is not offered: changes before the first check are not told", &["rs_init_notifies"]),
     ("is not offered: servers of a process elsewhere are not checked by BFD", &["BFD_CHECK"]),
     ("is not offered: the answer's end need not be told by TLS", &["tls_compliant"]),

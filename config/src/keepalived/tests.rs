@@ -422,6 +422,7 @@ vrrp_instance "in side" {
     notify_master "/bin/m master" daemon
     notify "/bin/n"
     notify_stop /bin/s
+    smtp_alert
 }
 vrrp_instance B {
     interface eth0
@@ -435,6 +436,7 @@ vrrp_sync_group G {
         B
     }
     notify_backup /bin/b
+    smtp_alert
     track_script { chk weight 0 }
 }
 "#;
@@ -473,6 +475,7 @@ vrrp_sync_group G {
         (None, Some("224.0.0.99".parse().unwrap()))
     );
     assert!(!other.preempt);
+    assert!(vrrp.notify.mail && !other.notify.mail && model.ha.groups[0].notify.mail);
     let group = &model.ha.groups[0];
     assert_eq!((group.instances.join(" ").as_str(), group.track[0].weight), ("in-side B", Some(0)));
     let script = &model.ha.scripts[0];
@@ -515,7 +518,6 @@ fn what_is_not_carried_over_is_told_by_line() {
         "line 10: vrrp_instance: has no virtual_router_id",
         "line 11: interface: \"eth7\" is no interface of a port",
         "line 12: virtual_router_id: 300 is not 1 to 255",
-        "line 17: smtp_alert: is not offered",
         "line 19: auth_type: is not offered",
         "line 22: 192.168.150.100: label: no kernel interface has the address",
         "line 23: nonsense: is no address",

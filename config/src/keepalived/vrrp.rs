@@ -30,6 +30,7 @@ impl Import {
         let mut accept = None;
         let mut advert = None;
         vrrp.notify.priority_changes = self.global.priority_changes;
+        vrrp.notify.mail = self.global.vrrp_mail;
         for line in entry.inner() {
             match line.key() {
                 "interface" => interface = self.word(line).map(|name| (line, name.to_owned())),
@@ -238,9 +239,7 @@ impl Import {
                 return true;
             }
             "smtp_alert" => {
-                if self.flag(line) {
-                    self.note(line, "is not offered: VRRP sends no mails, its notify commands may");
-                }
+                notify.mail = self.flag(line);
                 return true;
             }
             _ => return false,
@@ -303,6 +302,7 @@ impl Import {
         let Some(there) = self.word(entry) else { return };
         let mut group = VrrpGroup::default();
         group.notify.priority_changes = self.global.priority_changes;
+        group.notify.mail = self.global.vrrp_mail;
         for line in entry.inner() {
             match line.key() {
                 "group" => {

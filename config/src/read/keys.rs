@@ -7,7 +7,7 @@ use crate::policy::Policy;
 #[cfg(test)]
 use crate::policy::SERVICE_POLICY;
 
-pub(super) const ROOT: [&str; 16] = [
+pub(super) const ROOT: [&str; 18] = [
     "appliance",
     "limits",
     "tables",
@@ -25,6 +25,7 @@ pub(super) const ROOT: [&str; 16] = [
     "vrrp_files",
     "bfd",
     "sync",
+    "lease",
 ];
 pub(super) const APPLIANCE: [&str; 10] = [
     "name",

@@ -1,5 +1,6 @@
 //! `[[vrrp]]` and what belongs to it, `[[bfd]]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -8,11 +9,11 @@ use super::{Reader, sync, value};
 use crate::bounds;
 use crate::bounds::Bounds;
 use crate::vrrp::{
-    Bfd, Ha, HmacKey, Track, Tracked, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess,
-    VrrpScript, VrrpVersion,
+    Bfd, Ha, HmacKey, Lease, Track, Tracked, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer,
+    VrrpProcess, VrrpScript, VrrpVersion,
 };
 
-pub(super) const VRRP: [&str; 39] = [
+pub(super) const VRRP: [&str; 40] = [
     "name",
     "port",
     "vrid",
@@ -32,6 +33,7 @@ pub(super) const VRRP: [&str; 39] = [
     "accept",
     "preempt",
     "preempt_delay",
+    "handover_wait",
     "check_addresses",
     "strict",
     "down_timer_adverts",
@@ -57,7 +59,7 @@ pub(super) const PEER: [&str; 3] = ["address", "min_ttl", "max_ttl"];
 pub(super) const HMAC: [&str; 4] = ["active", "mode", "window", "keys"];
 pub(super) const HMAC_KEY: [&str; 2] = ["id", "key"];
 pub(super) const TRACK: [&str; 7] = ["port", "script", "process", "file", "bfd", "weight", "reverse"];
-pub(super) const NOTIFY: [&str; 9] = [
+pub(super) const NOTIFY: [&str; 10] = [
     "master",
     "backup",
     "fault",
@@ -67,6 +69,7 @@ pub(super) const NOTIFY: [&str; 9] = [
     "master_rx_lower_priority",
     "priority_changes",
     "user",
+    "mail",
 ];
 pub(super) const GROUP: [&str; 5] = ["name", "instances", "track", "tracking_weight", "notify"];
 pub(super) const SCRIPT: [&str; 9] =
@@ -87,6 +90,20 @@ pub(super) const BFD: [&str; 11] = [
     "weight",
 ];
 
+pub(super) const LEASE: [&str; 11] = [
+    "endpoints",
+    "prefix",
+    "ttl",
+    "margin",
+    "timeout",
+    "when_away",
+    "user",
+    "password",
+    "ca",
+    "certificate",
+    "key",
+];
+
 /// Every table with its keys, by the name of its header.
 #[cfg(test)]
 pub(super) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -105,6 +122,7 @@ pub(super) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("vrrp_files", FILE.to_vec()),
         ("bfd", BFD.to_vec()),
         ("sync", sync::SYNC.to_vec()),
+        ("lease", LEASE.to_vec()),
     ]
 }
 
@@ -118,6 +136,7 @@ pub(super) fn ha(r: &mut Reader<'_>, t: &DeTable<'_>) -> Ha {
         files: r.tables(t, "vrrp_files", &FILE, file).or_default(Vec::new()),
         bfd: r.tables(t, "bfd", &BFD, bfd).or_default(Vec::new()),
         sync: sync::peers(r, t),
+        lease: r.table(t, "lease", &LEASE, lease),
     }
 }
 
@@ -200,6 +219,7 @@ fn instance(r: &mut Reader<'_>, t: &DeTable<'_>) -> Vrrp {
         accept: r.flag(t, "accept", d.accept),
         preempt: r.flag(t, "preempt", d.preempt),
         preempt_delay: r.time(t, "preempt_delay", d.preempt_delay),
+        handover_wait: r.time(t, "handover_wait", d.handover_wait),
         check_addresses: r.flag(t, "check_addresses", d.check_addresses),
         strict: r.flag(t, "strict", d.strict),
         down_timer_adverts: r.number(
@@ -259,6 +279,7 @@ fn notify(r: &mut Reader<'_>, t: &DeTable<'_>) -> VrrpNotify {
         master_rx_lower_priority: r.array(t, "master_rx_lower_priority", value::text),
         priority_changes: r.flag(t, "priority_changes", false),
         user: r.field(t, "user", value::text).optional().flatten(),
+        mail: r.flag(t, "mail", false),
     }
 }
 
@@ -361,5 +382,26 @@ fn bfd(r: &mut Reader<'_>, t: &DeTable<'_>) -> Bfd {
         passive: r.flag(t, "passive", d.passive),
         min_ttl: r.number(t, "min_ttl", bounds::TTL_SENT, d.min_ttl),
         weight: r.field(t, "weight", weight).or_default(d.weight),
+    }
+}
+
+fn lease(r: &mut Reader<'_>, t: &DeTable<'_>) -> Lease {
+    let d = Lease::default();
+    if !t.contains_key("endpoints") {
+        r.at("endpoints", |r| r.fault("is missing: a lease is in an etcd that is somewhere"));
+    }
+    let path = |value: &DeValue<'_>| value::text(value).map(PathBuf::from);
+    Lease {
+        endpoints: r.array(t, "endpoints", value::parsed),
+        prefix: r.field(t, "prefix", value::text).or_default(d.prefix),
+        ttl: r.time(t, "ttl", d.ttl),
+        margin: r.time(t, "margin", d.margin),
+        timeout: r.time(t, "timeout", d.timeout),
+        when_away: r.field(t, "when_away", value::parsed).or_default(d.when_away),
+        user: r.field(t, "user", value::text).optional().flatten(),
+        password: r.field(t, "password", value::text).optional().flatten(),
+        ca: r.field(t, "ca", path).optional().flatten(),
+        certificate: r.field(t, "certificate", path).optional().flatten(),
+        key: r.field(t, "key", path).optional().flatten(),
     }
 }

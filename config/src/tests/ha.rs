@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use super::{faults_after, small};
 use crate::{
-    Bfd, Ha, HmacKey, HmacMode, Model, PeerSync, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile,
-    VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, diff, parse,
-    to_toml,
+    Bfd, Ha, HmacKey, HmacMode, Lease, Model, PeerSync, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway, diff, parse, to_toml,
 };
 
 /// Instances that vary with `seeds`: any, bits for what is there, priority.
@@ -56,6 +54,7 @@ pub(super) fn of(ports: &[Port], seeds: &[(u8, u32, u8)]) -> Ha {
             accept: on(8),
             preempt: on(9) || *priority == 255,
             preempt_delay: Duration::from_millis((*any).into()),
+            handover_wait: Duration::from_millis(u64::from(*any) * 10),
             auth_password: (v2 && on(10)).then(|| "pa\"ss".to_owned()),
             hmac: on(11).then(|| VrrpHmac {
                 active: 7,
@@ -67,9 +66,24 @@ pub(super) fn of(ports: &[Port], seeds: &[(u8, u32, u8)]) -> Ha {
             notify: VrrpNotify {
                 any: if on(12) { vec!["/bin/true".to_owned(), "x y".to_owned()] } else { Vec::new() },
                 user: on(13).then(|| "nobody".to_owned()),
+                mail: on(14),
                 ..VrrpNotify::default()
             },
             ..Vrrp::default()
+        });
+    }
+    if let Some((any, bits, _)) = seeds.first().filter(|(_, bits, _)| bits >> 15 & 1 == 1) {
+        let tls = bits >> 16 & 1 == 1;
+        ha.lease = Some(Lease {
+            endpoints: vec![if tls { "https://[fd00::1]:2379" } else { "http://etcd:1" }.parse().unwrap()],
+            prefix: format!("/\"é{any}"),
+            ttl: Duration::from_secs(2 + u64::from(*any)),
+            margin: Duration::from_millis(50 + u64::from(*any)),
+            user: tls.then(|| "me".to_owned()),
+            password: tls.then(|| "pa\"ss".to_owned()),
+            certificate: tls.then(|| "/etc/c.pem".into()),
+            key: tls.then(|| "/etc/c.key".into()),
+            ..Lease::default()
         });
     }
     if let Some(first) = ha.vrrp.first() {
@@ -209,4 +223,52 @@ fn a_session_has_the_defaults_of_the_example() {
         ..Bfd::default()
     };
     assert_eq!(model.ha.bfd, [wanted]);
+}
+
+const LEASE: &str = "[lease]\nendpoints = [\"http://10.0.0.1:2379\"]\n";
+
+#[test]
+fn a_lease_has_its_rules() {
+    let told = |more: &str| faults_after(&format!("{INSTANCE}{LEASE}{more}"));
+    assert_eq!(told("ttl = \"1s\""), "line 23: lease.ttl: 1s is below the limit 2s");
+    assert_eq!(
+        told("ttl = \"2500ms\""),
+        "line 23: lease.ttl: 2500ms is no multiple of 1s, which etcd counts in"
+    );
+    assert_eq!(told("margin = \"2s\""), "line 23: lease.margin: 2s is above the limit 1500ms");
+    assert_eq!(told("timeout = \"2s\""), "line 23: lease.timeout: 2s is above the limit 1500ms");
+    assert_eq!(told("prefix = \"\""), "line 23: lease.prefix: has 0 bytes, 1 to 200 are allowed");
+    assert_eq!(told("user = \"me\""), "line 23: lease.user: is of use with password only");
+    assert_eq!(told("key = \"/k\""), "line 23: lease.key: is of use with certificate only");
+    assert_eq!(
+        told("when_away = \"keep\""),
+        "line 23: lease.when_away: keep wants takeover_bfd in every [[vrrp]], \"v\" has none"
+    );
+    assert_eq!(
+        told("when_away = \"hope\""),
+        "line 23: lease.when_away: \"hope\" is not one of release, keep"
+    );
+    assert_eq!(
+        faults_after(&format!("{INSTANCE}[lease]\nendpoints = [\"10.0.0.1:2379\"]")),
+        "line 22: lease.endpoints[0]: \"10.0.0.1:2379\" is not http://HOST:PORT or https://HOST:PORT"
+    );
+}
+
+#[test]
+fn a_lease_is_one_object_and_its_password_a_secret() {
+    let without = with("");
+    let secret = format!("{LEASE}user = \"me\"\npassword = \"hush\"\n");
+    let one = with(&secret);
+    assert!(one.ha.has_secrets() && !one.ha.clone().without_secrets().has_secrets());
+    assert_eq!(one.ha.lease.as_ref().map(|lease| lease.when_away), Some(WhenAway::Release));
+    let lines = |old: &Model, new: &Model| diff(old, new).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(lines(&without, &one), ["+ lease etcd"]);
+    assert_eq!(lines(&one, &without), ["- lease etcd"]);
+    let other = with(&secret.replace("hush", "other").replace("10.0.0.1", "10.0.0.2"));
+    assert_eq!(
+        lines(&one, &other),
+        ["~ lease etcd: endpoints [\"http://10.0.0.1:2379\"] -> [\"http://10.0.0.2:2379\"], \
+             password (old secret) -> (new secret)"]
+    );
+    assert_eq!(parse(&to_toml(&other)).unwrap(), other);
 }

@@ -5,8 +5,13 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::{Bfd, Ha, Track, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpProcess, VrrpScript};
+use super::{
+    Bfd, Ha, Lease, Track, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpProcess, VrrpScript,
+};
 use crate::duration;
+
+/// Header of the one table that is not one of many.
+pub(crate) const LEASE: &str = "lease";
 
 /// Keys in the order of the example, each with its value as TOML.
 pub(crate) type Entries = Vec<(&'static str, String)>;
@@ -82,6 +87,7 @@ impl VrrpNotify {
         }
         put(&mut own, "priority_changes", self.priority_changes.then(|| true.to_string()));
         put(&mut own, "user", self.user.as_ref().map(text));
+        put(&mut own, "mail", self.mail.then(|| true.to_string()));
         put(entries, "notify", (!own.is_empty()).then(|| inline(&own)));
     }
 }
@@ -117,6 +123,7 @@ impl Vrrp {
         e.push(("accept", self.accept.to_string()));
         e.push(("preempt", self.preempt.to_string()));
         e.push(("preempt_delay", time(self.preempt_delay)));
+        e.push(("handover_wait", time(self.handover_wait)));
         e.push(("check_addresses", self.check_addresses.to_string()));
         e.push(("strict", self.strict.to_string()));
         e.push(("down_timer_adverts", self.down_timer_adverts.to_string()));
@@ -210,6 +217,27 @@ impl Bfd {
     }
 }
 
+impl Lease {
+    /// Its keys and values.
+    pub(crate) fn entries(&self) -> Entries {
+        let mut entries = vec![
+            ("endpoints", list(&self.endpoints)),
+            ("prefix", text(&self.prefix)),
+            ("ttl", time(self.ttl)),
+            ("margin", time(self.margin)),
+            ("timeout", time(self.timeout)),
+            ("when_away", text(self.when_away.as_str())),
+        ];
+        let e = &mut entries;
+        put(e, "user", self.user.as_ref().map(text));
+        put(e, "password", self.password.as_ref().map(text));
+        put(e, "ca", self.ca.as_ref().map(|path| text(path.display())));
+        put(e, "certificate", self.certificate.as_ref().map(|path| text(path.display())));
+        put(e, "key", self.key.as_ref().map(|path| text(path.display())));
+        entries
+    }
+}
+
 impl Ha {
     /// Every object with its header, in the order of the example.
     pub(crate) fn sections(&self) -> Vec<(&'static str, Entries)> {
@@ -221,6 +249,7 @@ impl Ha {
         sections.extend(self.files.iter().map(|o| ("vrrp_files", o.entries())));
         sections.extend(self.bfd.iter().map(|o| ("bfd", o.entries())));
         sections.extend(self.sync.iter().map(|o| ("sync", o.entries())));
+        sections.extend(self.lease.iter().map(|o| (LEASE, o.entries())));
         sections
     }
 }

@@ -105,7 +105,7 @@ pub struct EventRow {
     pub number: u64,
     /// When, ms since 1970.
     pub time_ms: u64,
-    /// `up`, `down`, `weight`, `quorum_up`, `quorum_down` or `config`.
+    /// `up`, `down`, `weight`, `quorum_up`, `quorum_down`, `config`, `vrrp` or `lease`.
     pub event: String,
     /// Name of the service.
     pub service: Option<String>,

@@ -30,7 +30,7 @@ pub use response::{
 };
 
 pub use sync::{SyncRow, SyncStatus};
-pub use vrrp::{BfdRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};
+pub use vrrp::{BfdRow, LeaseRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};
 
 /// Version of the protocol; both hellos must carry the same.
 pub const PROTOCOL: u32 = 1;

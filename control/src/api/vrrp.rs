@@ -27,7 +27,7 @@ pub struct VrrpRow {
     pub vrid: u8,
     /// Version of the protocol.
     pub version: u8,
-    /// `init`, `backup`, `master` or `fault`.
+    /// `init`, `backup`, `taking`, `master` or `fault`.
     pub state: String,
     /// Time in this state, ms.
     pub since_ms: u64,
@@ -53,6 +53,26 @@ pub struct VrrpRow {
     pub refused: BTreeMap<String, u64>,
     /// What it tracks, its port first.
     pub tracked: Vec<TrackRow>,
+    /// The lease that it depends on.
+    #[serde(default)]
+    pub lease: Option<LeaseRow>,
+}
+
+/// A lease in etcd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRow {
+    /// Its key there.
+    pub key: String,
+    /// `unknown`, `away` (etcd does not answer), `free`, `other` or `held`.
+    pub state: String,
+    /// Time in this state, ms.
+    pub since_ms: u64,
+    /// The director wants it.
+    pub wanted: bool,
+    /// Who holds it, when that is another director.
+    pub holder: Option<String>,
+    /// Time that the director relies on it, unless it renews it, ms.
+    pub left_ms: Option<u64>,
 }
 
 /// What an instance tracks.

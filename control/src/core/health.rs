@@ -7,13 +7,17 @@ use tracing::{error, warn};
 
 use super::{Core, respond};
 use crate::api::{ApiError, ErrorKind, EventList, EventRow, HealthTable, Response};
-use crate::health::event::Events;
+use crate::health::event::{EventKind, Events};
+use crate::vrrp::engine::NewsKind;
 
 /// Longest wait for an event, ms: shorter than a session may be silent.
 const EVENT_WITHIN_MS: u64 = 20_000;
 
 /// Pause after the packet path refused what health makes of the configuration, ms.
 const AGAIN_MS: u64 = 1_000;
+
+/// Most news of virtual routers in a turn.
+const NEWS: usize = 256;
 
 /// How many times as long as it took to put servers in force the core does other things then.
 const REST: u64 = 4;
@@ -81,6 +85,19 @@ impl Core {
             }
         };
         Ok(self.health.table(&self.model, name))
+    }
+
+    /// Adds what happened to virtual routers to the events.
+    pub(super) fn follow_vrrp(&mut self) {
+        let news: Vec<_> =
+            self.vrrp.iter().flat_map(|vrrp| std::iter::from_fn(|| vrrp.news())).take(NEWS).collect();
+        for news in news {
+            let kind = match news.kind {
+                NewsKind::Vrrp => EventKind::Vrrp,
+                NewsKind::Lease => EventKind::Lease,
+            };
+            self.health.note(kind, news.text, news.mail, &self.model);
+        }
     }
 
     /// Answers with the events after one, at once or when there is one.

@@ -254,6 +254,7 @@ impl Core {
             log(&notice);
         }
         self.follow_health(now_ms);
+        self.follow_vrrp();
         self.histograms.collect(&mut self.director);
         self.traffic.turn(&self.director, now_ms);
         self.answer_changes(now_ms);

@@ -21,6 +21,10 @@ pub enum EventKind {
     QuorumDown,
     /// The configuration was changed.
     Config,
+    /// A virtual router or a group of them is in another state.
+    Vrrp,
+    /// A lease of one is.
+    Lease,
 }
 
 impl EventKind {
@@ -33,6 +37,8 @@ impl EventKind {
             Self::QuorumUp => "quorum_up",
             Self::QuorumDown => "quorum_down",
             Self::Config => "config",
+            Self::Vrrp => "vrrp",
+            Self::Lease => "lease",
         }
     }
 }

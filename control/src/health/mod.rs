@@ -14,7 +14,7 @@
 //! passed, whatever the engine does, as the effective configuration is made from the configured one in the same turn.
 
 pub mod board;
-mod check;
+pub(crate) mod check;
 mod drift;
 pub mod engine;
 pub mod event;
@@ -166,6 +166,32 @@ impl Health {
         }
     }
 
+    /// Adds something that is no service's to the events, and has those told who want to know.
+    pub fn note(&mut self, kind: EventKind, text: String, mail: bool, model: &Model) {
+        let event = self.events.add(kind, "", "", text);
+        let notify = &model.notify;
+        let news = News {
+            event,
+            director: model.appliance.name.clone(),
+            command: Vec::new(),
+            user: None,
+            webhooks: notify.webhook.iter().cloned().collect(),
+            mail: notify.mail.clone().filter(|_| mail),
+            timeout: notify.timeout,
+        };
+        if news.webhooks.is_empty() && news.mail.is_none() {
+            return;
+        }
+        let started = match &mut self.engine {
+            Some(engine) => Ok(engine),
+            none => Engine::start(self.wake.clone()).map(|engine| none.insert(engine)),
+        };
+        match started {
+            Ok(engine) => engine.tell(news),
+            Err(error) => warn!(%error, "nobody can be told of changes"),
+        }
+    }
+
     /// What happened.
     pub fn events(&self) -> &Events {
         &self.events
@@ -205,7 +231,7 @@ impl Health {
             EventKind::QuorumDown => warn!(%service, reason, "service has lost its quorum"),
             EventKind::QuorumUp => info!(%service, reason, "service has its quorum"),
             EventKind::Weight => info!(%service, server = %text, reason, "weight of server has changed"),
-            EventKind::Config => {}
+            EventKind::Config | EventKind::Vrrp | EventKind::Lease => {}
         }
         let event = self.events.add(kind, &service, text, reason);
         if kind != EventKind::Weight {
@@ -230,7 +256,7 @@ impl Health {
             }
             EventKind::QuorumUp => wide.map(|wide| &wide.quorum_up),
             EventKind::QuorumDown => wide.map(|wide| &wide.quorum_down),
-            EventKind::Weight | EventKind::Config => None,
+            EventKind::Weight | EventKind::Config | EventKind::Vrrp | EventKind::Lease => None,
         };
         let notify = &model.notify;
         let webhooks = notify.webhook.iter().chain(wide.and_then(|wide| wide.webhook.as_ref()));

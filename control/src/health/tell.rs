@@ -202,6 +202,7 @@ async fn send_mail(mail: &Mail, news: &News) -> Result<(), Failure> {
 fn letter(mail: &Mail, news: &News) -> String {
     let event = &news.event;
     let of = match (event.service.as_str(), event.server.as_str()) {
+        ("", _) => "director".to_owned(),
         (service, "") => format!("service {service}"),
         (service, server) => format!("server {server} of {service}"),
     };

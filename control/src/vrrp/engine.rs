@@ -1,23 +1,28 @@
 //! All virtual routers of a director, their groups, what they track, and BFD sessions. No I/O, no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
 use lb_config::{Tracked, VrrpNotify};
 use lb_dataplane::channel::ControlFrame;
 use lb_dataplane::io::DeviceId;
 use lb_dataplane::neighbor::Resolution;
+use lb_dataplane::owner::HELD_UP_NS;
 use tracing::{debug, info, warn};
 
 use super::frame;
 use super::instance::{Instance, Now, announcements};
-use super::machine::{Action, Event, Settings, State};
+use super::machine::{Action, Event, State};
 use super::plan::{Plan, Target};
 use super::wire;
+use crate::lease::Order;
 
+mod leases;
 mod sessions;
 mod status;
 mod tracking;
+
+pub use leases::Report as LeaseReport;
 
 /// A program to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +42,30 @@ pub struct Outbox {
     pub announcements: VecDeque<(DeviceId, Vec<u8>)>,
     /// Programs, in order.
     pub programs: Vec<Program>,
+    /// What is wanted of leases, in order.
+    pub leases: Vec<Order>,
+    /// What happened, in order.
+    pub news: Vec<News>,
+}
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewsKind {
+    /// An instance or a group is in another state.
+    Vrrp,
+    /// A lease is.
+    Lease,
+}
+
+/// Something that happened, for `lbctl events` and whoever is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// What kind of thing.
+    pub kind: NewsKind,
+    /// In words.
+    pub text: String,
+    /// Mails tell of it.
+    pub mail: bool,
 }
 
 /// Most announcements that wait: 4096 addresses, five times each, and as many again.
@@ -63,6 +92,15 @@ pub struct Engine {
     group_states: HashMap<String, State>,
     next_id: u16,
     next_session: u32,
+    tenancies: HashMap<String, leases::Tenancy>,
+    /// Wishes for leases so far.
+    wishes: u64,
+    /// Who sent the advert that is looked at: address and station.
+    caller: Option<(IpAddr, [u8; 6])>,
+    /// When time passed last, ns.
+    ticked_ns: Option<u64>,
+    /// It had passed for long then: this director was held up.
+    held_up: bool,
     stopped: bool,
     out: Outbox,
 }
@@ -101,7 +139,7 @@ impl Engine {
             };
             let mut instance = old.remove(at);
             let before = std::mem::replace(&mut instance.plan, wanted.clone());
-            instance.machine.configure(Settings::new(&wanted.vrrp, wanted.source));
+            instance.machine.configure(wanted.settings());
             if instance.machine.state() == State::Master {
                 added.push((wanted.clone(), before));
             }
@@ -116,8 +154,13 @@ impl Engine {
             self.end(now, &mut gone, true);
         }
         let gone = self.update_sessions(now, &plan.sessions);
+        let other_lease = self.plan.lease != plan.lease;
         self.plan = plan;
         self.end_sessions(gone);
+        if other_lease {
+            self.forget_leases();
+        }
+        self.update_leases(now);
         let known = |what: &Tracked| match what {
             Tracked::Port(_) | Tracked::Bfd(_) => true,
             Tracked::Script(name) => self.plan.scripts.iter().any(|own| own.name == *name),
@@ -178,7 +221,9 @@ impl Engine {
                 if !self.plan.instances.get(at).is_none_or(|plan| plan.targets.is_empty()) {
                     self.stations.insert(datagram.src, datagram.station);
                 }
+                self.caller = Some((datagram.src, datagram.station));
                 self.run(now, [(at, Event::Advert(heard))]);
+                self.caller = None;
             }
             Err("own") => {}
             Err(reason) => {
@@ -196,6 +241,8 @@ impl Engine {
         if self.stopped {
             return;
         }
+        let before = self.ticked_ns.replace(now.mono_ns);
+        self.held_up = before.is_some_and(|before| now.mono_ns.saturating_sub(before) > HELD_UP_NS);
         let due: Vec<_> = self
             .sessions
             .iter_mut()
@@ -205,6 +252,7 @@ impl Engine {
             self.send_bfd(&plan, port, &packet);
         }
         self.follow_sessions(now);
+        self.end_leases(now);
         let is_due = |own: &Instance| own.machine.due_ns().is_some_and(|due| due <= now.mono_ns);
         let due: Vec<_> = (0..self.instances.len())
             .filter(|at| self.instances.get(*at).is_some_and(is_due))
@@ -228,7 +276,8 @@ impl Engine {
     /// When [`Engine::tick`] has something to do, ns.
     pub fn due_ns(&self) -> Option<u64> {
         let instances = self.instances.iter().filter_map(Instance::due_ns);
-        instances.chain(self.sessions.iter().map(|own| own.session.due_ns())).min()
+        let sessions = self.sessions.iter().map(|own| own.session.due_ns());
+        instances.chain(sessions).chain(self.lease_due_ns()).min()
     }
 
     /// The shortest interval of a protocol here, ns: how closely workers' queues are looked at.
@@ -245,6 +294,8 @@ impl Engine {
         }
         let sessions = std::mem::take(&mut self.sessions);
         self.end_sessions(sessions);
+        // nobody wants any lease any more
+        self.follow_leases(now);
         self.stopped = true;
     }
 
@@ -253,6 +304,7 @@ impl Engine {
         let mut actions = Vec::new();
         instance.machine.step(now.mono_ns, Event::Shutdown, &mut actions);
         self.plan.cells.set(instance.plan.owner, false);
+        self.hush(instance);
         for action in actions {
             if let Action::Send(priority) = action {
                 self.send_advert(now, instance, priority);
@@ -272,17 +324,29 @@ impl Engine {
         let mut actions = Vec::new();
         let copied = self.plan.feeds.as_ref().is_none_or(|feeds| feeds.is_copied());
         let hold_ns = if copied { 0 } else { u64::try_from(self.plan.hold.as_nanos()).unwrap_or(u64::MAX) };
-        while let Some((at, event)) = events.pop_front() {
+        loop {
+            let Some((at, event)) = events.pop_front() else {
+                events.extend(self.follow_leases(now));
+                if events.is_empty() {
+                    break;
+                }
+                continue;
+            };
             let Some(instance) = self.instances.get_mut(at) else { continue };
             let before = instance.machine.state();
             instance.machine.hold(hold_ns);
             instance.machine.step(now.mono_ns, event, &mut actions);
             // the bit before the advert: whoever hears it may send packets at once
             self.plan.cells.set(instance.plan.owner, instance.machine.state() == State::Master);
+            if before == State::Master && instance.machine.state() != State::Master {
+                let instance = instance.clone();
+                self.hush(&instance);
+            }
             for action in std::mem::take(&mut actions) {
                 let Some(mut instance) = self.instances.get(at).cloned() else { continue };
                 match action {
                     Action::Send(priority) => self.send_advert(now, &mut instance, priority),
+                    Action::Bye => self.send_bye(now, &mut instance),
                     Action::Lower => {
                         let repeat = instance.lower(now.mono_ns);
                         self.announce(&instance.plan.addresses, repeat);
@@ -310,8 +374,9 @@ impl Engine {
     /// What the others of a group do when one is in another state.
     fn group_events(&self, at: usize, before: State, state: State) -> Vec<(usize, Event)> {
         let event = match (before, state) {
-            (_, State::Master) => Event::Take,
-            (State::Master, State::Backup) => Event::Yield,
+            (State::Taking, State::Master) => Event::Settled,
+            (_, State::Taking | State::Master) => Event::Take,
+            (State::Taking | State::Master, State::Backup) => Event::Yield,
             _ => return Vec::new(),
         };
         let name = |at: usize| self.instances.get(at).map(|own| own.plan.vrrp.name.as_str());
@@ -330,6 +395,12 @@ impl Engine {
         let (vrrp, priority) = (&instance.plan.vrrp, instance.machine.priority());
         info!(instance = %vrrp.name, from = before.as_str(), to = state.as_str(), priority, "vrrp state");
         let notify = &vrrp.notify;
+        if state == State::Taking {
+            // nothing has changed yet, for anybody else
+            return;
+        }
+        let text = format!("instance {}: {}, priority {priority}", vrrp.name, state.as_str());
+        self.out.news.push(News { kind: NewsKind::Vrrp, text, mail: notify.mail });
         tell(
             &mut self.out.programs,
             notify,
@@ -346,7 +417,8 @@ impl Engine {
             let members = self.instances.iter().filter(|own| group.instances.contains(&own.plan.vrrp.name));
             let mut states = members.map(|own| (own.machine.state(), own.machine.priority()));
             let Some((state, priority)) = states.next() else { continue };
-            if states.any(|(other, _)| other != state)
+            if state == State::Taking
+                || states.any(|(other, _)| other != state)
                 || self.group_states.insert(group.name.clone(), state) == Some(state)
                 || state == State::Init
             {
@@ -354,8 +426,20 @@ impl Engine {
             }
             info!(group = %group.name, to = state.as_str(), "vrrp group state");
             let (notify, own) = (&group.notify, of_state(&group.notify, state));
+            let text = format!("group {}: {}", group.name, state.as_str());
+            self.out.news.push(News { kind: NewsKind::Vrrp, text, mail: notify.mail });
             tell(&mut self.out.programs, notify, own, ("GROUP", &group.name, state.word(), priority));
         }
+    }
+
+    /// Drops announcements of an instance that wait to be sent: it has the addresses no more.
+    fn hush(&mut self, instance: &Instance) {
+        if self.out.announcements.is_empty() {
+            return;
+        }
+        let frames: HashSet<_> =
+            announcements(&instance.plan.addresses, 1).into_iter().map(|(_, frame)| frame).collect();
+        self.out.announcements.retain(|(_, frame)| !frames.contains(frame));
     }
 
     fn announce(&mut self, addresses: &[(IpAddr, super::plan::Exit)], repeat: u8) {
@@ -380,6 +464,15 @@ impl Engine {
         let device = instance.plan.exit.device;
         self.out.urgent.extend(frames.into_iter().map(|frame| (device, frame)));
     }
+
+    /// Tells the one whose advert was heard that the addresses are its own now.
+    fn send_bye(&mut self, now: Now, instance: &mut Instance) {
+        let Some(caller) = self.caller else { return };
+        self.next_id = self.next_id.wrapping_add(1);
+        let frame = instance.bye(now, self.next_id, caller);
+        let device = instance.plan.exit.device;
+        self.out.urgent.extend(frame.map(|frame| (device, frame)));
+    }
 }
 
 fn of_state(notify: &VrrpNotify, state: State) -> &[String] {
@@ -388,6 +481,7 @@ fn of_state(notify: &VrrpNotify, state: State) -> &[String] {
         State::Backup => &notify.backup,
         State::Fault => &notify.fault,
         State::Init => &notify.stop,
+        State::Taking => &[],
     }
 }
 

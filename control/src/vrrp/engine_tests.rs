@@ -1,5 +1,6 @@
 use super::*;
 use crate::bfd::SessionState;
+use crate::lease::SeatState;
 use crate::vrrp::plan::{Exit, InstancePlan, SessionPlan};
 use lb_config::{Bfd, Track, VirtualAddress, Vrrp, VrrpGroup, VrrpPeer, VrrpScript, VrrpVersion};
 use lb_dataplane::neighbor::LinkId;
@@ -36,6 +37,7 @@ fn instance(vrrp: Vrrp, last: u8, owner: u16) -> InstancePlan {
         group: [224, 0, 0, 18].into(),
         targets: targets.collect(),
         addresses: vrrp.addresses().map(|vip| (vip.address, exit(last))).collect(),
+        tenure: None,
         vrrp,
     }
 }
@@ -100,7 +102,8 @@ impl Wire {
                 let frames: Vec<_> = outbox.urgent.drain(..).chain(outbox.announcements.drain(..)).collect();
                 for (_, frame) in frames {
                     for other in (0..self.engines.len()).filter(|other| *other != at) {
-                        if !self.cut[at] && !self.cut[other] {
+                        let reaches = frame[0] & 1 == 1 || usize::from(frame[5]) == other + 1;
+                        if reaches && !self.cut[at] && !self.cut[other] {
                             let bytes = frame.iter().copied().collect();
                             let frame =
                                 ControlFrame { link: LinkId(0), device: DeviceId(0), l3: 14, frame: bytes };
@@ -382,6 +385,174 @@ fn a_change_of_the_configuration_keeps_what_stays() {
     let byes = after.iter().filter(|(_, frame)| frame[12..14] == [8, 0] && frame[36] == 0).count();
     assert_eq!(byes, 1, "good-bye of the one that is gone");
     assert_eq!(wire.engines[0].out.programs, [Program { command: deleted, user: None }]);
+}
+
+/// Which of the directors have the addresses of virtual router `owner`.
+fn here(wire: &Wire, owner: u16) -> Vec<bool> {
+    wire.engines.iter().map(|engine| engine.plan.cells.is_master(OwnerId(owner))).collect()
+}
+
+#[test]
+fn a_master_that_is_preempted_lets_go_before_the_next_one_answers() {
+    let hmac = Some(hmac(1, lb_config::HmacMode::Enforce));
+    let of = |last, priority| {
+        let with = |name, vrid| Vrrp {
+            hmac: hmac.clone(),
+            higher_prio_send_advert: true,
+            ..vrrp(name, vrid, priority)
+        };
+        let instances = vec!["a".to_owned(), "b".to_owned()];
+        let mut own = plan(last, vec![with("a", 7), with("b", 8)]);
+        own.groups.push(VrrpGroup { name: "g".to_owned(), instances, ..VrrpGroup::default() });
+        own
+    };
+    let mut wire = Wire::new(vec![of(1, 50), of(2, 100), of(3, 40)]);
+    wire.cut[1] = true;
+    wire.run(1_000);
+    wire.cut[1] = false;
+    wire.engines[1].update(now(wire.now), Plan::default());
+    wire.engines[1].update(now(wire.now), of(2, 100));
+    let (mut none, sent) = (0, wire.frames.len());
+    for _ in 0..1_000 {
+        wire.run(1);
+        let owners: Vec<_> = [0, 1].map(|owner| here(&wire, owner)).into();
+        assert!(owners.iter().all(|bits| bits.iter().filter(|bit| **bit).count() <= 1), "{owners:?}");
+        none += u32::from(owners[0] == [false; 3]);
+    }
+    assert_eq!(
+        (wire.states("a"), wire.states("b")),
+        (vec![Backup, Master, Backup], vec![Backup, Master, Backup])
+    );
+    assert!(none < 5, "nobody had it for {none} ms");
+    let bye = |(at, frame): &&(usize, Vec<u8>)| *at == 0 && frame[12..14] == [8, 0] && frame[36] == 0;
+    let byes: Vec<_> = wire.frames[sent..].iter().filter(bye).map(|(_, frame)| &frame[..6]).collect();
+    assert_eq!(byes, [[2, 0, 0, 0, 0, 2]], "one for the group, to the successor alone");
+    assert_eq!(wire.engines[1].instances[0].refused.len(), 0);
+    let heard = |at: usize| wire.engines[at].instances[0].machine.master();
+    assert_eq!(heard(2), Some(([10, 0, 0, 2].into(), 100)));
+}
+
+#[test]
+fn announcements_that_wait_are_dropped_when_the_addresses_go() {
+    let mut wire = Wire::new(vec![plan(1, vec![vrrp("a", 7, 255)])]);
+    assert_eq!(wire.engines[0].out.announcements.len(), 5);
+    let down = Standing { up: false, number: 0 };
+    wire.engines[0].tracked(now(wire.now), Tracked::Port("lan".to_owned()), down);
+    assert!(wire.engines[0].out.announcements.is_empty());
+}
+
+/// The same with leases.
+fn leased(mut plan: Plan, when_away: lb_config::WhenAway) -> Plan {
+    let lease = Arc::new(lb_config::Lease { when_away, ..lb_config::Lease::default() });
+    for instance in &mut plan.instances {
+        instance.tenure = Some(crate::vrrp::plan::tenure(&plan.groups, &instance.vrrp.name, &lease));
+    }
+    plan.lease = Some(lease);
+    plan
+}
+
+fn report(wire: &mut Wire, at: usize, wish: u64, state: SeatState<u64>) {
+    let report = LeaseReport { unit: "instance/a".to_owned(), wish, state };
+    wire.engines[at].leased(now(wire.now), report);
+}
+
+fn orders(wire: &mut Wire) -> Vec<Order> {
+    std::mem::take(&mut wire.engines[0].out.leases)
+}
+
+#[test]
+fn only_who_holds_the_lease_has_the_addresses() {
+    let release = lb_config::WhenAway::Release;
+    let unit = || "instance/a".to_owned();
+    let mut wire = Wire::new(vec![leased(plan(1, vec![vrrp("a", 7, 100)]), release)]);
+    wire.run(1_000);
+    assert_eq!((wire.states("a"), orders(&mut wire)), (vec![State::Init], vec![Order::Watch(unit())]));
+    report(&mut wire, 0, 0, SeatState::Other("else".to_owned()));
+    assert_eq!(wire.states("a"), [Backup]);
+    wire.run(1_000);
+    assert_eq!((wire.states("a"), here(&wire, 0)), (vec![State::Taking], vec![false]));
+    assert_eq!(orders(&mut wire), [Order::Want(unit(), 1)]);
+    assert!(!wire.frames.iter().any(|(_, frame)| frame[12..14] == [8, 6]), "nothing is announced yet");
+    let row = |wire: &Wire| wire.engines[0].status(now(wire.now)).instances[0].lease.clone().unwrap();
+    let shown = row(&wire);
+    assert_eq!((shown.state.as_str(), shown.holder.as_deref(), shown.wanted), ("other", Some("else"), true));
+    // what is said of another wish does not count
+    let until = wire.now + 500 * MS;
+    report(&mut wire, 0, 9, SeatState::Held(until));
+    assert_eq!(wire.states("a"), [State::Taking]);
+    report(&mut wire, 0, 1, SeatState::Held(until));
+    assert_eq!((wire.states("a"), here(&wire, 0)), (vec![Master], vec![true]));
+    assert_eq!((row(&wire).state.as_str(), row(&wire).left_ms), ("held", Some(500)));
+    // renewed once, then no more
+    wire.run(400);
+    let until = wire.now + 500 * MS;
+    report(&mut wire, 0, 1, SeatState::Held(until));
+    wire.run(499);
+    assert_eq!(here(&wire, 0), [true]);
+    let sent = wire.frames.len();
+    wire.run(1);
+    assert_eq!((wire.states("a"), here(&wire, 0)), (vec![Fault], vec![false]));
+    assert!(wire.frames[sent..].iter().any(|(_, frame)| frame[12..14] == [8, 0] && frame[36] == 0));
+    assert_eq!(orders(&mut wire), [Order::Yield(unit())]);
+    let told: Vec<_> = wire.engines[0].out.news.drain(..).map(|news| news.text).collect();
+    for text in [
+        "instance a: master, priority 100",
+        "lease of instance/a: held by else -> held",
+        "lease of instance/a: held -> etcd does not answer",
+        "instance a: fault, priority 100",
+    ] {
+        assert!(told.iter().any(|told| told == text), "{text}: {told:?}");
+    }
+    // what comes late of the old wish does not count
+    let until = wire.now + 500 * MS;
+    report(&mut wire, 0, 1, SeatState::Held(until));
+    assert_eq!(wire.states("a"), [Fault]);
+    // etcd is back: it begins anew, and loses the lease to somebody
+    report(&mut wire, 0, 0, SeatState::Free);
+    wire.run(1_000);
+    assert_eq!(orders(&mut wire), [Order::Want(unit(), 2)]);
+    let until = wire.now + 500 * MS;
+    report(&mut wire, 0, 2, SeatState::Held(until));
+    assert_eq!(here(&wire, 0), [true]);
+    report(&mut wire, 0, 2, SeatState::Other("else".to_owned()));
+    assert_eq!((wire.states("a"), here(&wire, 0)), (vec![Backup], vec![false]));
+    // at the end nobody wants it
+    wire.run(1_000);
+    orders(&mut wire);
+    wire.engines[0].stop(now(wire.now));
+    assert_eq!(orders(&mut wire), [Order::Yield(unit())]);
+}
+
+#[test]
+fn with_keep_a_master_goes_on_without_etcd_while_its_neighbour_hears_it() {
+    let of = |last, other, priority| {
+        let takeover_bfd = vec!["peer".to_owned()];
+        let mut own = plan(last, vec![Vrrp { takeover_bfd, ..vrrp("a", 7, priority) }]);
+        own.sessions.push(session(last, other));
+        leased(own, lb_config::WhenAway::Keep)
+    };
+    let mut wire = Wire::new(vec![of(1, 2, 100), of(2, 1, 50)]);
+    for at in [0, 1] {
+        report(&mut wire, at, 0, SeatState::Free);
+    }
+    wire.run(1_000);
+    let until = wire.now + 500 * MS;
+    report(&mut wire, 0, 1, SeatState::Held(until));
+    // a neighbour that kept it until its session ended has had the time for that
+    assert_eq!(here(&wire, 0), [false, false]);
+    wire.run(61);
+    assert_eq!(here(&wire, 0), [true, false]);
+    wire.run(2_000);
+    assert_eq!((wire.states("a"), here(&wire, 0)), (vec![Master, Backup], vec![true, false]));
+    assert_eq!(wire.engines[0].status(now(wire.now)).instances[0].lease.as_ref().unwrap().state, "away");
+    // and it has it again
+    let until = wire.now + 10_000 * MS;
+    report(&mut wire, 0, 1, SeatState::Held(until));
+    report(&mut wire, 0, 1, SeatState::Away);
+    assert_eq!(here(&wire, 0), [true, false]);
+    wire.cut[0] = true;
+    wire.run(40);
+    assert_eq!((wire.states("a")[0], here(&wire, 0)[0]), (Fault, false));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use lb_config::{HmacMode, VrrpVersion};
 
 use super::frame::{self, Datagram, Route};
 use super::hmac;
-use super::machine::{Heard, Machine, Settings, State};
+use super::machine::{Heard, Machine, State};
 use super::plan::{Exit, InstancePlan};
 use super::wire::{AUTH_PASS, Advert};
 
@@ -62,7 +62,7 @@ fn ns(time: std::time::Duration) -> u64 {
 impl Instance {
     /// One that has not begun.
     pub fn new(plan: InstancePlan, now_ns: u64) -> Self {
-        let machine = Machine::new(Settings::new(&plan.vrrp, plan.source));
+        let machine = Machine::new(plan.settings());
         Self {
             plan,
             machine,
@@ -86,6 +86,7 @@ impl Instance {
                 == (new.vrrp.vrid, new.vrrp.version, &new.vrrp.port)
             && old.source.is_ipv6() == new.source.is_ipv6()
             && (old.vrrp.priority == 255) == (new.vrrp.priority == 255)
+            && old.tenure == new.tenure
     }
 
     /// Checks an advert. Errors: which check it did not pass; it is counted.
@@ -252,12 +253,32 @@ impl Instance {
         frames
     }
 
+    /// The frame that tells another director alone, at `station`, that the addresses are not here any more: an advert of
+    /// priority 0. Directors to whom it means nothing do not get it. `None`: the RFC has none, and nothing else is wanted.
+    pub fn bye(&mut self, now: Now, id: u16, (src, station): (IpAddr, [u8; 6])) -> Option<Vec<u8>> {
+        if self.plan.vrrp.strict {
+            return None;
+        }
+        let (dst, ttl) = match self.plan.targets.is_empty() {
+            true => (self.plan.group, 255),
+            false => (src, self.plan.vrrp.unicast_ttl),
+        };
+        // later than an advert of the same moment: who authenticates takes none twice
+        let now = Now { wall_ns: now.wall_ns + 1, ..now };
+        let payload = self.payload(now, 0, dst);
+        self.sent += 1;
+        let route = Route { to: station, src: self.plan.source, dst, ttl };
+        frame::advert(&self.plan.exit.wire, &route, id, &payload)
+    }
+
     /// It is in another state: announcements begin or end. Gives how many to send now.
     pub fn entered(&mut self, now_ns: u64, state: State) -> u8 {
         self.since_ns = now_ns;
         (self.second, self.refresh) = (None, None);
         self.join_ns = match state {
-            State::Backup | State::Master if self.plan.targets.is_empty() && self.plan.group.is_ipv6() => {
+            State::Backup | State::Taking | State::Master
+                if self.plan.targets.is_empty() && self.plan.group.is_ipv6() =>
+            {
                 Some(self.join_ns.unwrap_or(now_ns))
             }
             _ => None,

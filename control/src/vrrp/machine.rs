@@ -1,5 +1,9 @@
 //! The state machine of one virtual router: RFC 9568 section 6.4 (RFC 3768 section 6.4 for version 2) and keepalived's
 //! options. No I/O and no clock: an event and the time in, actions out.
+//!
+//! Between backup and master may be [`State::Taking`], which the RFC does not have: adverts go out already, the
+//! addresses are not here yet. It ends when a master that is alive has let go ([`Action::Bye`]) or had the time for
+//! it, and, where addresses depend on a lease, when that is granted.
 
 use std::net::IpAddr;
 
@@ -12,6 +16,8 @@ pub enum State {
     Init,
     /// Another director is master, or nobody yet.
     Backup,
+    /// It speaks as master, and waits for the addresses.
+    Taking,
     /// This director has the addresses.
     Master,
     /// Something that is tracked is down: it takes no part.
@@ -24,6 +30,7 @@ impl State {
         match self {
             Self::Init => "init",
             Self::Backup => "backup",
+            Self::Taking => "taking",
             Self::Master => "master",
             Self::Fault => "fault",
         }
@@ -34,6 +41,7 @@ impl State {
         match self {
             Self::Init => "STOP",
             Self::Backup => "BACKUP",
+            Self::Taking => "TAKING",
             Self::Master => "MASTER",
             Self::Fault => "FAULT",
         }
@@ -57,6 +65,10 @@ pub struct Settings {
     pub preempt: bool,
     /// How long it waits with that, ns.
     pub preempt_delay_ns: u64,
+    /// See [`Vrrp::handover_wait`], ns.
+    pub handover_ns: u64,
+    /// The addresses depend on a lease: [`Event::Granted`] opens them, and nothing else.
+    pub leased: bool,
     /// Intervals after which the master is gone.
     pub down_adverts: u64,
     /// See [`Vrrp::timer_expired_backup`].
@@ -70,7 +82,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of an instance whose adverts come from `source`.
+    /// Those of an instance whose adverts come from `source` and that depends on no lease.
     pub fn new(vrrp: &Vrrp, source: IpAddr) -> Self {
         let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Self {
@@ -81,6 +93,8 @@ impl Settings {
             start: vrrp.state,
             preempt: vrrp.preempt,
             preempt_delay_ns: ns(vrrp.preempt_delay),
+            handover_ns: ns(vrrp.handover_wait),
+            leased: false,
             down_adverts: vrrp.down_timer_adverts.into(),
             timer_expired_backup: vrrp.timer_expired_backup,
             lower_prio_no_advert: vrrp.lower_prio_no_advert,
@@ -118,10 +132,18 @@ pub enum Event {
     Priority(u8),
     /// The BFD session with this director ended.
     Lost(IpAddr),
-    /// Another instance of its group is master.
+    /// It ended, or adverts may have been missed, while this director was held up: others may have taken over.
+    Waver,
+    /// Another instance of its group is to be master.
     Take,
+    /// Another instance of its group has its addresses: whoever was master of the group has let go.
+    Settled,
     /// Another instance of its group is backup.
     Yield,
+    /// It holds the lease, and may have the addresses from this time on, ns.
+    Granted(u64),
+    /// It does not hold the lease any more.
+    Revoked,
 }
 
 /// What is to be done.
@@ -133,6 +155,8 @@ pub enum Action {
     Enter(State),
     /// A master heard an advert of lower priority, which it answered or not.
     Lower,
+    /// Tell the one whose advert was heard last, and nobody else, that the addresses are not here any more.
+    Bye,
 }
 
 /// What a frame takes from the wire to here at most, ns: a worker's longest rest is 4 ms.
@@ -153,6 +177,14 @@ pub struct Machine {
     /// How long it is left alone at least, see [`Machine::hold`].
     hold_ns: u64,
     master: Option<(IpAddr, u8)>,
+    /// When a backup heard a master last, whatever its priority, ns.
+    heard_ns: Option<u64>,
+    /// Since when it is taking over, ns.
+    taken_ns: u64,
+    /// From when on nobody else has the addresses, as far as adverts tell, ns.
+    settled_ns: u64,
+    /// From when on the lease says so, ns.
+    granted_ns: Option<u64>,
 }
 
 impl Machine {
@@ -168,6 +200,10 @@ impl Machine {
             lower_ns: None,
             hold_ns: 0,
             master: None,
+            heard_ns: None,
+            taken_ns: 0,
+            settled_ns: 0,
+            granted_ns: None,
         }
     }
 
@@ -193,7 +229,18 @@ impl Machine {
 
     /// When [`Event::Timer`] is wanted, ns.
     pub fn due_ns(&self) -> Option<u64> {
-        self.timer_ns
+        let opens = self.opens_ns().filter(|_| self.state == State::Taking);
+        self.timer_ns.into_iter().chain(opens).min()
+    }
+
+    /// Whether it was told that it holds the lease.
+    pub fn is_granted(&self) -> bool {
+        self.granted_ns.is_some()
+    }
+
+    /// When the addresses are its own, if that is known, ns.
+    fn opens_ns(&self) -> Option<u64> {
+        if self.settings.leased { self.granted_ns } else { Some(self.settled_ns) }
     }
 
     /// How long a master of lower priority is left alone from its first advert on, whatever the settings say: until its
@@ -240,7 +287,7 @@ impl Machine {
                 self.timer_ns = None;
                 self.enter(State::Fault, actions);
             }
-            (State::Master, Event::Fail) => {
+            (State::Taking | State::Master, Event::Fail) => {
                 self.timer_ns = None;
                 actions.push(Action::Send(0));
                 self.enter(State::Fault, actions);
@@ -249,7 +296,7 @@ impl Machine {
                 self.timer_ns = None;
                 self.enter(State::Init, actions);
             }
-            (State::Master, Event::Shutdown) => {
+            (State::Taking | State::Master, Event::Shutdown) => {
                 self.timer_ns = None;
                 actions.push(Action::Send(0));
                 self.enter(State::Init, actions);
@@ -259,18 +306,45 @@ impl Machine {
                 if self.was_held_up(now_ns) {
                     self.timer_ns = Some(now_ns + self.listen_ns());
                 } else {
-                    self.take(now_ns, actions);
+                    self.take(now_ns, self.is_rival_alive(now_ns), actions);
                 }
             }
-            (State::Backup, Event::Take) => self.take(now_ns, actions),
+            (State::Backup, Event::Take) => self.take(now_ns, self.is_rival_alive(now_ns), actions),
+            (State::Backup, Event::Settled) => self.take(now_ns, false, actions),
             // without having heard any master: the neighbour was there and is gone, nobody else has spoken
             (State::Backup, Event::Lost(who)) if self.master.is_none_or(|(master, _)| master == who) => {
-                self.take(now_ns, actions);
+                self.take(now_ns, false, actions);
+            }
+            (State::Taking, Event::Lost(who)) if self.master.is_some_and(|(master, _)| master == who) => {
+                self.settle(now_ns, actions);
             }
             (State::Backup, Event::Advert(heard)) => self.follow(now_ns, &heard),
-            (State::Master, Event::Timer) if self.is_due(now_ns) => self.advertise(now_ns, actions),
-            (State::Master, Event::Advert(heard)) => self.contend(now_ns, &heard, actions),
-            (State::Master, Event::Yield) => {
+            (State::Taking | State::Master, Event::Timer) => {
+                if self.is_due(now_ns) {
+                    self.advertise(now_ns, actions);
+                }
+                self.open(now_ns, actions);
+            }
+            (State::Taking | State::Master, Event::Advert(heard)) => self.contend(now_ns, &heard, actions),
+            (State::Taking, Event::Granted(from_ns)) => {
+                self.granted_ns = Some(from_ns);
+                self.open(now_ns, actions);
+            }
+            // the one that is gone may have taken over: it hears of this one at once, not when an advert is due
+            (State::Master, Event::Lost(_)) => {
+                actions.push(Action::Send(self.priority));
+                self.timer_ns = Some(now_ns + self.settings.interval_ns);
+            }
+            // a lease that is still held says that nobody has
+            (State::Master, Event::Waver) if !self.settings.leased => self.take(now_ns, true, actions),
+            (State::Taking, Event::Settled) => self.settle(now_ns, actions),
+            (State::Taking, Event::Revoked) => self.granted_ns = None,
+            (State::Master, Event::Revoked) => {
+                actions.push(Action::Send(0));
+                self.timer_ns = Some(now_ns + self.down_ns());
+                self.enter(State::Backup, actions);
+            }
+            (State::Taking | State::Master, Event::Yield) => {
                 self.timer_ns = Some(now_ns + self.down_ns());
                 self.enter(State::Backup, actions);
             }
@@ -299,8 +373,11 @@ impl Machine {
     fn enter(&mut self, state: State, actions: &mut Vec<Action>) {
         self.state = state;
         self.lower_ns = None;
-        if state != State::Backup {
+        if !matches!(state, State::Backup | State::Taking) {
             self.master = None;
+        }
+        if !matches!(state, State::Taking | State::Master) {
+            self.granted_ns = None;
         }
         actions.push(Action::Enter(state));
     }
@@ -309,8 +386,9 @@ impl Machine {
     fn begin(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let first = self.state == State::Init;
         self.master_interval_ns = self.settings.interval_ns;
+        self.heard_ns = None;
         if self.priority == 255 {
-            return self.take(now_ns, actions);
+            return self.take(now_ns, false, actions);
         }
         let wait = match self.settings.start {
             VrrpStart::Master if first => self.settings.interval_ns + self.skew_ns(),
@@ -320,10 +398,33 @@ impl Machine {
         self.enter(State::Backup, actions);
     }
 
-    fn take(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+    /// Whether somebody else may have the addresses: a master was heard so lately that it does not count as gone.
+    fn is_rival_alive(&self, now_ns: u64) -> bool {
+        let limit = self.settings.down_adverts * self.master_interval_ns;
+        self.heard_ns.is_some_and(|heard| now_ns.saturating_sub(heard) < limit)
+    }
+
+    /// Takes over; `wait`: from a master that is alive and lets go when it hears of it.
+    fn take(&mut self, now_ns: u64, wait: bool, actions: &mut Vec<Action>) {
         actions.push(Action::Send(self.priority));
         self.timer_ns = Some(now_ns + self.settings.interval_ns);
-        self.enter(State::Master, actions);
+        self.taken_ns = now_ns;
+        self.settled_ns = now_ns + if wait { self.settings.handover_ns } else { 0 };
+        let opens = self.opens_ns().is_some_and(|opens| opens <= now_ns);
+        self.enter(if opens { State::Master } else { State::Taking }, actions);
+    }
+
+    /// Nobody else has the addresses from now on, as far as adverts tell.
+    fn settle(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+        self.settled_ns = self.settled_ns.min(now_ns);
+        self.open(now_ns, actions);
+    }
+
+    /// Has the addresses if nothing is in the way any more.
+    fn open(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+        if self.state == State::Taking && self.opens_ns().is_some_and(|opens| opens <= now_ns) {
+            self.enter(State::Master, actions);
+        }
     }
 
     fn advertise(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
@@ -341,12 +442,14 @@ impl Machine {
     /// RFC 9568 section 6.4.2, an advert comes to a backup.
     fn follow(&mut self, now_ns: u64, heard: &Heard) {
         if heard.priority == 0 {
+            self.heard_ns = None;
             self.timer_ns = Some(now_ns + self.skew_ns());
             return;
         }
         if self.priority == 255 && self.settings.owner_ignore_adverts {
             return;
         }
+        self.heard_ns = Some(now_ns);
         let lower = heard.priority < self.priority;
         if lower && self.settings.preempt {
             let since = *self.lower_ns.get_or_insert(now_ns);
@@ -364,11 +467,12 @@ impl Machine {
         self.timer_ns = Some(now_ns + self.down_ns());
     }
 
-    /// RFC 9568 section 6.4.3, an advert comes to a master.
+    /// RFC 9568 section 6.4.3, an advert comes to a master, or to one that is about to be it.
     fn contend(&mut self, now_ns: u64, heard: &Heard, actions: &mut Vec<Action>) {
         if heard.priority == 0 {
             actions.push(Action::Send(self.priority));
             self.timer_ns = Some(now_ns + self.settings.interval_ns);
+            self.settle(now_ns, actions);
         } else if self.priority == 255 && self.settings.owner_ignore_adverts {
         } else if self.is_above(heard) {
             if self.settings.higher_prio_send_advert {
@@ -380,12 +484,20 @@ impl Machine {
             self.timer_ns = Some(now_ns + self.down_ns());
             self.enter(State::Backup, actions);
             self.master = Some((heard.source, heard.priority));
+            self.heard_ns = Some(now_ns);
+            actions.push(Action::Bye);
         } else {
             if !self.settings.lower_prio_no_advert {
                 actions.push(Action::Send(self.priority));
                 self.timer_ns = Some(now_ns + self.settings.interval_ns);
             }
-            actions.push(Action::Lower);
+            if self.state == State::Taking {
+                // it has not heard yet; one that never does is not waited for longer than a dead one
+                let most = self.taken_ns + self.down_ns();
+                self.settled_ns = (now_ns + self.settings.handover_ns).min(most).max(self.settled_ns);
+            } else {
+                actions.push(Action::Lower);
+            }
         }
     }
 }

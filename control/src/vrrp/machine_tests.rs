@@ -29,6 +29,11 @@ fn in_state(settings: Settings, state: State) -> Machine {
             machine.step(0, Event::Startup, &mut actions);
             machine.step(0, Event::Take, &mut actions);
         }
+        State::Taking => {
+            machine.step(0, Event::Startup, &mut actions);
+            machine.step(0, heard(1, 20), &mut actions);
+            machine.step(0, Event::Take, &mut actions);
+        }
     }
     assert_eq!(machine.state(), state);
     machine
@@ -40,7 +45,7 @@ type Row = (State, u8, Event, State, Vec<Action>, Option<u64>);
 /// RFC 9568 section 6.4, line by line: state, priority, event, state after, actions, timer after (ns from then).
 #[test]
 fn the_tables_of_rfc_9568_section_6_4() {
-    use Action::{Enter, Lower, Send};
+    use Action::{Bye, Enter, Lower, Send};
     use State::{Backup, Fault, Init, Master};
     // priority 100: Skew_Time is 156/256 s, Active_Down_Interval 3 s more
     let skew = 156 * S / 256;
@@ -57,8 +62,8 @@ fn the_tables_of_rfc_9568_section_6_4() {
         (Master, 100, Event::Shutdown, Init, vec![Send(0), Enter(Init)], None),
         (Master, 100, timer, Master, vec![Send(100)], Some(S)),
         (Master, 100, heard(0, 20), Master, vec![Send(100)], Some(S)),
-        (Master, 100, heard(101, 5), Backup, vec![Enter(Backup)], Some(down)),
-        (Master, 100, heard(100, 11), Backup, vec![Enter(Backup)], Some(down)),
+        (Master, 100, heard(101, 5), Backup, vec![Enter(Backup), Bye], Some(down)),
+        (Master, 100, heard(100, 11), Backup, vec![Enter(Backup), Bye], Some(down)),
         (Master, 100, heard(100, 9), Master, vec![Send(100), Lower], Some(S)),
         (Master, 100, heard(99, 20), Master, vec![Send(100), Lower], Some(S)),
         // keepalived's fault state
@@ -142,6 +147,21 @@ fn the_end_of_the_masters_bfd_session_is_enough_and_that_of_others_is_not() {
     assert_eq!(machine.state(), State::Backup);
     machine.step(MS, Event::Lost(address(20)), &mut Vec::new());
     assert_eq!(machine.state(), State::Master);
+    // a master whose neighbour is gone speaks at once: that may have taken over
+    let mut actions = Vec::new();
+    machine.step(9 * MS, Event::Lost(address(20)), &mut actions);
+    assert_eq!((actions, machine.due_ns()), (vec![Action::Send(100)], Some(S + 9 * MS)));
+    // and lets go first when it was held up itself, unless a lease says that it may not have
+    let mut actions = Vec::new();
+    machine.step(10 * MS, Event::Waver, &mut actions);
+    assert_eq!(actions, [Action::Send(100), Action::Enter(State::Taking)]);
+    machine.step(110 * MS, Event::Timer, &mut Vec::new());
+    assert_eq!(machine.state(), State::Master);
+    let leased = Settings { leased: true, ..settings(100) };
+    let mut machine = in_state(leased, State::Taking);
+    machine.step(0, Event::Granted(0), &mut Vec::new());
+    machine.step(MS, Event::Waver, &mut Vec::new());
+    assert_eq!(machine.state(), State::Master);
 }
 
 #[test]
@@ -152,13 +172,85 @@ fn options_of_keepalived() {
     assert_eq!(std::mem::take(&mut actions), [Action::Lower]);
     let mut polite = in_state(Settings { higher_prio_send_advert: true, ..settings(100) }, State::Master);
     polite.step(0, heard(150, 20), &mut actions);
-    assert_eq!(std::mem::take(&mut actions), [Action::Send(100), Action::Enter(State::Backup)]);
+    assert_eq!(std::mem::take(&mut actions), [Action::Send(100), Action::Enter(State::Backup), Action::Bye]);
     let mut deaf = in_state(Settings { owner_ignore_adverts: true, ..settings(255) }, State::Master);
     deaf.step(0, heard(255, 20), &mut actions);
     assert_eq!((deaf.state(), std::mem::take(&mut actions)), (State::Master, vec![]));
     let mut eager = Machine::new(Settings { start: VrrpStart::Master, ..settings(100) });
     eager.step(0, Event::Startup, &mut actions);
     assert_eq!(eager.due_ns(), Some(S + 156 * S / 256));
+}
+
+#[test]
+fn a_master_that_is_alive_lets_go_first() {
+    use Action::{Enter, Send};
+    let backup = || {
+        let mut machine = in_state(settings(100), State::Backup);
+        machine.step(3 * S, heard(50, 20), &mut Vec::new());
+        machine
+    };
+    // it is preempted: the advert goes out, the addresses are not here before the wait is over
+    let mut machine = backup();
+    let due = machine.due_ns().unwrap();
+    let mut actions = Vec::new();
+    machine.step(due, Event::Timer, &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Send(100), Enter(State::Taking)]);
+    assert_eq!(machine.due_ns(), Some(due + 100 * MS));
+    // it has not heard: answered, and waited for again
+    machine.step(due + 50 * MS, heard(50, 20), &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Send(100)]);
+    machine.step(due + 100 * MS, Event::Timer, &mut actions);
+    assert_eq!((machine.state(), machine.due_ns()), (State::Taking, Some(due + 150 * MS)));
+    machine.step(due + 150 * MS, Event::Timer, &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Enter(State::Master)]);
+    // it says that it has let go
+    let mut machine = backup();
+    machine.step(due, Event::Timer, &mut Vec::new());
+    machine.step(due + 2 * MS, heard(0, 20), &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Send(100), Enter(State::Master)]);
+    // one that never hears is waited for no longer than one that is dead
+    let mut machine = backup();
+    machine.step(due, Event::Timer, &mut Vec::new());
+    let mut ms = 0;
+    while machine.state() == State::Taking {
+        ms += 10;
+        machine.step(due + ms * MS, heard(50, 20), &mut Vec::new());
+        machine.step(due + ms * MS, Event::Timer, &mut Vec::new());
+    }
+    assert!((3_600..3_620).contains(&ms), "{ms}");
+    // nobody is alive: no wait
+    let mut machine = in_state(settings(100), State::Backup);
+    machine.step(0, heard(200, 20), &mut Vec::new());
+    let due = machine.due_ns().unwrap();
+    machine.step(due, Event::Timer, &mut Vec::new());
+    assert_eq!(machine.state(), State::Master);
+}
+
+#[test]
+fn with_a_lease_the_addresses_come_and_go_with_it() {
+    use Action::{Bye, Enter, Send};
+    let leased = Settings { leased: true, ..settings(100) };
+    let mut machine = in_state(leased.clone(), State::Backup);
+    let due = machine.due_ns().unwrap();
+    let mut actions = Vec::new();
+    machine.step(due, Event::Timer, &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Send(100), Enter(State::Taking)]);
+    // neither time nor a good-bye of another opens it
+    machine.step(due + S, Event::Timer, &mut actions);
+    machine.step(due + S, heard(0, 20), &mut actions);
+    assert_eq!((machine.state(), actions.len()), (State::Taking, 2));
+    actions.clear();
+    machine.step(due + S, Event::Granted(due + S + 60 * MS), &mut actions);
+    assert_eq!((machine.state(), machine.due_ns()), (State::Taking, Some(due + S + 60 * MS)));
+    machine.step(due + S + 60 * MS, Event::Timer, &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Enter(State::Master)]);
+    machine.step(due + 2 * S, Event::Revoked, &mut actions);
+    assert_eq!(std::mem::take(&mut actions), [Send(0), Enter(State::Backup)]);
+    assert!(!machine.is_granted());
+    // while it waits it yields as a master does
+    let mut machine = in_state(leased, State::Taking);
+    machine.step(MS, heard(200, 20), &mut actions);
+    assert_eq!(actions, [Enter(State::Backup), Bye]);
 }
 
 /// Directors on a network that may lose adverts and cut directors off.
@@ -189,8 +281,15 @@ impl Network {
             let mut actions = Vec::new();
             self.machines[at].step(self.now, event, &mut actions);
             for action in actions {
-                let Action::Send(priority) = action else { continue };
                 let settings = self.machines[at].settings();
+                if let (Action::Bye, Event::Advert(from)) = (action, event) {
+                    let bye =
+                        Heard { source: settings.source, priority: 0, interval_ns: settings.interval_ns };
+                    let to = self.machines.iter().position(|own| own.settings().source == from.source);
+                    let to = to.filter(|to| !self.away[at] && !self.away[*to] && !lose());
+                    queue.extend(to.map(|to| (to, Event::Advert(bye))));
+                }
+                let Action::Send(priority) = action else { continue };
                 let advert = Heard { source: settings.source, priority, interval_ns: settings.interval_ns };
                 for other in (0..self.machines.len()).filter(|other| *other != at) {
                     if !self.away[at] && !self.away[other] && !lose() {
@@ -293,8 +392,8 @@ proptest! {
 
     /// Any events in any order leave a machine with a timer exactly while it takes part.
     #[test]
-    fn timers_run_exactly_while_it_takes_part(events in proptest::collection::vec((0..9u8, 0..=255u8, 1..30u8, 0..3000u64), 0..60)) {
-        let mut machine = Machine::new(settings(100));
+    fn timers_run_exactly_while_it_takes_part(leased: bool, events in proptest::collection::vec((0..13u8, 0..=255u8, 1..30u8, 0..3000u64), 0..60)) {
+        let mut machine = Machine::new(Settings { leased, ..settings(100) });
         let mut now = 0;
         for (kind, priority, last, ms) in events {
             now += ms * MS;
@@ -307,15 +406,22 @@ proptest! {
                 5 => Event::Yield,
                 6 => Event::Lost(address(last)),
                 7 => Event::Priority(priority.clamp(1, 254)),
+                8 => Event::Granted(now + u64::from(priority) * MS),
+                9 => Event::Revoked,
+                10 => Event::Settled,
+                11 => Event::Waver,
                 _ => heard(priority, last),
             };
             let mut actions = Vec::new();
             machine.step(now, event, &mut actions);
-            let active = matches!(machine.state(), State::Backup | State::Master);
+            let active = matches!(machine.state(), State::Backup | State::Taking | State::Master);
             prop_assert_eq!(machine.due_ns().is_some(), active);
             let sends = actions.iter().any(|action| matches!(action, Action::Send(_)));
             let was_master = actions.contains(&Action::Enter(State::Init)) || actions.contains(&Action::Enter(State::Fault));
-            prop_assert!(!sends || was_master || machine.state() == State::Master, "only masters speak");
+            let ends = actions.first() == Some(&Action::Send(0));
+            let speaks = matches!(machine.state(), State::Taking | State::Master);
+            prop_assert!(!sends || was_master || ends || speaks, "only masters speak");
+            prop_assert!(!leased || machine.state() != State::Master || machine.is_granted(), "without its lease");
         }
     }
 }

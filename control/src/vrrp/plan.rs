@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_config::{Bfd, Vrrp, VrrpFile, VrrpGroup, VrrpProcess, VrrpScript};
+use lb_config::{Bfd, Lease, Vrrp, VrrpFile, VrrpGroup, VrrpProcess, VrrpScript};
 use lb_dataplane::director::{Director, bfd_source, link_local, link_of, virtual_mac};
 use lb_dataplane::io::DeviceId;
 use lb_dataplane::neighbor::{LinkId, NeighborCells, NeighborId};
@@ -12,6 +12,8 @@ use lb_dataplane::owner::{OwnerCells, OwnerId};
 use lb_dataplane::snapshot;
 use lb_dataplane::sync::Feeds;
 use lb_dataplane::wire::Link;
+
+use super::machine::Settings;
 
 /// Where adverts go. Source: RFC 9568 section 5.1.1.2 and 5.1.2.2.
 const GROUP4: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
@@ -44,6 +46,15 @@ pub struct Target {
     pub neighbor: Option<NeighborId>,
 }
 
+/// The lease that an instance depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// Name of its group, or its own: all of a group have one lease.
+    pub unit: String,
+    /// As configured.
+    pub lease: Arc<Lease>,
+}
+
 /// An instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstancePlan {
@@ -61,6 +72,15 @@ pub struct InstancePlan {
     pub targets: Vec<Target>,
     /// Addresses with where, and from which MAC address, they are announced.
     pub addresses: Vec<(IpAddr, Exit)>,
+    /// The lease that it depends on.
+    pub tenure: Option<Tenure>,
+}
+
+impl InstancePlan {
+    /// Those of its machine.
+    pub fn settings(&self) -> Settings {
+        Settings { leased: self.tenure.is_some(), ..Settings::new(&self.vrrp, self.source) }
+    }
 }
 
 /// A BFD session.
@@ -91,8 +111,12 @@ pub struct Plan {
     pub processes: Vec<VrrpProcess>,
     /// Files that are tracked.
     pub files: Vec<VrrpFile>,
+    /// Name of the director.
+    pub name: String,
     /// Ports by name.
     pub ports: Vec<String>,
+    /// Leases that instances depend on.
+    pub lease: Option<Arc<Lease>>,
     /// Who is master.
     pub cells: Arc<OwnerCells>,
     /// MAC addresses of next hops; `None` in tests.
@@ -108,14 +132,17 @@ impl Plan {
     pub fn of(director: &Director) -> Self {
         let ha = &director.model().ha;
         let links = director.links();
+        let lease = ha.lease.clone().map(Arc::new);
         Self {
-            instances: ha.vrrp.iter().filter_map(|vrrp| instance(director, vrrp)).collect(),
+            instances: ha.vrrp.iter().filter_map(|vrrp| instance(director, vrrp, lease.as_ref())).collect(),
             groups: ha.groups.clone(),
             sessions: ha.bfd.iter().filter_map(|bfd| session(director, bfd)).collect(),
             scripts: ha.scripts.clone(),
             processes: ha.processes.clone(),
             files: ha.files.clone(),
+            name: director.model().appliance.name.clone(),
             ports: links.iter().map(|link| link.name.clone()).collect(),
+            lease,
             cells: director.owner_cells(),
             neighbors: Some(director.neighbor_cells()),
             feeds: director.feeds().filter(|_| !ha.sync.is_empty()),
@@ -133,8 +160,16 @@ fn named(links: &[snapshot::Link], name: &str) -> Option<LinkId> {
     links.iter().position(|link| link.name == name).map(|at| LinkId(at as u16))
 }
 
+/// What an instance of this name depends on.
+pub fn tenure(groups: &[VrrpGroup], name: &str, lease: &Arc<Lease>) -> Tenure {
+    let group = groups.iter().find(|group| group.instances.iter().any(|own| own == name));
+    // a group and an instance may have one name
+    let unit = group.map_or_else(|| format!("instance/{name}"), |group| format!("group/{}", group.name));
+    Tenure { unit, lease: lease.clone() }
+}
+
 /// The checks of the configuration make sure that every part is there.
-fn instance(director: &Director, vrrp: &Vrrp) -> Option<InstancePlan> {
+fn instance(director: &Director, vrrp: &Vrrp, lease: Option<&Arc<Lease>>) -> Option<InstancePlan> {
     let links = director.links();
     let id = named(links, &vrrp.port)?;
     let link = links.get(usize::from(id.0))?;
@@ -178,6 +213,7 @@ fn instance(director: &Director, vrrp: &Vrrp) -> Option<InstancePlan> {
         group: vrrp.multicast_address.unwrap_or(if v6 { GROUP6 } else { GROUP4 }),
         targets: vrrp.peers.iter().map(target).collect(),
         addresses: vrrp.addresses().filter_map(place).collect(),
+        tenure: lease.map(|lease| tenure(&director.model().ha.groups, &vrrp.name, lease)),
     })
 }
 

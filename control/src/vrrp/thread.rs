@@ -12,12 +12,13 @@ use lb_config::Tracked;
 use lb_dataplane::channel::Channel;
 use tracing::{info, warn};
 
-use super::engine::{Engine, Standing};
+use super::engine::{Engine, LeaseReport, News, Standing};
 use super::instance::Now;
 use super::notify::Notifier;
 use super::plan::Plan;
 use super::track::{Report, Tracker};
 use crate::api::Vrrp;
+use crate::lease::{Client, Told};
 
 /// Tells of every port, in the order of the configuration, whether its link is up.
 pub type Links = Box<dyn FnMut() -> Vec<bool> + Send>;
@@ -42,6 +43,7 @@ enum Order {
 pub struct Handle {
     orders: Sender<Order>,
     status: Arc<Mutex<Arc<Vrrp>>>,
+    news: Receiver<News>,
     thread: Thread,
     join: Option<JoinHandle<()>>,
 }
@@ -61,6 +63,11 @@ impl Handle {
         // The thread lives as long as this.
         let _ = self.orders.send(Order::Plan(Box::new(plan)));
         self.thread.unpark();
+    }
+
+    /// Something that happened since this was asked last.
+    pub fn news(&self) -> Option<News> {
+        self.news.try_recv().ok()
     }
 
     /// What it does, at most half a second old.
@@ -88,6 +95,7 @@ pub fn start(plan: Plan, channel: Channel, links: Links) -> std::io::Result<Hand
     let (orders, receiver) = self::channel::<Order>();
     let status = Arc::new(Mutex::new(Arc::default()));
     let notifier = Notifier::start()?;
+    let (news, told) = self::channel();
     let speaker = Speaker {
         engine: Engine::new(),
         channel,
@@ -98,10 +106,13 @@ pub fn start(plan: Plan, channel: Channel, links: Links) -> std::io::Result<Hand
         notifier,
         tracker: None,
         reports: self::channel(),
+        leases: self::channel(),
+        lease: None,
+        news,
         start: Instant::now(),
     };
     let join = thread::Builder::new().name("vrrp".into()).spawn(move || speaker.run(plan))?;
-    Ok(Handle { orders, status, thread: join.thread().clone(), join: Some(join) })
+    Ok(Handle { orders, status, news: told, thread: join.thread().clone(), join: Some(join) })
 }
 
 struct Speaker {
@@ -114,12 +125,20 @@ struct Speaker {
     notifier: Notifier,
     tracker: Option<Tracker>,
     reports: (Sender<Report>, Receiver<Report>),
+    leases: (Sender<Told>, Receiver<Told>),
+    /// Where leases are.
+    lease: Option<Client>,
+    news: Sender<News>,
     start: Instant,
 }
 
 impl Speaker {
+    fn ns(&self, time: Duration) -> u64 {
+        u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn now(&self) -> Now {
-        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let ns = |time| self.ns(time);
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_ns: ns(self.start.elapsed()), wall_ns: ns(wall) }
     }
@@ -129,6 +148,8 @@ impl Speaker {
         let (mut links_ns, mut status_ns) = (0, 0);
         loop {
             let mut changed = false;
+            // before the first look at the clock
+            let doubts = self.engine.plan().cells.doubts();
             while let Ok(order) = self.orders.try_recv() {
                 match order {
                     Order::Plan(plan) => self.update(*plan),
@@ -146,6 +167,12 @@ impl Speaker {
                 let now = self.now();
                 self.engine.tracked(now, report.what, report.standing);
             }
+            while let Ok(told) = self.leases.1.try_recv() {
+                let now = self.now();
+                let state = told.state.map(|until| self.ns(until.saturating_duration_since(self.start)));
+                self.engine.leased(now, LeaseReport { unit: told.unit, wish: told.wish, state });
+                changed = true;
+            }
             let now = self.now();
             if now.mono_ns >= links_ns && !self.engine.plan().is_empty() {
                 links_ns = now.mono_ns + LINKS_NS;
@@ -153,11 +180,9 @@ impl Speaker {
             }
             let now = self.now();
             self.engine.tick(now);
+            self.engine.plan().cells.settle(doubts);
             self.send();
-            for program in std::mem::take(&mut self.engine.outbox().programs) {
-                changed = true;
-                self.notifier.run(program);
-            }
+            changed |= self.tell();
             if changed || now.mono_ns >= status_ns {
                 status_ns = now.mono_ns + STATUS_NS;
                 self.show(now);
@@ -203,7 +228,46 @@ impl Speaker {
             self.ups.push(up);
             self.engine.tracked(now, Tracked::Port(name.clone()), Standing { up, number: 0 });
         }
+        let (lease, name) = (plan.lease.clone(), plan.name.clone());
+        let other = self.lease.as_ref().is_some_and(|own| lease.as_ref().is_none_or(|new| !own.is_of(new)));
         self.engine.update(now, plan);
+        if other {
+            // who depended on them has let go
+            self.end_lease();
+        }
+        if let (Some(lease), None) = (lease, &self.lease) {
+            match Client::start(lease, &name, self.leases.0.clone(), thread::current()) {
+                Ok(client) => self.lease = Some(client),
+                Err(error) => warn!(%error, "leases are not asked for: nobody gets one"),
+            }
+        }
+        self.tell();
+    }
+
+    /// Leaves the leases of settings that go: who depends on them begins anew.
+    fn end_lease(&mut self) {
+        let Some(client) = self.lease.take() else { return };
+        // its reports are not for the next one
+        self.leases = self::channel();
+        // gives everything back on its own
+        drop(client);
+    }
+
+    /// Passes on what is for others. Whether there was anything.
+    fn tell(&mut self) -> bool {
+        let outbox = self.engine.outbox();
+        let (programs, orders) = (std::mem::take(&mut outbox.programs), std::mem::take(&mut outbox.leases));
+        let news = std::mem::take(&mut outbox.news);
+        let any = !(programs.is_empty() && orders.is_empty() && news.is_empty());
+        programs.into_iter().for_each(|program| self.notifier.run(program));
+        if let Some(client) = &self.lease {
+            orders.into_iter().for_each(|order| client.order(order));
+        }
+        for news in news {
+            // Nobody is there at the end.
+            let _ = self.news.send(news);
+        }
+        any
     }
 
     fn look_at_links(&mut self, now: Now) {
@@ -241,6 +305,7 @@ impl Speaker {
     fn stop(mut self) {
         let now = self.now();
         self.engine.stop(now);
+        self.engine.plan().cells.leave();
         self.engine.outbox().announcements.clear();
         let begun = Instant::now();
         loop {
@@ -251,8 +316,10 @@ impl Speaker {
             }
             thread::park_timeout(Duration::from_millis(1));
         }
-        for program in std::mem::take(&mut self.engine.outbox().programs) {
-            self.notifier.run(program);
+        // after the adverts: who hears them may want a lease
+        self.tell();
+        if let Some(client) = self.lease.take() {
+            client.finish();
         }
         self.tracker = None;
         self.notifier.finish();

@@ -79,6 +79,37 @@ fn a_vip_is_balanced_and_answered_for_by_its_master_alone() {
 }
 
 #[test]
+fn a_worker_that_was_held_up_answers_nothing_before_vrrps_thread_has_looked() {
+    let mut lab = lab("");
+    let cells = lab.director.owner_cells();
+    master(&lab, true);
+    cells.settle(cells.doubts());
+    // probes of next hops go out too, whatever comes
+    let answers = |sent: Vec<Vec<u8>>| sent.iter().filter(|frame| frame[20..22] == [0, 2]).count();
+    assert_eq!(answers(lab.pass(&who_has(100))), 1);
+    // stopped for a second, in which a question came; the thread finds that another director is master
+    lab.now_ms += 1_000;
+    assert_eq!(answers(lab.pass(&who_has(100))), 0);
+    let (doubts, refused) = (cells.doubts(), lab.dropped(DropReason::ArpNotForUs));
+    assert_eq!(refused, 0, "it is not looked at yet");
+    master(&lab, false);
+    cells.settle(doubts);
+    lab.settle();
+    assert_eq!((answers(lab.sent()), lab.dropped(DropReason::ArpNotForUs)), (0, 1));
+    // or that it is master still: then nothing was lost
+    master(&lab, true);
+    lab.now_ms += 1_000;
+    assert_eq!(answers(lab.pass(&who_has(100))), 0);
+    cells.settle(cells.doubts());
+    lab.settle();
+    assert_eq!(answers(lab.sent()), 1);
+    // without such a thread nobody is waited for
+    cells.leave();
+    lab.now_ms += 1_000;
+    assert_eq!(answers(lab.pass(&who_has(100))), 1);
+}
+
+#[test]
 fn a_backup_that_hears_the_master_sees_no_conflict() {
     let mut lab = lab("");
     let announced = arp(1, [0xff; 6], (CLIENT, [192, 168, 150, 100]), ([0; 6], [192, 168, 150, 100]));

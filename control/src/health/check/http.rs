@@ -20,7 +20,7 @@ use super::{Checker, Failure, Outcome, Say, socket, tls};
 const BODY: usize = 4 << 20;
 
 /// Ends its task when it goes: a connection lives no longer than the check.
-pub(in crate::health) struct Ends<T>(pub JoinHandle<T>);
+pub(crate) struct Ends<T>(pub JoinHandle<T>);
 
 impl<T> Drop for Ends<T> {
     fn drop(&mut self) {

@@ -5,12 +5,12 @@
 
 mod dns;
 mod file;
-pub(super) mod http;
+pub(crate) mod http;
 mod ping;
 mod script;
 mod smtp;
 pub(super) mod socket;
-pub(super) mod tls;
+pub(crate) mod tls;
 mod udp;
 
 use std::io;
@@ -50,7 +50,7 @@ impl Outcome {
 
 /// Why a check failed, in words.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Failure(pub String);
+pub(crate) struct Failure(pub String);
 
 impl From<String> for Failure {
     fn from(why: String) -> Self {

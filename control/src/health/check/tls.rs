@@ -21,7 +21,7 @@ use super::Failure;
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// A side that connects.
-pub(in crate::health) struct Client(TlsConnector);
+pub(crate) struct Client(TlsConnector);
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -2,7 +2,7 @@
 
 use super::super::frame::{self, Datagram, Route};
 use super::super::instance::{Instance, Now};
-use super::super::machine::Event;
+use super::super::machine::{Event, State};
 use super::super::plan::SessionPlan;
 use super::Engine;
 use crate::bfd::{Packet, Session, SessionSettings, SessionState};
@@ -107,11 +107,17 @@ impl Engine {
             (link.last, link.since_ns) = (state, now.mono_ns);
             changed = true;
         }
+        // which of both was silent
+        let held_up = self.held_up;
         for (name, who) in lost {
             let hit = |own: &Instance| own.plan.vrrp.takeover_bfd.contains(&name);
+            let event = |own: &Instance| match own.machine.state() {
+                State::Master if held_up => Event::Waver,
+                _ => Event::Lost(who),
+            };
             let hit: Vec<_> = (0..self.instances.len())
                 .filter(|at| self.instances.get(*at).is_some_and(hit))
-                .map(|at| (at, Event::Lost(who)))
+                .filter_map(|at| Some((at, event(self.instances.get(at)?))))
                 .collect();
             self.run(now, hit);
         }

@@ -32,7 +32,7 @@ impl Engine {
     fn row(&self, own: &Instance, now: Now) -> VrrpRow {
         let (vrrp, machine) = (&own.plan.vrrp, &own.machine);
         let master = match machine.state() {
-            State::Master => Some((own.plan.source, machine.priority())),
+            State::Taking | State::Master => Some((own.plan.source, machine.priority())),
             _ => machine.master(),
         };
         let port = Track { what: Tracked::Port(vrrp.port.clone()), weight: None, reverse: false };
@@ -57,6 +57,7 @@ impl Engine {
             adverts_heard: own.heard,
             refused: own.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
             tracked: tracks.map(|track| self.track_row(track)).collect(),
+            lease: self.lease_row(&own.plan, now),
         }
     }
 

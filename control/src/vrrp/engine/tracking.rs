@@ -5,7 +5,6 @@ use tracing::info;
 
 use super::super::instance::{Instance, Now};
 use super::super::machine::{Event, State};
-use super::super::plan::InstancePlan;
 use super::{Engine, Standing, tell};
 use crate::bfd::SessionState;
 
@@ -53,10 +52,10 @@ impl Engine {
     }
 
     /// Whether an instance itself is in fault, and its priority.
-    fn judged(&self, plan: &InstancePlan) -> (bool, u8) {
-        let vrrp = &plan.vrrp;
+    fn judged(&self, instance: &Instance) -> (bool, u8) {
+        let vrrp = &instance.plan.vrrp;
         let port = Tracked::Port(vrrp.port.clone());
-        let mut fault = vrrp.track_port && !self.standing(&port).up;
+        let mut fault = vrrp.track_port && !self.standing(&port).up || self.is_barred(instance);
         let group = self.plan.groups.iter().find(|group| group.instances.contains(&vrrp.name));
         let own_weights = group.is_none_or(|group| group.tracking_weight);
         let mut sum = i32::from(vrrp.priority);
@@ -76,7 +75,7 @@ impl Engine {
         if self.stopped {
             return;
         }
-        let judged: Vec<_> = self.instances.iter().map(|own| self.judged(&own.plan)).collect();
+        let judged: Vec<_> = self.instances.iter().map(|own| self.judged(own)).collect();
         let mut events = Vec::new();
         for (at, instance) in self.instances.iter().enumerate() {
             let name = &instance.plan.vrrp.name;
@@ -97,8 +96,11 @@ impl Engine {
                 events.push((at, Event::Priority(priority)));
             }
             match (instance.machine.state(), fault) {
+                (State::Init | State::Fault, false) if self.is_unknown(&instance.plan) => {}
                 (State::Init | State::Fault, false) => events.push((at, Event::Startup)),
-                (State::Init | State::Backup | State::Master, true) => events.push((at, Event::Fail)),
+                (State::Init | State::Backup | State::Taking | State::Master, true) => {
+                    events.push((at, Event::Fail))
+                }
                 _ => {}
             }
         }

@@ -1,6 +1,6 @@
 //! Virtual routers, groups and BFD sessions.
 
-use lb_control::api::Vrrp;
+use lb_control::api::{LeaseRow, Vrrp};
 
 use crate::table::{Side, Table};
 
@@ -96,6 +96,9 @@ fn instances(status: &Vrrp) -> String {
             row.adverts_heard.to_string(),
             addresses.join(" "),
         ]);
+        if let Some(lease) = &row.lease {
+            notes += &self::lease(&row.name, lease);
+        }
         for track in row.tracked.iter().filter(|track| !track.up || track.fault || track.weight != 0) {
             let state = if track.up { "up" } else { "down" };
             let effect =
@@ -107,6 +110,18 @@ fn instances(status: &Vrrp) -> String {
         }
     }
     format!("{table}{notes}")
+}
+
+/// One line: who may have the addresses of an instance.
+fn lease(name: &str, lease: &LeaseRow) -> String {
+    let state = match (lease.state.as_str(), &lease.holder, lease.left_ms) {
+        (_, Some(holder), _) => format!("held by {holder}"),
+        ("held", _, Some(left)) => format!("held, {left}ms left"),
+        ("away", ..) => "etcd does not answer".to_owned(),
+        (state, ..) => state.to_owned(),
+    };
+    let wanted = if lease.wanted && lease.state != "held" { ", wanted here" } else { "" };
+    format!("{name}: lease {}: {state}{wanted}, since {}\n", lease.key, time(lease.since_ms))
 }
 
 #[cfg(test)]
@@ -141,6 +156,14 @@ mod tests {
                     fault: false,
                     weight: -10,
                 }],
+                lease: Some(LeaseRow {
+                    key: "/sluice/vip/group/all".to_owned(),
+                    state: "other".to_owned(),
+                    since_ms: 2000,
+                    wanted: true,
+                    holder: Some("node02".to_owned()),
+                    left_ms: None,
+                }),
             }],
             groups: vec![VrrpGroupRow {
                 name: "all".to_owned(),
@@ -166,6 +189,7 @@ mod tests {
             "10.0.0.2",
             "120",
             "script nginx is down: priority -10",
+            "outside: lease /sluice/vip/group/all: held by node02, wanted here, since 2s",
             "3 adverts dropped: checksum",
             "all",
             "500ms",
