@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::ifaddr::parse_ip;
+use crate::ipvs_sync::IpvsSync;
 use crate::text::{ValueError, show};
 
 mod entries;
@@ -31,6 +32,8 @@ pub struct Ha {
     pub files: Vec<VrrpFile>,
     /// Sessions with neighbours, `[[bfd]]`.
     pub bfd: Vec<Bfd>,
+    /// Connection sync as the kernel does it, `[[ipvs_sync]]`.
+    pub ipvs_sync: Vec<IpvsSync>,
 }
 
 impl Ha {

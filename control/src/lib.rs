@@ -11,6 +11,7 @@
 //! * [`health`]: checks of servers, quorums, events.
 //! * [`ipvsadm`]: ipvsadm's command line over all of that.
 //! * [`source`], [`keepalived`]: the files that lbd is configured by.
+//! * [`sync`]: what directors tell each other of connections.
 //! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own.
 //!
 //! Invariant: a session never touches the director. It passes a [`server::Call`] on and waits, so a hostile or slow
@@ -25,4 +26,5 @@ pub mod ipvsadm;
 pub mod keepalived;
 pub mod server;
 pub mod source;
+pub mod sync;
 pub mod vrrp;

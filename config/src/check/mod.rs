@@ -6,6 +6,7 @@
 mod address;
 mod appliance;
 mod full_nat;
+mod ipvs_sync;
 mod networks;
 mod ports;
 mod servers;
@@ -36,6 +37,7 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
         crate::health::check_mail(mail, problems);
     }
     vrrp::check(draft, &wire, problems);
+    ipvs_sync::check(draft, problems);
 }
 
 /// Whether `name` is 1 to `max` letters, digits, `.`, `_` and `-`.

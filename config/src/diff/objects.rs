@@ -29,7 +29,9 @@ fn value<'o>(object: &'o Object, key: &str) -> Option<&'o str> {
 
 /// Its name as it stands in the file, without the quotes.
 fn name(object: &Object) -> String {
-    value(object, "name").unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+    // what has no name has its first key's value for one
+    let first = object.1.first().map(|(_, value)| value.as_str());
+    value(object, "name").or(first).unwrap_or_default().trim_matches(['"', '\'']).to_owned()
 }
 
 fn compare(kind: &'static str, old: &[Object], new: &[Object], changes: &mut Vec<Change>) {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{faults_after, small};
 use crate::{
-    Bfd, Ha, HmacKey, HmacMode, Model, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup,
-    VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, diff, parse, to_toml,
+    Bfd, Ha, HmacKey, HmacMode, IpvsSync, IpvsSyncState, Model, Port, Track, Tracked, VirtualAddress, Vrrp,
+    VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion,
+    diff, parse, to_toml,
 };
 
 /// Instances that vary with `seeds`: any, bits for what is there, priority.
@@ -74,6 +75,12 @@ pub(super) fn of(ports: &[Port], seeds: &[(u8, u32, u8)]) -> Ha {
     if let Some(first) = ha.vrrp.first() {
         let instances = vec![first.name.clone()];
         ha.groups.push(VrrpGroup { name: "all".to_owned(), instances, ..VrrpGroup::default() });
+    }
+    for (state, (any, bits, priority)) in IpvsSyncState::ALL.into_iter().zip(seeds) {
+        let group =
+            if bits >> 14 & 1 == 1 { [0xff02, 0, 0, 0, 0, 0, 0, 0x81].into() } else { [224, 0, 0, 9].into() };
+        let (sync_id, ttl, port) = (*any, any | 1, u16::from(*priority) + 1);
+        ha.ipvs_sync.push(IpvsSync { sync_id, ttl, port, group, ..IpvsSync::new(state, "eth9".to_owned()) });
     }
     ha
 }

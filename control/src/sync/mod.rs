@@ -1,0 +1,3 @@
+//! Connections that several directors know.
+
+pub mod kernel;
