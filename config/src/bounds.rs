@@ -168,6 +168,12 @@ pub const VRRP_INSTANCES: usize = 512;
 pub const TRACKED_OBJECTS: usize = 256;
 /// BFD sessions.
 pub const BFD_SESSIONS: usize = 64;
+/// Directors that connections are shared with.
+pub const SYNC_PEERS: usize = 8;
+/// How often a connection that lives on is told again.
+pub const SYNC_REFRESH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// How long a virtual router waits for another director's connections.
+pub const SYNC_HOLD: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(600));
 /// Addresses in an IPv4 advert. Source: RFC 9568 section 5.2.5, a byte.
 pub const VRRP_ADDRESSES4: usize = 255;
 /// Addresses in an IPv6 advert, which is no longer than 1280 bytes (RFC 8200 section 5), trailer included.

@@ -48,6 +48,7 @@ mod read;
 mod scheduler;
 mod services;
 mod snat;
+mod sync;
 mod text;
 mod vrrp;
 mod warning;
@@ -65,6 +66,7 @@ pub use model::*;
 pub use policy::{Compat, EffectivePolicy, OnNoServer, OnServerDown, Policy, Reuse, ServicePolicy, SynProxy};
 pub use services::Services;
 pub use snat::{SnatProtocol, SnatRule};
+pub use sync::PeerSync;
 pub use text::ValueError;
 pub use vrrp::{
     Bfd, Ha, HmacKey, HmacMode, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac,

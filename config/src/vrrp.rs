@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::ifaddr::parse_ip;
 use crate::ipvs_sync::IpvsSync;
+use crate::sync::PeerSync;
 use crate::text::{ValueError, show};
 
 mod entries;
@@ -32,6 +33,8 @@ pub struct Ha {
     pub files: Vec<VrrpFile>,
     /// Sessions with neighbours, `[[bfd]]`.
     pub bfd: Vec<Bfd>,
+    /// Directors that connections are shared with, `[[sync]]`.
+    pub sync: Vec<PeerSync>,
     /// Connection sync as the kernel does it, `[[ipvs_sync]]`.
     pub ipvs_sync: Vec<IpvsSync>,
 }
@@ -39,7 +42,8 @@ pub struct Ha {
 impl Ha {
     /// Whether it holds passwords or keys.
     pub fn has_secrets(&self) -> bool {
-        self.vrrp.iter().any(|vrrp| vrrp.auth_password.is_some() || vrrp.hmac.is_some())
+        !self.sync.is_empty()
+            || self.vrrp.iter().any(|vrrp| vrrp.auth_password.is_some() || vrrp.hmac.is_some())
     }
 
     /// The same without passwords and keys.
@@ -47,6 +51,8 @@ impl Ha {
         for vrrp in &mut self.vrrp {
             (vrrp.auth_password, vrrp.hmac) = (None, None);
         }
+        // without its key there is nothing to be said of it
+        self.sync.clear();
         self
     }
 }

@@ -177,6 +177,7 @@ impl<I: PacketIo> Worker<I> {
             self.counters.own.embryonic.up();
         }
         self.counters.own.inserted.add(1);
+        self.note_change(key, meta);
         self.snapshot.bound(dest, &self.all_counters);
         Ok((dest, entry))
     }
@@ -393,7 +394,12 @@ impl<I: PacketIo> Worker<I> {
     }
 
     /// The pair by which replies of a connection by NAT find it. `false`: no room.
-    fn enter_reply<K: Family>(pairs: &mut Table<Pair<K>>, key: K, meta: Meta, entry: &DestEntry) -> bool {
+    pub(crate) fn enter_reply<K: Family>(
+        pairs: &mut Table<Pair<K>>,
+        key: K,
+        meta: Meta,
+        entry: &DestEntry,
+    ) -> bool {
         let tuple = if entry.way == Way::Nat { reply_tuple(&key, entry) } else { None };
         let Some(tuple) = tuple else { return true };
         let pair = Pair { tuple, other: key };

@@ -21,11 +21,12 @@ use crate::rewrite;
 use crate::snapshot::{DestEntry, Way};
 use crate::state;
 use crate::steer;
+use crate::sync::Changes;
 use crate::tables::Tables;
 use crate::worker::Worker;
 
 /// What the flow code needs to know of an address family.
-pub(crate) trait Family: ConnKey<Address: rewrite::Address> {
+pub(crate) trait Family: ConnKey<Address: rewrite::Address> + Changes {
     /// Its connection table and the pairs of its connections.
     fn tables(tables: &mut Tables) -> (&mut Table<Self>, &mut Table<Pair<Self>>);
     /// The same, to be read.
@@ -360,9 +361,10 @@ impl<I: PacketIo> Worker<I> {
         ending.of(&key, found.meta, pairs, false);
     }
 
-    /// Keeps the number of handshakes under way.
+    /// Keeps the number of handshakes under way, and what is to be told to other directors.
     #[cold]
-    fn state_changed(&self, before: Meta, after: Meta) {
+    fn state_changed<K: Family>(&mut self, before: Meta, key: &K, after: Meta) {
+        self.note_change(*key, after);
         match (is_embryonic(before), is_embryonic(after)) {
             (true, false) => self.counters.own.embryonic.down(),
             (false, true) => self.counters.own.embryonic.up(),
@@ -374,14 +376,14 @@ impl<I: PacketIo> Worker<I> {
     #[inline]
     pub(crate) fn advance<K: Family>(&mut self, hit: &Hit<K>, flow: &Flow<K::Address>, outbound: bool) {
         let meta = self.next_meta(&hit.key, hit.found.meta, &hit.entry, flow, outbound).with_heard();
-        self.keep::<K>(hit.found, meta);
+        self.keep::<K>(hit.found, &hit.key, meta);
     }
 
     /// Replaces the entry of a connection.
     #[inline(always)]
-    pub(crate) fn keep<K: Family>(&mut self, found: Found, meta: Meta) {
+    pub(crate) fn keep<K: Family>(&mut self, found: Found, key: &K, meta: Meta) {
         if !meta.is_as(found.meta) {
-            self.state_changed(found.meta, meta);
+            self.state_changed(found.meta, key, meta);
         }
         K::tables(&mut self.tables).0.update(found, meta);
     }

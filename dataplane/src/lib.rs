@@ -14,6 +14,7 @@
 //! - [`forward`]: the frame is rewritten ([`mod@rewrite`]) for its server or client; [`proxy`]: who that is, in the stream;
 //! - [`datagram`]: the same for datagrams in fragments, gathered by [`fragments`];
 //! - [`icmp`]: errors about balanced packets, which go the same ways; [`tunnel_error`]: about tunnels;
+//! - [`sync`]: what other directors are told of connections, and what they tell;
 //! - [`owner`]: addresses that another director may have; [`channel`]: frames that decide it;
 //! - [`local`]: what is for the director itself; [`answer`]: what it says of its own, built by [`respond`];
 //! - [`transmit`]: bursts leave, frames without a next hop's MAC address wait.
@@ -70,6 +71,7 @@ pub mod snapshot;
 pub mod snat;
 pub mod state;
 pub mod steer;
+pub mod sync;
 pub mod tables;
 pub mod transmit;
 pub mod tunnel_error;

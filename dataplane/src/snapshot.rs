@@ -27,6 +27,7 @@ use crate::sched::{Candidate, DrawSource, FlowHash, NewConnection, Overload, Que
 use crate::shards::Shards;
 use crate::snat::SnatEntry;
 use crate::state::TimeoutTable;
+use crate::sync::{DestName, Feeds};
 use crate::transmit::{Awaited, NextHop};
 use crate::wire::Mac;
 
@@ -223,6 +224,12 @@ pub struct Snapshot {
     pub overload: Arc<Overload>,
     /// Addresses that another director may have.
     pub shared: Arc<Shared>,
+    /// Where other directors' speakers are told of connections; `None`: there are none.
+    pub sync: Option<Arc<Feeds>>,
+    /// What other directors know a destination by.
+    pub names: Paged<Option<DestName>>,
+    /// Destinations by that.
+    pub by_name: Shards<DestName, DestId>,
 }
 
 impl Snapshot {

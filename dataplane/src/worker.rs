@@ -17,6 +17,7 @@ use crate::policy::is_guarded;
 use crate::sched::DrawSource;
 use crate::setup::{Setup, WorkerSeed};
 use crate::snapshot::Snapshot;
+use crate::sync::Teller;
 use crate::tables::Tables;
 use crate::transmit::{Budget, Outgoing, Waiting};
 
@@ -63,6 +64,8 @@ pub struct Worker<I: PacketIo> {
     pub(crate) now: Tick,
     pub(crate) listing: Option<Listing>,
     pub(crate) flood: Flood,
+    /// What other directors are told.
+    pub(crate) teller: Teller,
     rings_seen: u64,
     swept_ns: u64,
     /// Plain packets of known connections go by [`crate::express`].
@@ -81,6 +84,7 @@ impl<I: PacketIo> Worker<I> {
     /// A worker with tables from [`Tables::for_workers`].
     pub fn with_tables(seed: WorkerSeed, io: I, tables: Tables) -> Self {
         let setup = seed.setup;
+        let teller = Teller::new(&seed.snapshot);
         Self {
             id: seed.id,
             io,
@@ -102,6 +106,7 @@ impl<I: PacketIo> Worker<I> {
             now: Tick::from_ns(0),
             listing: None,
             flood: Flood::new(HashKey::random()),
+            teller,
             rings_seen: 0,
             swept_ns: 0,
             express: true,
@@ -126,6 +131,9 @@ impl<I: PacketIo> Worker<I> {
         packets += self.receive_handed_over();
         self.release_waiting();
         self.flush();
+        if self.teller.feeds.is_some() {
+            self.sync(packets);
+        }
         self.upkeep(packets);
         packets
     }
@@ -136,6 +144,7 @@ impl<I: PacketIo> Worker<I> {
         if rings != self.rings_seen {
             self.send_control();
             if self.mailbox.refresh(&mut self.snapshot) {
+                self.teller.follow(&self.snapshot);
                 self.counters.own.generation.set(self.snapshot.generation);
             }
             self.read_mail();
@@ -224,6 +233,7 @@ impl<I: PacketIo> Worker<I> {
             now: self.now,
             listing: self.listing,
             flood: self.flood,
+            teller: self.teller,
             rings_seen: self.rings_seen,
             swept_ns: self.swept_ns,
             express: self.express,

@@ -12,6 +12,7 @@ mod ports;
 mod servers;
 mod services;
 mod snat;
+mod sync;
 mod vrrp;
 
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
         crate::health::check_mail(mail, problems);
     }
     vrrp::check(draft, &wire, problems);
+    sync::check(draft, problems);
     ipvs_sync::check(draft, problems);
 }
 

@@ -5,7 +5,7 @@ use super::{Change, FieldChange};
 use crate::vrrp::Ha;
 
 /// Keys whose values are not shown, only that they changed.
-const SECRET: [&str; 2] = ["auth_password", "hmac"];
+const SECRET: [&str; 3] = ["auth_password", "hmac", "key"];
 
 type Object = (&'static str, Vec<(&'static str, String)>);
 

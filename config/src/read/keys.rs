@@ -7,7 +7,7 @@ use crate::policy::Policy;
 #[cfg(test)]
 use crate::policy::SERVICE_POLICY;
 
-pub(super) const ROOT: [&str; 16] = [
+pub(super) const ROOT: [&str; 17] = [
     "appliance",
     "limits",
     "timeouts",
@@ -23,6 +23,7 @@ pub(super) const ROOT: [&str; 16] = [
     "vrrp_processes",
     "vrrp_files",
     "bfd",
+    "sync",
     "ipvs_sync",
 ];
 pub(super) const APPLIANCE: [&str; 10] = [

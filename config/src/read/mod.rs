@@ -8,6 +8,7 @@ mod policy;
 mod scheduler;
 mod sections;
 mod services;
+mod sync;
 mod value;
 mod vrrp;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Reader, ipvs_sync, value};
+use super::{Reader, ipvs_sync, sync, value};
 use crate::bounds;
 use crate::bounds::Bounds;
 use crate::vrrp::{
@@ -104,6 +104,7 @@ pub(super) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("vrrp_processes", PROCESS.to_vec()),
         ("vrrp_files", FILE.to_vec()),
         ("bfd", BFD.to_vec()),
+        ("sync", sync::SYNC.to_vec()),
         ("ipvs_sync", ipvs_sync::IPVS_SYNC.to_vec()),
     ]
 }
@@ -117,6 +118,7 @@ pub(super) fn ha(r: &mut Reader<'_>, t: &DeTable<'_>) -> Ha {
         processes: r.tables(t, "vrrp_processes", &PROCESS, process).or_default(Vec::new()),
         files: r.tables(t, "vrrp_files", &FILE, file).or_default(Vec::new()),
         bfd: r.tables(t, "bfd", &BFD, bfd).or_default(Vec::new()),
+        sync: sync::peers(r, t),
         ipvs_sync: ipvs_sync::daemons(r, t),
     }
 }

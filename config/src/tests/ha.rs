@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{faults_after, small};
 use crate::{
-    Bfd, Ha, HmacKey, HmacMode, IpvsSync, IpvsSyncState, Model, Port, Track, Tracked, VirtualAddress, Vrrp,
-    VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion,
-    diff, parse, to_toml,
+    Bfd, Ha, HmacKey, HmacMode, IpvsSync, IpvsSyncState, Model, PeerSync, Port, Track, Tracked,
+    VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript,
+    VrrpStart, VrrpVersion, diff, parse, to_toml,
 };
 
 /// Instances that vary with `seeds`: any, bits for what is there, priority.
@@ -75,6 +75,17 @@ pub(super) fn of(ports: &[Port], seeds: &[(u8, u32, u8)]) -> Ha {
     if let Some(first) = ha.vrrp.first() {
         let instances = vec![first.name.clone()];
         ha.groups.push(VrrpGroup { name: "all".to_owned(), instances, ..VrrpGroup::default() });
+    }
+    if seeds.len() > 1 {
+        ha.sync.push(PeerSync {
+            name: "second".to_owned(),
+            listen: ([10, 9, 0, 1], 8849).into(),
+            peer: ([10, 9, 0, 2], 8849).into(),
+            key: "hex:000102030405060708090a0b0c0d0e0f".to_owned(),
+            handshakes: seeds[0].0 > 100,
+            refresh: Duration::from_secs(30),
+            hold: Duration::from_millis(1500),
+        });
     }
     for (state, (any, bits, priority)) in IpvsSyncState::ALL.into_iter().zip(seeds) {
         let group =

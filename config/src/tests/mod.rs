@@ -5,6 +5,7 @@ mod full_nat;
 mod ha;
 mod ipvs_sync;
 mod properties;
+mod sync;
 
 use crate::{Model, parse};
 

@@ -220,6 +220,7 @@ impl Ha {
         sections.extend(self.processes.iter().map(|o| ("vrrp_processes", o.entries())));
         sections.extend(self.files.iter().map(|o| ("vrrp_files", o.entries())));
         sections.extend(self.bfd.iter().map(|o| ("bfd", o.entries())));
+        sections.extend(self.sync.iter().map(|o| ("sync", o.entries())));
         sections.extend(self.ipvs_sync.iter().map(|o| ("ipvs_sync", o.entries())));
         sections
     }

@@ -41,6 +41,7 @@ use crate::api::{
 };
 use crate::health::Health;
 use crate::server::{Access, Call, Work};
+use crate::sync::kernel::Daemons;
 use crate::vrrp::{Handle, Plan};
 use change::Waiting as WaitingChange;
 use health::Waiting as WaitingEvent;
@@ -78,6 +79,8 @@ pub struct Core {
     lively_until_ms: u64,
     /// The thread that speaks VRRP; none in tests.
     vrrp: Option<Handle>,
+    /// Connection sync with Linux directors; none in tests.
+    ipvs_sync: Option<Daemons>,
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -107,6 +110,7 @@ impl Core {
             changes,
             lively_until_ms: LIVELY_MS,
             vrrp: None,
+            ipvs_sync: None,
         };
         core.begin_health();
         Ok(core)
@@ -125,6 +129,19 @@ impl Core {
     /// Has VRRP's thread tell other directors that this one ends. Workers must still run.
     pub fn end_vrrp(&mut self) {
         self.vrrp = None;
+        self.ipvs_sync = None;
+    }
+
+    /// Starts the daemons of IPVS's connection sync that the configuration has, and goes by its changes from now on.
+    pub fn start_ipvs_sync(&mut self) {
+        self.ipvs_sync = Some(Daemons::default());
+        self.follow_ipvs_sync();
+    }
+
+    fn follow_ipvs_sync(&mut self) {
+        if let Some(daemons) = &mut self.ipvs_sync {
+            daemons.update(self.director.model(), self.director.feeds().as_ref());
+        }
     }
 
     /// The configuration that runs.

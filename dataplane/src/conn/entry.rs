@@ -65,6 +65,7 @@ impl Tick {
 /// | 61 | another packet than the first was seen |
 /// | 62 | the director did its handshake in the server's place, see [`Splice`](super::Splice) |
 /// | 57 | no packet of the server was seen yet, see [`Direction`](crate::state::Direction) |
+/// | 63 | another director told of it, and no packet of it was seen here, see [`crate::sync`] |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(transparent)]
 pub struct Meta(u64);
@@ -80,6 +81,7 @@ impl Meta {
     const PROXIED: u32 = 60;
     const HEARD: u32 = 61;
     const SPLICED: u32 = 62;
+    const FOREIGN: u32 = 63;
     /// The same of a pair, whose upper half is a sequence number.
     const PAIR_PROXIED: u64 = 1 << 1;
     /// No connection.
@@ -239,10 +241,10 @@ impl Meta {
             || self.0 & (15 << Self::STATE | CONTROLLED | ASSURED) == wanted | CONTROLLED | ASSURED
     }
 
-    /// Whether two entries of one connection are in the same state.
+    /// Whether two entries of one connection are in the same state, and [heard](Meta::heard) or not.
     #[inline(always)]
     pub fn is_as(self, other: Self) -> bool {
-        (self.0 ^ other.0) >> Self::STATE & 15 == 0
+        (self.0 ^ other.0) & (15 << Self::STATE | 1 << Self::HEARD) == 0
     }
 
     /// The same connection with another deadline.
@@ -257,10 +259,23 @@ impl Meta {
         self.0 >> Self::HEARD & 1 != 0
     }
 
-    /// The same connection with [`Meta::heard`].
+    /// The same connection with [`Meta::heard`], this director's own from then on.
     #[inline]
     pub fn with_heard(self) -> Self {
-        Self(self.0 | 1 << Self::HEARD)
+        Self(self.0 & !(1 << Self::FOREIGN) | 1 << Self::HEARD)
+    }
+
+    /// Whether another director told of it, and no packet of it was seen here.
+    #[inline]
+    pub fn is_foreign(self) -> bool {
+        self.0 >> Self::FOREIGN & 1 != 0
+    }
+
+    /// The same connection as another director's: not [heard](Meta::heard), so that its first packet here takes the way
+    /// of those that change something.
+    #[inline]
+    pub fn with_foreign(self) -> Self {
+        Self(self.0 & !(1 << Self::HEARD) | 1 << Self::FOREIGN)
     }
 
     /// Whether the director did its handshake in the server's place.

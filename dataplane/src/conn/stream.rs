@@ -38,6 +38,17 @@ pub enum Inbound {
 }
 
 impl Stream {
+    /// What it consists of, see [`Stream::of_parts`].
+    pub fn parts(self) -> (Option<u32>, bool, bool) {
+        (self.base, self.delivered, self.far)
+    }
+
+    /// One of these: the number of the client's first byte, whether the header was acknowledged, and so much behind it
+    /// that numbers come round again.
+    pub fn of_parts((base, delivered, far): (Option<u32>, bool, bool)) -> Self {
+        Self { base, delivered, far }
+    }
+
     const DELIVERED: u64 = 1;
     const KNOWN: u64 = 1 << 2;
     const FAR_BIT: u64 = 1 << 3;

@@ -60,6 +60,7 @@ impl Director {
         self.exchange_friends(&model, &links, building);
         let shared = Arc::new(shared::shared(&model, &links, &mut self.owners));
         self.addresses.share(shared.iter().map(|(address, shared)| (address, shared.link)), &links);
+        self.follow_sync(&model, building);
         self.model = model;
         self.drains.follow(&mut self.registry);
         self.publish(links, gateways, shared);
@@ -185,6 +186,9 @@ impl Director {
             links,
             gateways,
             shared,
+            sync: self.feeds.clone(),
+            names: registry.names.clone(),
+            by_name: registry.by_server.clone(),
         });
         let came = std::mem::take(&mut self.addresses.came);
         self.announcer.added(&came, &self.running, &snapshot);

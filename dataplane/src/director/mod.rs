@@ -5,7 +5,7 @@
 //! second. Files: this one (polling), `apply` (a new model becomes a snapshot), `registry` (indices), `context` (what they
 //! are made with), `tables`, `hops` and `addresses` (what destinations and services share), `strangers` (next hops that
 //! are only met), `drain` (deadlines of servers), `expire` (the end of removed servers), `announce` (gratuitous ARP),
-//! `walks` (listing and flushing connections), `report` (what `lbctl` shows), `explain` (what would become of a packet).
+//! `feeds` (the queues of [`crate::sync`]), `walks` (listing and flushing connections), `report` (what `lbctl` shows), `explain` (what would become of a packet).
 //!
 //! Cost: a change of the configuration costs in proportion to what changed, and a compare of two pointers and the copy of
 //! one for each service; a poll in proportion to next hops whose time has come, and at most some ms for removed
@@ -19,6 +19,7 @@ mod context;
 mod drain;
 mod expire;
 mod explain;
+mod feeds;
 mod hops;
 mod registry;
 mod report;
@@ -49,6 +50,7 @@ use crate::sched::{FlowHash, Overload};
 use crate::setup::{DeviceSetup, Setup, WorkerSeed};
 use crate::shards::Shards;
 use crate::snapshot::Snapshot;
+use crate::sync::{Feeds, TapSettings};
 
 use addresses::Addresses;
 use announce::Announcer;
@@ -65,6 +67,8 @@ use walks::{Collected, LISTING_MS};
 pub use shared::{bfd_source, link_local, link_of, virtual_mac};
 pub use walks::MAX_LISTING;
 
+pub use addressing::rule as persistence_rule;
+pub use registry::{DestKey as DestName, Owner};
 pub use report::{DestRow, DeviceRow, ServiceRow, Totals as PacketTotals, WorkerRow};
 
 /// Why a configuration could not be applied. Nothing was changed.
@@ -192,6 +196,10 @@ pub struct Director {
     expiring: usize,
     /// Since when, ms.
     expiring_ms: u64,
+    /// Queues of [`crate::sync`], what they were made for, and those that workers may still have, since when.
+    feeds: Option<Arc<Feeds>>,
+    feed_settings: Option<[Option<TapSettings>; 2]>,
+    old_feeds: Vec<(u64, Arc<Feeds>)>,
 }
 
 /// Buckets of persistence templates that a poll sweeps: about 1 ms. Those of a million connections take four polls.
@@ -213,7 +221,7 @@ impl Director {
             connections_per_worker: model.limits.max_connections.div_ceil(u32::from(workers.max(1))),
             neighbor_queue: model.limits.neighbor_queue,
             max_dests,
-            steer_key: HashKey::random(),
+            steer_key: feeds::steer_key(model),
             templates: Templates::new(
                 model.limits.max_connections.div_ceil(8) as usize,
                 max_dests,
@@ -245,6 +253,9 @@ impl Director {
             flow_hash: FlowHash::from_secret(model.appliance.cluster_secret.as_deref()),
             overload: Arc::new(Overload::new(max_dests as usize)),
             shared: Arc::default(),
+            sync: None,
+            names: Paged::default(),
+            by_name: Shards::default(),
         };
         let counters: Vec<_> = (0..workers)
             .map(|_| Arc::new(WorkerCounters::new(setup.devices.len(), max_dests as usize)))
@@ -275,6 +286,9 @@ impl Director {
             look: Look::default(),
             expiring: 0,
             expiring_ms: 0,
+            feeds: None,
+            feed_settings: None,
+            old_feeds: Vec::new(),
         };
         director.apply(model)?;
         let seed = |id: u16| WorkerSeed {
@@ -329,6 +343,7 @@ impl Director {
             self.look_for_expired();
         }
         self.retire();
+        self.release_feeds();
         self.sweep_templates();
         notices
     }

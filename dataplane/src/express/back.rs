@@ -63,7 +63,7 @@ impl<I: PacketIo> Worker<I> {
         }
         let meta = self.renewed(found.meta, entry, packet, (&key, true), &frame);
         self.counters.outbound(found.meta.dest(), facts.ip_len);
-        self.leave_plain::<K>(frame, Going { exit, found, meta }, progress);
+        self.leave_plain(frame, Going { exit, found, key: &key, meta }, progress);
         Ok(())
     }
 }

@@ -27,9 +27,10 @@ pub(super) struct Exit {
 
 /// A rewritten packet: where it leaves, its connection, and what it made of that.
 #[derive(Clone, Copy)]
-pub(super) struct Going {
+pub(super) struct Going<'a, K> {
     pub exit: Exit,
     pub found: Found,
+    pub key: &'a K,
     pub meta: Meta,
 }
 
@@ -105,7 +106,7 @@ impl<I: PacketIo> Worker<I> {
         }
         let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
         self.counters.inbound(found.meta.dest(), facts.ip_len);
-        self.leave_plain::<K>(frame, Going { exit, found, meta }, progress);
+        self.leave_plain(frame, Going { exit, found, key: packet.key, meta }, progress);
         Ok(())
     }
 
@@ -139,9 +140,9 @@ impl<I: PacketIo> Worker<I> {
         self.counters.inbound(found.meta.dest(), packet.facts().ip_len);
         K::step(frame.bytes_mut());
         if self.wrap_plain(&mut frame, packet, at) {
-            self.leave_plain::<K>(frame, Going { exit, found, meta }, progress);
+            self.leave_plain(frame, Going { exit, found, key: packet.key, meta }, progress);
         } else {
-            self.keep::<K>(found, meta);
+            self.keep(found, packet.key, meta);
             progress.disturbed = true;
             self.counters.drop_packet(DropReason::NoBuffer);
         }
@@ -153,11 +154,11 @@ impl<I: PacketIo> Worker<I> {
     pub(super) fn leave_plain<K: Ends>(
         &mut self,
         frame: I::Packet,
-        Going { exit, found, meta }: Going,
+        Going { exit, found, key, meta }: Going<'_, K>,
         progress: &mut Progress,
     ) {
         if meta != found.meta {
-            self.keep::<K>(found, meta);
+            self.keep(found, key, meta);
             progress.disturbed = true;
         }
         self.go(exit, frame);

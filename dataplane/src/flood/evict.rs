@@ -81,7 +81,7 @@ pub fn class(meta: Meta) -> Option<Class> {
         | State::SctpShutdownReceived
         | State::SctpShutdownAckSent => Some(Class::Closing),
         // UDP, and ping by source NAT
-        _ => (!meta.heard()).then_some(Class::OneWay),
+        _ => (!meta.heard() && !meta.is_foreign()).then_some(Class::OneWay),
     }
 }
 

@@ -124,6 +124,18 @@ impl Rule {
 }
 
 impl TemplateKey {
+    /// Of these, which the functions below give; `None`: the addresses are of two families.
+    pub fn of_parts(client: IpAddr, vip: IpAddr, vport: u16, protocol: u8, range: bool) -> Option<Self> {
+        let ipv6 = client.is_ipv6();
+        let key = Self { client: bits(client), vip: bits(vip), vport, protocol, ipv6, range };
+        (vip.is_ipv6() == ipv6).then_some(key)
+    }
+
+    /// Whether it is of a service on a prefix of addresses or a range of ports.
+    pub fn is_of_range(&self) -> bool {
+        self.range
+    }
+
     /// The client's network.
     pub fn client(&self) -> IpAddr {
         address(self.client, self.ipv6)

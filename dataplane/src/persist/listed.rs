@@ -54,3 +54,25 @@ impl Listed {
         }
     }
 }
+
+/// A template as another director takes it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// Which clients, and what they asked for.
+    pub key: TemplateKey,
+    /// Destination.
+    pub dest: DestId,
+    /// Life after its latest new connection, ns.
+    pub timeout_ns: u64,
+    /// Time until its end, ns.
+    pub left_ns: u64,
+    /// One of its connections was established.
+    pub assured: bool,
+}
+
+impl Handover {
+    pub(super) fn of(template: &Template, now_ns: u64) -> Self {
+        let Template { key, dest, timeout_ns, deadline_ns, assured, .. } = *template;
+        Self { key, dest, timeout_ns, left_ns: deadline_ns.saturating_sub(now_ns), assured }
+    }
+}

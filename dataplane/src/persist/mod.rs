@@ -44,7 +44,7 @@ use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher13;
 
 pub use key::{Child, PROTOCOL_IP, Rule, Scope, TemplateKey};
-pub use listed::{Listed, ListedPort};
+pub use listed::{Handover, Listed, ListedPort};
 
 use crate::conn::HashKey;
 use crate::ids::DestId;
@@ -246,6 +246,48 @@ impl Templates {
                 .collect();
             listed.into_iter().for_each(&mut each);
         }
+    }
+
+    /// Shows the templates of a bucket that can be found, as [`Templates::put`] takes them; the bucket is locked while
+    /// they are copied.
+    pub fn copy(&self, at: usize, now_ns: u64, each: impl FnMut(Handover)) {
+        let copies: ArrayVec<Handover, SLOTS> = (self.lock(at).templates.iter_mut())
+            .filter_map(|template| {
+                (!template.is_over(now_ns) && template.valid).then(|| Handover::of(template, now_ns))
+            })
+            .collect();
+        copies.into_iter().for_each(each);
+    }
+
+    /// Takes a template of another director in: a new one, or the time of one that is known. One for another
+    /// destination that has connections here stays. Returns whether it is in, or was.
+    pub fn put(&self, copy: &Handover, now_ns: u64) -> bool {
+        let (at, tag) = self.place(&copy.key);
+        let mut bucket = self.lock(at);
+        let deadline_ns = now_ns.saturating_add(copy.left_ns);
+        if let Some(slot) = bucket.find(tag, |template| template.valid && template.key == copy.key)
+            && let Some(template) = bucket.templates.get_mut(slot)
+        {
+            if template.is_over(now_ns) || template.dest != copy.dest && template.children == 0 {
+                bucket.remove(slot).inspect(|gone| self.count_down(gone.dest));
+            } else {
+                if template.dest == copy.dest {
+                    template.deadline_ns = template.deadline_ns.max(deadline_ns);
+                    template.assured |= copy.assured;
+                }
+                return true;
+            }
+        }
+        let Handover { key, dest, timeout_ns, assured, .. } = *copy;
+        let template = Template { key, dest, children: 0, timeout_ns, deadline_ns, assured, valid: true };
+        // nobody makes room for what may never be needed here
+        if !bucket.insert(tag, template) {
+            return false;
+        }
+        if let Some(count) = self.counts.get(dest.0 as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+        true
     }
 
     /// Templates that name `dest`, replaced ones included: `PersistConn` of `ipvsadm -Ln --persistent-conn`.

@@ -26,6 +26,7 @@ mod shared;
 mod snat;
 mod stream;
 mod syn_proxy;
+mod sync;
 mod tunnel_errors;
 mod turns;
 mod udp;

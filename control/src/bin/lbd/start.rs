@@ -62,6 +62,7 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
     let running = Running::launch(&eal, workers, &model)?;
     let (plan, channel) = core.vrrp_plan();
     core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);
+    core.start_ipvs_sync();
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -22,13 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const LONGEST: usize = 65_535;
 
 /// Reads a datagram; `take` gets what is in it.
-pub fn listen(
-    datagram: &[u8],
-    sync_id: u8,
-    book: &Book,
-    counters: &Counters,
-    mut take: impl FnMut(Record),
-) {
+pub fn listen(datagram: &[u8], sync_id: u8, book: &Book, counters: &Counters, mut take: impl FnMut(Record)) {
     let message = match Message::parse(datagram) {
         Ok(message) if sync_id == 0 || message.sync_id == sync_id => message,
         _ => return add(&counters.refused, 1),
@@ -61,7 +55,9 @@ pub(super) fn run(daemon: &IpvsSync, common: &Common) {
         while !common.stop.load(Relaxed) {
             let length = match socket.recv(&mut buffer) {
                 Ok(length) => length,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    continue;
+                }
                 Err(error) => {
                     common.fault(&error);
                     break;

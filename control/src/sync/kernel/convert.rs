@@ -262,9 +262,8 @@ pub fn said(record: &Record, book: &Book) -> [Option<Result<Entry, Unsaid>>; 2] 
     match record {
         Record::Connection(told) => {
             let template = told.template.filter(|_| told.dest.forwarding != Forwarding::FullNat);
-            let template = template.map(|key| {
-                said_template(&key, &told.dest, told.flags.assured, book.persistence(&told.dest))
-            });
+            let template = template
+                .map(|key| said_template(&key, &told.dest, told.flags.assured, book.persistence(&told.dest)));
             [Some(said_connection(told)), template]
         }
         Record::Template(Template { key, dest, left_ns, assured, .. }) => {

@@ -79,11 +79,10 @@ impl Speaker {
 /// The thread: sends until it is stopped.
 pub(super) fn run(daemon: &IpvsSync, common: &Common) {
     let mut speaker = Speaker::new(daemon);
-    let mut known: Option<Arc<Feeds>> = None;
     let (mut lost, mut all) = (0, Instant::now());
     while let Some(socket) = common.open(RETRY, || socket::sender(daemon)) {
         // who listens has heard nothing yet, or not for a while
-        known = None;
+        let mut known: Option<Arc<Feeds>> = None;
         while !common.stop.load(Relaxed) {
             let (feeds, book) = common.shared();
             let Some(feeds) = feeds else {

@@ -4,9 +4,9 @@
 //! workers -> Feeds -> master: convert -> wire -> socket -> 224.0.0.81:8848 -> Linux
 //! Linux -> socket -> backup: wire -> convert -> Feeds -> workers
 //! ```
-//! * [`wire`]: bytes
+//! * bytes: [`wire`]
 //! * [`convert`]: connections in the director's words and in the kernel's
-//! * [`socket`]: multicast
+//! * multicast: [`socket`]
 //! * [`master`], [`backup`]: the two daemons; [`daemon`]: their threads and the control core's end of them
 //! * [`counters`]: what they did
 //!

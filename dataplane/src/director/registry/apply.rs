@@ -78,7 +78,8 @@ impl Registry {
         if used + new > self.max_dests as usize {
             let wanted: HashSet<DestKey> =
                 context.model.services.shared().iter().flat_map(keys).chain(rules()).collect();
-            let draining = used - self.by_server.keys().filter(|server| wanted.contains(*server)).count();
+            let draining =
+                used - self.by_server.iter().filter(|(server, _)| wanted.contains(*server)).count();
             return Err(ApplyError::TooManyServers { wanted: wanted.len(), draining, limit: self.max_dests });
         }
         Ok(())
@@ -301,6 +302,7 @@ impl Registry {
         self.records[dest.0 as usize] = Some(record);
         self.entries.set(dest.0 as usize, Some(entry));
         self.by_server.insert(key, dest);
+        self.names.set(dest.0 as usize, Some(key));
         (dest, true)
     }
 

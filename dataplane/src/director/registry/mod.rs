@@ -36,13 +36,17 @@ use super::addressing;
 /// Counters of a destination at a point in time: connections, packets and bytes in, packets and bytes out.
 pub type Totals = [u64; 5];
 
-/// What makes a destination the same over configurations. Another forwarding is another destination: connections
-/// keep the one that they began with, as IPVS's do.
+/// What makes a destination the same over configurations, and to every director of one configuration. Another
+/// forwarding is another destination: connections keep the one that they began with, as IPVS's do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DestKey {
+    /// Whose it is.
     pub owner: Owner,
+    /// Address of the server.
     pub address: IpAddr,
+    /// Its port, host order; 0: the one that the client used.
     pub port: u16,
+    /// How packets get there.
     pub forwarding: Forwarding,
 }
 
@@ -51,8 +55,15 @@ pub struct DestKey {
 pub enum Owner {
     /// A service's.
     Service(ServiceAddress),
-    /// A rule's of source NAT: what it matches, protocols as [`SnatEntry::bits`].
-    Snat { sources: lb_config::IpPrefix, protocols: u8, link: Option<LinkId> },
+    /// A rule's of source NAT.
+    Snat {
+        /// Private hosts that it is for.
+        sources: lb_config::IpPrefix,
+        /// Protocols, as [`SnatEntry::bits`].
+        protocols: u8,
+        /// Where packets come in, if that matters: the number of the port.
+        link: Option<LinkId>,
+    },
 }
 
 impl Owner {
@@ -157,7 +168,10 @@ pub struct Registry {
     pub touched: Vec<DestId>,
     /// Services whose schedulers forget what is old.
     caching: HashSet<ServiceAddress>,
-    by_server: HashMap<DestKey, DestId>,
+    /// See [`crate::snapshot::Snapshot::by_name`].
+    pub by_server: Shards<DestKey, DestId>,
+    /// See [`crate::snapshot::Snapshot::names`].
+    pub names: Paged<Option<DestKey>>,
     free: Vec<DestId>,
     /// Indices out of use since the snapshot of this generation; free when every worker has seen it.
     quarantine: VecDeque<(u64, DestId)>,
@@ -180,7 +194,8 @@ impl Registry {
             round: Round::default(),
             touched: Vec::new(),
             caching: HashSet::new(),
-            by_server: HashMap::new(),
+            by_server: Shards::default(),
+            names: Paged::default(),
             free: Vec::new(),
             quarantine: VecDeque::new(),
             max_dests,

@@ -113,6 +113,7 @@ impl Registry {
             self.entries.set(dest.0 as usize, None);
         }
         self.by_server.remove(&record.key);
+        self.names.set(dest.0 as usize, None);
         self.count_nat(&record.key, false);
         self.no_longer_removed(&record.key, dest);
         self.quarantine.push_back((building, dest));

@@ -135,7 +135,11 @@ fn a_template_of_every_kind_is_understood_as_it_was_told() {
         let entry = one(&Record::Template(template), &book).unwrap();
         let (protocol, client, address, port, mark) = wanted;
         assert_eq!((entry.protocol, entry.client, entry.mark), (protocol, (ip(client), 0), mark), "{name}");
-        assert_eq!((entry.vip, entry.server), ((ip(address.0), address.1), (ip("10.0.0.11"), port)), "{name}");
+        assert_eq!(
+            (entry.vip, entry.server),
+            ((ip(address.0), address.1), (ip("10.0.0.11"), port)),
+            "{name}"
+        );
         assert_eq!((entry.state, entry.timeout, entry.is_template()), (ASSURED, 20, true));
         assert_eq!(heard(&entry, &book), Ok(Record::Template(template)), "{name}");
         // sent along with a connection, with the service's time
@@ -162,10 +166,7 @@ fn what_has_no_words_is_named() {
     let sources = lb_config::IpPrefix::host(ip("10.0.0.9"));
     let snat = DestName { owner: Owner::Snat { sources, protocols: 1, link: None }, ..web.dest };
     assert_eq!(why(Connection { dest: snat, ..web }), Some(Unsaid::Snat));
-    assert_eq!(
-        why(Connection { flags: Known { proxied: true, ..web.flags }, ..web }),
-        Some(Unsaid::Stream)
-    );
+    assert_eq!(why(Connection { flags: Known { proxied: true, ..web.flags }, ..web }), Some(Unsaid::Stream));
     let range = book.model.services.iter().find(|own| own.name == "range").unwrap();
     let rule = persistence_rule(range.address, range.persistence.unwrap());
     let child = Child { client: ip("10.0.0.9"), vip: ip("10.0.0.130"), vport: 8080, protocol: L4::Tcp };
