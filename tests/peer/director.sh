@@ -49,6 +49,9 @@ for port in "${MARKED_PORTS[@]}"; do
     xtables-legacy-multi ip6tables -t mangle -A PREROUTING -d "$MARKED6" -p tcp --dport "$port" -j MARK --set-mark 2
 done
 # What is sent before a neighbour is known may be lost, and lbd knows its servers from the start.
-for address in "$A.10" "$A6:10" "$A".1{1,2,3} "$A6":1{1,2,3} "$B".1{1,2,3} "$B6":1{1,2,3}; do
+NEAR=("$A.10" "$A6:10" "$A".1{1,2,3} "$A6":1{1,2,3})
+# On LAN B servers answer through .1.
+if [[ $HOST == 1 ]]; then NEAR+=("$B".1{1,2,3} "$B6":1{1,2,3}); fi
+for address in "${NEAR[@]}"; do
     ping -n -c 1 -W 5 "$address" >/dev/null || { echo "$address does not answer" && return 1; }
 done

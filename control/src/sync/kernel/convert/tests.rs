@@ -17,7 +17,7 @@ destination = "10.0.0.120"
 name = "web"
 vip = "10.0.0.100"
 port = 80
-persistence = "60s"
+persistence = { timeout = "60s" }
 servers = [{ address = "10.0.0.11" }, { address = "10.0.0.12" }, { address = "fd00::12", forwarding = "tunnel", tunnel = { type = "ipip" } }]
 [[services]]
 name = "nat"
@@ -35,13 +35,13 @@ servers = [{ address = "10.0.0.11" }]
 [[services]]
 name = "marked"
 mark = 7
-persistence = "30s"
+persistence = { timeout = "30s" }
 servers = [{ address = "10.0.0.11" }]
 [[services]]
 name = "range"
 vip = "10.0.0.128/28"
 ports = "8000-8999"
-persistence = "30s"
+persistence = { timeout = "30s" }
 servers = [{ address = "10.0.0.11" }]
 [[services]]
 name = "full"

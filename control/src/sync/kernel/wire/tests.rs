@@ -236,3 +236,41 @@ fn a_message_has_no_more_entries_than_its_byte_counts() {
     assert_eq!(counts, [255, 255, 90]);
     assert_eq!(all.iter().map(|message| entries_of(message).len()).sum::<usize>(), 600);
 }
+
+/// Messages of a Linux 6.1 as `tests/peer/sync --capture` has them, a paragraph of hexadecimal digits each: connections
+/// by NAT, tunnel and direct routing, of both families, TCP and UDP, with a mark, and templates.
+const LINUX: &str = include_str!("linux-6.1.hex");
+
+#[test]
+fn messages_of_linux_are_read_and_written_to_the_byte() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for paragraph in LINUX.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty()) {
+        let digits: Vec<u8> = paragraph.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let datagram: Vec<u8> = digits.chunks(2).map(byte).collect();
+        let message = Message::parse(&datagram).unwrap();
+        assert_eq!((message.sync_id, message.version), (7, 1));
+        let entries: Vec<Entry> = message.entries().collect::<Result<_, _>>().unwrap();
+        let mut builder = Builder::new(7, 1472);
+        for entry in &entries {
+            assert_eq!(builder.push(entry), None);
+            kinds.insert((entry.protocol, entry.flags.0, entry.client.0.is_ipv6(), entry.mark));
+        }
+        assert_eq!(builder.take(), Some(datagram));
+    }
+    let (direct, tunnel) = (Flags::DIRECT | Flags::NO_OUTPUT, Flags::TUNNEL | Flags::NO_OUTPUT);
+    let template = Flags::TEMPLATE | Flags::INACTIVE | direct;
+    for kind in [
+        (6, direct, false, 0),
+        (6, tunnel, false, 0),
+        (6, Flags::MASQ, false, 0),
+        (6, direct, true, 0),
+        (6, Flags::MASQ, true, 0),
+        (17, Flags::INACTIVE | Flags::MASQ, false, 0),
+        (6, direct, false, 1),
+        (6, template, false, 0),
+        (0, template, false, 1),
+    ] {
+        assert!(kinds.contains(&kind), "{kind:?} is not in {kinds:?}");
+    }
+}
