@@ -156,6 +156,14 @@ pub const PROCESS_QUORUM: Bounds = Bounds::new(0, 65_535);
 pub const PROCESS_QUORUM_MAX: Bounds = Bounds::new(0, 65_535);
 /// `multiplier` of a BFD session. Source: RFC 5880 section 4.1; 0 must not be.
 pub const BFD_MULTIPLIER: Bounds = Bounds::new(1, 255);
+/// `sync_id` of the kernel's connection sync. Source: ipvsadm(8).
+pub const IPVS_SYNC_ID: Bounds = Bounds::new(0, 255);
+/// Longest message of the kernel's connection sync, bytes. Source: ipvsadm(8); UDP over IPv4.
+pub const IPVS_SYNC_LENGTH: Bounds = Bounds::new(1, 65_535 - 20 - 8);
+/// `refresh` of the kernel's connection sync, and the longest `resync`.
+pub const IPVS_SYNC_REFRESH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+/// Longest name of a kernel's interface, bytes. Source: Linux, `IFNAMSIZ` without its end.
+pub const INTERFACE_LEN: usize = 15;
 /// Largest weight of what is tracked, either way. Source: keepalived.conf(5).
 pub const TRACK_WEIGHT: i16 = 254;
 /// VRRP instances.

@@ -37,6 +37,7 @@ mod fields;
 mod forwarding;
 pub mod health;
 mod ifaddr;
+mod ipvs_sync;
 pub mod keepalived;
 mod load;
 mod mark;
@@ -60,6 +61,7 @@ pub use edit::{ServerRef, ServiceRef};
 pub use exception::{DEFAULT_EXCEPTION_RATE, Exception};
 pub use fault::{Fault, Faults, LoadError};
 pub use forwarding::*;
+pub use ipvs_sync::{IPVS_SYNC_GROUP, IPVS_SYNC_PORT, IpvsSync, IpvsSyncState};
 pub use load::{load, load_with_warnings, parse, parse_with_warnings};
 pub use mark::MarkRule;
 pub use model::*;
@@ -73,7 +75,7 @@ pub use vrrp::{
     VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway,
 };
 pub use warning::{Warning, new_warnings, warnings};
-pub use write::{services_to_toml, to_toml};
+pub use write::{ipvs_sync_to_toml, services_to_toml, to_toml};
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::ifaddr::parse_ip;
+use crate::ipvs_sync::IpvsSync;
 use crate::sync::PeerSync;
 use crate::text::{ValueError, show};
 
@@ -39,6 +40,8 @@ pub struct Ha {
     pub sync: Vec<PeerSync>,
     /// Leases that VIPs depend on, `[lease]`.
     pub lease: Option<Lease>,
+    /// Connection sync as the kernel does it, `[[ipvs_sync]]`.
+    pub ipvs_sync: Vec<IpvsSync>,
 }
 
 impl Ha {

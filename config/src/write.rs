@@ -11,6 +11,7 @@ use crate::exception::ExceptionKind;
 use crate::fields::{LIMITS, SERVICE_TIMEOUTS, TIMEOUTS};
 use crate::forwarding::{ClientAddress, Forwarding, Tunnel};
 use crate::health::{Check, Entries, Notify};
+use crate::ipvs_sync::IpvsSync;
 use crate::mark::MarkRule;
 use crate::model::{Appliance, Model, Port, Server, Service};
 use crate::snat::SnatRule;
@@ -67,6 +68,17 @@ pub fn services_to_toml<'a>(services: impl IntoIterator<Item = &'a Service>) -> 
     let mut out = Writer(String::new());
     for service in services {
         out.service(service);
+    }
+    out.0
+}
+
+/// Writes daemons of the kernel's connection sync alone, as they stand in a configuration file.
+pub fn ipvs_sync_to_toml(daemons: &[IpvsSync]) -> String {
+    let mut out = Writer(String::new());
+    for daemon in daemons {
+        // what is before it is somebody else's
+        out.line(if out.0.is_empty() { "\n[[ipvs_sync]]" } else { "[[ipvs_sync]]" });
+        daemon.entries().iter().for_each(|(key, value)| out.plain(key, value));
     }
     out.0
 }

@@ -6,6 +6,7 @@
 mod address;
 mod appliance;
 mod full_nat;
+mod ipvs_sync;
 mod networks;
 mod path;
 mod ports;
@@ -39,6 +40,7 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) {
     }
     vrrp::check(draft, &wire, problems);
     sync::check(draft, problems);
+    ipvs_sync::check(draft, problems);
 }
 
 /// Whether `name` is 1 to `max` letters, digits, `.`, `_` and `-`.

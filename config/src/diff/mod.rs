@@ -136,7 +136,7 @@ pub enum Change {
         /// What changed.
         fields: Vec<FieldChange>,
     },
-    /// An object of `[[vrrp]]`, `[[vrrp_groups]]`, ... or `[[bfd]]` that was not there.
+    /// An object of `[[vrrp]]`, `[[vrrp_groups]]`, ... `[[bfd]]` or `[[ipvs_sync]]` that was not there.
     ObjectAdded {
         /// Header of its table.
         kind: &'static str,

@@ -32,7 +32,9 @@ fn name(object: &Object) -> String {
     if object.0 == crate::vrrp::LEASE {
         return "etcd".to_owned();
     }
-    value(object, "name").unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+    // what has no name has its first key's value for one
+    let first = object.1.first().map(|(_, value)| value.as_str());
+    value(object, "name").or(first).unwrap_or_default().trim_matches(['"', '\'']).to_owned()
 }
 
 fn compare(kind: &'static str, old: &[Object], new: &[Object], changes: &mut Vec<Change>) {

@@ -184,7 +184,7 @@ pub(crate) fn name_object(model: &Model, path: &Path) -> String {
             "services" => words.extend(model.services.get(*index).map(|s| format!("service {}", s.name))),
             "snat" => words.extend(model.snat.get(*index).map(|rule| format!("snat {}", rule.name))),
             kind @ ("vrrp" | "vrrp_groups" | "vrrp_scripts" | "vrrp_processes" | "vrrp_files" | "bfd"
-            | "sync") => {
+            | "sync" | "ipvs_sync") => {
                 let object = model.ha.sections().into_iter().filter(|(own, _)| *own == kind).nth(*index);
                 let name = object.and_then(|(_, entries)| Some(entries.into_iter().next()?.1));
                 words.extend(name.map(|name| format!("{kind} {}", name.trim_matches(['"', '\'']))));

@@ -7,7 +7,7 @@ use crate::policy::Policy;
 #[cfg(test)]
 use crate::policy::SERVICE_POLICY;
 
-pub(super) const ROOT: [&str; 18] = [
+pub(super) const ROOT: [&str; 19] = [
     "appliance",
     "limits",
     "tables",
@@ -26,6 +26,7 @@ pub(super) const ROOT: [&str; 18] = [
     "bfd",
     "sync",
     "lease",
+    "ipvs_sync",
 ];
 pub(super) const APPLIANCE: [&str; 10] = [
     "name",

@@ -2,6 +2,7 @@
 
 mod address;
 mod health;
+mod ipvs_sync;
 mod keys;
 mod policy;
 mod scheduler;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Reader, sync, value};
+use super::{Reader, ipvs_sync, sync, value};
 use crate::bounds;
 use crate::bounds::Bounds;
 use crate::vrrp::{
@@ -123,6 +123,7 @@ pub(super) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("bfd", BFD.to_vec()),
         ("sync", sync::SYNC.to_vec()),
         ("lease", LEASE.to_vec()),
+        ("ipvs_sync", ipvs_sync::IPVS_SYNC.to_vec()),
     ]
 }
 
@@ -137,6 +138,7 @@ pub(super) fn ha(r: &mut Reader<'_>, t: &DeTable<'_>) -> Ha {
         bfd: r.tables(t, "bfd", &BFD, bfd).or_default(Vec::new()),
         sync: sync::peers(r, t),
         lease: r.table(t, "lease", &LEASE, lease),
+        ipvs_sync: ipvs_sync::daemons(r, t),
     }
 }
 
@@ -174,7 +176,7 @@ impl Reader<'_> {
         self.field(t, key, value::boolean).or_default(default)
     }
 
-    fn time(&mut self, t: &DeTable<'_>, key: &'static str, default: Duration) -> Duration {
+    pub(super) fn time(&mut self, t: &DeTable<'_>, key: &'static str, default: Duration) -> Duration {
         self.field(t, key, value::duration).or_default(default)
     }
 

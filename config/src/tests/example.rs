@@ -181,6 +181,20 @@ fn the_example_states_the_real_limits_and_defaults() {
     }
     assert!(EXAMPLE.contains(&format!("One table per rule, {} at most.", bounds::SNAT_RULES)));
     has("[[snat]]", "name", format!("1 to {} characters", bounds::NAME_LEN));
+    for (key, bounds) in [
+        ("sync_id", bounds::IPVS_SYNC_ID),
+        ("max_length", bounds::IPVS_SYNC_LENGTH),
+        ("port", bounds::L4_PORT),
+        ("ttl", bounds::TTL_SENT),
+    ] {
+        has("[[ipvs_sync]]", key, range(bounds));
+    }
+    let daemon = crate::IpvsSync::default();
+    has("[[ipvs_sync]]", "sync_id", format!("Default {}.", daemon.sync_id));
+    has("[[ipvs_sync]]", "max_length", format!("Default {},", daemon.max_length));
+    has("[[ipvs_sync]]", "group", format!("Default \"{}\".", daemon.group));
+    has("[[ipvs_sync]]", "port", format!("Default {}.", daemon.port));
+    has("[[ipvs_sync]]", "ttl", format!("Default {}.", daemon.ttl));
     has("[[services]]", "client_address", format!("Default \"{}\".", crate::ClientAddress::default()));
     has("[[services]]", "maglev_size", format!("Default {}.", crate::MaglevSize::default()));
     for scheduler in crate::Scheduler::ALL {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{faults_after, small};
 use crate::{
-    Bfd, Ha, HmacKey, HmacMode, Lease, Model, PeerSync, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway, diff, parse, to_toml,
+    Bfd, Ha, HmacKey, HmacMode, IpvsSync, IpvsSyncState, Lease, Model, PeerSync, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway, diff, parse, to_toml,
 };
 
 /// Instances that vary with `seeds`: any, bits for what is there, priority.
@@ -100,6 +100,12 @@ pub(super) fn of(ports: &[Port], seeds: &[(u8, u32, u8)]) -> Ha {
             refresh: Duration::from_secs(30),
             hold: Duration::from_millis(1500),
         });
+    }
+    for (state, (any, bits, priority)) in IpvsSyncState::ALL.into_iter().zip(seeds) {
+        let group =
+            if bits >> 14 & 1 == 1 { [0xff02, 0, 0, 0, 0, 0, 0, 0x81].into() } else { [224, 0, 0, 9].into() };
+        let (sync_id, ttl, port) = (*any, any | 1, u16::from(*priority) + 1);
+        ha.ipvs_sync.push(IpvsSync { sync_id, ttl, port, group, ..IpvsSync::new(state, "eth9".to_owned()) });
     }
     ha
 }

@@ -3,6 +3,7 @@
 mod example;
 mod full_nat;
 mod ha;
+mod ipvs_sync;
 mod properties;
 mod sync;
 

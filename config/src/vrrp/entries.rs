@@ -250,6 +250,7 @@ impl Ha {
         sections.extend(self.bfd.iter().map(|o| ("bfd", o.entries())));
         sections.extend(self.sync.iter().map(|o| ("sync", o.entries())));
         sections.extend(self.lease.iter().map(|o| (LEASE, o.entries())));
+        sections.extend(self.ipvs_sync.iter().map(|o| ("ipvs_sync", o.entries())));
         sections
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod error;
 pub mod frame;
 mod health;
+mod ipvs_sync;
 mod message;
 mod request;
 mod response;
@@ -17,6 +18,7 @@ mod vrrp;
 pub use client::{Client, ClientError};
 pub use error::{ApiError, ErrorKind, FaultRow};
 pub use health::{CheckRow, EventList, EventRow, HealthRow, HealthServer, HealthTable, Lateness};
+pub use ipvs_sync::IpvsSyncRow;
 pub use message::{MessageError, decode, encode};
 pub use request::{
     ConnectionFilter, DrainSpec, ExplainSpec, Hello, Request, ServerRef, ServerSpec, ServiceEdit,

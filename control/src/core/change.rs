@@ -60,6 +60,7 @@ impl Core {
             if let Some(exception) = &self.exception {
                 exception.update(crate::exception::Plan::of(&self.model, self.director.links()));
             }
+            self.follow_ipvs_sync();
             changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
             self.health.configured(changes.changes.iter().map(|row| row.text.as_str()));
             changes.warnings.iter().for_each(|warning| warn!(%warning, "configuration is doubtful"));

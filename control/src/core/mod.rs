@@ -44,7 +44,7 @@ use crate::exception;
 use crate::health::Health;
 use crate::keep::beat::Heart;
 use crate::server::{Access, Call, Work};
-use crate::sync;
+use crate::sync::{self, kernel::Daemons};
 use crate::vrrp::{Handle, Plan};
 use change::Waiting as WaitingChange;
 use health::Waiting as WaitingEvent;
@@ -88,6 +88,8 @@ pub struct Core {
     keep: (RestartRow, Option<Heart>),
     /// The thread that moves the kernel's frames; none where no port has an exception path.
     exception: Option<exception::Handle>,
+    /// Connection sync with Linux directors; none in tests.
+    ipvs_sync: Option<Daemons>,
 }
 
 /// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
@@ -120,6 +122,7 @@ impl Core {
             sync: None,
             keep: Default::default(),
             exception: None,
+            ipvs_sync: None,
         };
         core.begin_health();
         Ok(core)
@@ -153,6 +156,19 @@ impl Core {
     /// Has VRRP's thread tell other directors that this one ends. Workers must still run.
     pub fn end_vrrp(&mut self) {
         self.vrrp = None;
+        self.ipvs_sync = None;
+    }
+
+    /// Starts the daemons of IPVS's connection sync that the configuration has, and goes by its changes from now on.
+    pub fn start_ipvs_sync(&mut self) {
+        self.ipvs_sync = Some(Daemons::default());
+        self.follow_ipvs_sync();
+    }
+
+    fn follow_ipvs_sync(&mut self) {
+        if let Some(daemons) = &mut self.ipvs_sync {
+            daemons.update(self.director.model(), self.director.feeds().as_ref());
+        }
     }
 
     /// What connection sync goes by.

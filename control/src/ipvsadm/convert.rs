@@ -28,6 +28,7 @@ impl Table {
                 tcp_fin: seconds(tcp_fin_wait),
                 udp: seconds(udp),
             },
+            daemons: model.ha.ipvs_sync.clone(),
         }
     }
 
@@ -49,6 +50,7 @@ impl Table {
                 *field = Duration::from_secs(new.into());
             }
         }
+        model.ha.ipvs_sync.clone_from(&self.daemons);
         Ok(model)
     }
 }

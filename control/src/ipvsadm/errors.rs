@@ -29,6 +29,9 @@ pub enum IpvsError {
     /// An address that no server can have.
     #[error("Invalid operation.  Possibly wrong module version, address not unicast, ...")]
     Invalid,
+    /// `--start-daemon` while one runs.
+    #[error("Daemon has already run")]
+    DaemonRuns,
     /// `--stop-daemon` while none runs.
     #[error("No daemon is running")]
     NoDaemon,

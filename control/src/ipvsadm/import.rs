@@ -1,6 +1,6 @@
 //! Rule files of ipvsadm as a configuration.
 
-use lb_config::{duration, services_to_toml};
+use lb_config::{duration, ipvs_sync_to_toml, services_to_toml};
 use thiserror::Error;
 
 use super::table::Timeouts;
@@ -40,7 +40,7 @@ pub fn import(text: &str, names: &Names) -> Result<String, ImportError> {
     if !faults.is_empty() {
         return Err(ImportError(faults));
     }
-    Ok(timeouts(table.timeouts) + &services_to_toml(&services))
+    Ok(timeouts(table.timeouts) + &services_to_toml(&services) + &ipvs_sync_to_toml(&table.daemons))
 }
 
 /// The section of timeouts, with those that differ from the defaults.

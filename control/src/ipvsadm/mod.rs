@@ -16,11 +16,11 @@
 //! Invariant: output, messages and exit codes are those of ipvsadm. Differences, each on purpose:
 //!
 //! * `-R` is one transaction: with one fault nothing changes (ipvsadm goes on after a refused line)
-//! * `-S` adds comment lines for thresholds and timeouts, which ipvsadm loses, and `-R` reads them; marks above 2^31-1
+//! * `-S` adds comment lines for thresholds, timeouts and sync daemons, which ipvsadm loses, and `-R` reads them; marks above 2^31-1
 //!   are written without a sign, so that `-R` can read them
 //! * addresses get names from /etc/hosts only
 //! * refused by name, because the director cannot do it: `--pe`, `-s none`, a netmask that is no prefix, weights above
-//!   65535 (ipvsadm(8) has the same limit), timeouts above 18 h, the sync daemon, and whatever else the rules for
+//!   65535 (ipvsadm(8) has the same limit), timeouts above 18 h, and whatever else the rules for
 //!   configuration files refuse (servers on the director itself)
 //!
 //! Cost: every change reads and exchanges the whole configuration, some 5 MB for 50,000 servers; a rule file does so
@@ -321,6 +321,11 @@ fn restored(lines: &[Line], host: &mut dyn Host, names: &Names) -> Result<String
                 Ask::Zero(Some(address)) => {
                     table.find(address).map(|_| String::new()).ok_or(IpvsError::NoSuchService.into())
                 }
+                // What was saved replaces what runs: ipvsadm's -C, which comes before, ends no daemon.
+                Ask::StartDaemon(daemon) if line.extra => {
+                    table.replace_daemon(daemon.clone());
+                    Ok(String::new())
+                }
                 ask if edits(ask) => edit(ask, table).map(|()| String::new()).map_err(Stopped::from),
                 ask => show(ask, table, host, names),
             };
@@ -348,7 +353,10 @@ fn restored(lines: &[Line], host: &mut dyn Host, names: &Names) -> Result<String
 
 /// Help needs no director at all, and connections are not looked up in the table.
 fn needs_table(ask: &Ask) -> bool {
-    matches!(ask, Ask::Save(_) | Ask::ListAll(_) | Ask::ListService(..) | Ask::ListTimeouts)
+    matches!(
+        ask,
+        Ask::Save(_) | Ask::ListAll(_) | Ask::ListService(..) | Ask::ListTimeouts | Ask::ListDaemons
+    )
 }
 
 fn edits(ask: &Ask) -> bool {
@@ -356,8 +364,12 @@ fn edits(ask: &Ask) -> bool {
         Ask::AddService(_) | Ask::EditService(_) | Ask::DeleteService(_) | Ask::Flush => true,
         Ask::AddServer(..) | Ask::EditServer(..) | Ask::DeleteServer(..) | Ask::SetTimeouts(_) => true,
         Ask::Help | Ask::Version | Ask::Restore | Ask::Save(_) | Ask::Zero(_) => false,
-        Ask::StartDaemon | Ask::StopDaemon | Ask::ListAll(_) | Ask::ListService(..) => false,
-        Ask::ListConnections(_) | Ask::ListTimeouts | Ask::ListDaemons => false,
+        Ask::StartDaemon(_) | Ask::StopDaemon(_) => true,
+        Ask::ListAll(_)
+        | Ask::ListService(..)
+        | Ask::ListConnections(_)
+        | Ask::ListTimeouts
+        | Ask::ListDaemons => false,
     }
 }
 
@@ -377,6 +389,8 @@ fn edit(ask: &Ask, table: &mut Table) -> Result<(), IpvsError> {
             table.set_timeouts(*timeouts);
             Ok(())
         }
+        Ask::StartDaemon(daemon) => table.start_daemon(daemon.clone()),
+        Ask::StopDaemon(state) => table.stop_daemon(*state),
         _ => Ok(()),
     }
 }
@@ -398,12 +412,8 @@ fn show(ask: &Ask, table: &Table, host: &mut dyn Host, names: &Names) -> Result<
             let table::Timeouts { tcp, tcp_fin, udp } = table.timeouts;
             format!("Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}\n")
         }
-        Ask::StartDaemon => {
-            let message = "Operation not supported: this director has no connection synchronization yet";
-            return Err(Stopped { code: FAILED, message: message.to_owned() });
-        }
-        Ask::StopDaemon => return Err(IpvsError::NoDaemon.into()),
-        // None can run, so there is none to list; what changes the table is not shown.
+        Ask::ListDaemons => print::daemons(table),
+        // What changes the table is not shown.
         _ => String::new(),
     })
 }

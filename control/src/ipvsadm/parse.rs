@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lb_config::{IPVS_SYNC_GROUP, IpvsSync, IpvsSyncState};
+
 use super::errors::{FAILED, Usage};
 use super::names::{Names, leading_number, number};
 use super::options::{Command, Given, Opt, SPECS, Tag};
@@ -17,7 +19,11 @@ use super::table::{
 const MAX_TIMEOUT: i64 = 86_400 * 31;
 /// `-p` without a value, s.
 const DEFAULT_PERSISTENCE: u32 = 360;
-/// Longest name of a scheduler or engine, bytes; the rest is cut off.
+/// `--mcast-interface` of who does not give it.
+const DEFAULT_INTERFACE: &str = "eth0";
+/// What a shorter `--sync-maxlen` of a backup becomes, bytes. Source: Linux, `start_sync_thread`.
+const SHORTEST_BACKUP: u16 = 1024;
+/// Longest name of a scheduler, engine or interface, bytes; the rest is cut off.
 const NAME_LEN: usize = 15;
 /// Largest weight and threshold.
 const MAX_INT: i64 = i32::MAX as i64;
@@ -51,8 +57,8 @@ pub(super) enum Ask {
     Restore,
     Save(Format),
     Zero(Option<Address>),
-    StartDaemon,
-    StopDaemon,
+    StartDaemon(IpvsSync),
+    StopDaemon(IpvsSyncState),
     ListAll(Format),
     ListService(Address, Format),
     ListConnections(Format),
@@ -84,6 +90,20 @@ struct Reader<'n> {
     weight: u32,
     upper: u32,
     lower: u32,
+    /// Of `--start-daemon` and `--stop-daemon`.
+    state: IpvsSyncState,
+    daemon: DaemonOptions,
+}
+
+/// Options of `--start-daemon`; what is missing is the kernel's default.
+#[derive(Default)]
+struct DaemonOptions {
+    interface: Option<String>,
+    sync_id: u8,
+    max_length: Option<u16>,
+    group: Option<IpAddr>,
+    port: Option<u16>,
+    ttl: Option<u8>,
 }
 
 /// `-g`, `-m` or `-i`.
@@ -101,15 +121,16 @@ pub(super) fn parse(words: &[String], names: &Names) -> Result<Ask, Usage> {
         return Ok(Ask::ListAll(Format::default()));
     }
     let mut popt = Popt::new(SPECS, words);
+    let mut state = IpvsSyncState::Master;
     let command = match popt.next() {
         Some(Ok((Tag::Command(command), argument))) => {
-            let daemon = |word| match argument {
-                Some("master" | "backup") => Ok(()),
-                _ => Err(Usage::wrong(format!("illegal {word} specified"))),
+            let daemon = |word| {
+                let known = argument.and_then(|text| text.parse().ok());
+                known.ok_or_else(|| Usage::wrong(format!("illegal {word} specified")))
             };
             match command {
-                Command::StartDaemon => daemon("start-daemon parameter")?,
-                Command::StopDaemon => daemon("start_daemon")?,
+                Command::StartDaemon => state = daemon("start-daemon parameter")?,
+                Command::StopDaemon => state = daemon("start_daemon")?,
                 _ => {}
             }
             command
@@ -118,7 +139,7 @@ pub(super) fn parse(words: &[String], names: &Names) -> Result<Ask, Usage> {
         Some(Ok((Tag::Version, _))) => return Ok(Ask::Version),
         _ => return Err(Usage::try_help()),
     };
-    let mut reader = Reader::new(names);
+    let mut reader = Reader { state, ..Reader::new(names) };
     while let Some(option) = popt.next() {
         match option {
             Ok((tag, argument)) => reader.option(tag, argument, popt.word())?,
@@ -184,6 +205,8 @@ impl<'n> Reader<'n> {
             weight: 1,
             upper: 0,
             lower: 0,
+            state: IpvsSyncState::Master,
+            daemon: DaemonOptions::default(),
         }
     }
 
@@ -271,21 +294,28 @@ impl<'n> Reader<'n> {
             Opt::TunPort => {
                 self.tunnel_port = within(text, 1, 65_535).ok_or_else(|| illegal("tunnel port"))?;
             }
-            // The sync daemon's options are checked though there is no daemon yet: a slip is named first.
-            Opt::SyncId => drop(number(text, 0, 255).ok_or_else(|| illegal("syncid"))?),
-            Opt::McastPort => drop(number(text, 1, 65_535).ok_or_else(|| illegal("mcast-port"))?),
-            Opt::McastTtl => drop(number(text, 1, 255).ok_or_else(|| illegal("mcast-ttl"))?),
-            // A UDP datagram without its headers.
-            Opt::SyncMaxLen => drop(number(text, 1, 65_535 - 20 - 8).ok_or_else(|| illegal("sync-maxlen"))?),
+            Opt::McastInterface => self.daemon.interface = Some(name(text)),
+            Opt::SyncId => self.daemon.sync_id = within(text, 0, 255).ok_or_else(|| illegal("syncid"))?,
+            Opt::McastPort => {
+                self.daemon.port = Some(within(text, 1, 65_535).ok_or_else(|| illegal("mcast-port"))?);
+            }
+            Opt::McastTtl => {
+                self.daemon.ttl = Some(within(text, 1, 255).ok_or_else(|| illegal("mcast-ttl"))?);
+            }
+            Opt::SyncMaxLen => {
+                let longest = IpvsSync::longest(IPVS_SYNC_GROUP.into()).into();
+                let length = within(text, 1, longest).ok_or_else(|| illegal("sync-maxlen"))?;
+                self.daemon.max_length = Some(length);
+            }
             Opt::McastGroup => {
-                let (ok, family) = if text.contains(':') {
-                    (text.parse().is_ok_and(|group: Ipv6Addr| group.is_multicast()), "IPv6")
+                let (group, family) = if text.contains(':') {
+                    (text.parse().ok().map(|group: Ipv6Addr| IpAddr::V6(group)), "IPv6")
                 } else {
-                    (text.parse().is_ok_and(|group: Ipv4Addr| group.is_multicast()), "IPv4")
+                    (text.parse().ok().map(|group: Ipv4Addr| IpAddr::V4(group)), "IPv4")
                 };
-                if !ok {
-                    return Err(Usage::wrong(format!("invalid {family} mcast-group `{text}'")));
-                }
+                let group = group.filter(IpAddr::is_multicast);
+                let wrong = || Usage::wrong(format!("invalid {family} mcast-group `{text}'"));
+                self.daemon.group = Some(group.ok_or_else(wrong)?);
             }
             _ => {}
         }
@@ -324,13 +354,30 @@ impl<'n> Reader<'n> {
             Command::DeleteServer => Ok(Ask::DeleteServer(self.service_address(), self.server())),
             Command::Flush => Ok(Ask::Flush),
             Command::SetTimeouts => Ok(Ask::SetTimeouts(timeouts)),
-            Command::StartDaemon => Ok(Ask::StartDaemon),
-            Command::StopDaemon => Ok(Ask::StopDaemon),
+            Command::StartDaemon => Ok(Ask::StartDaemon(self.daemon())),
+            Command::StopDaemon => Ok(Ask::StopDaemon(self.state)),
             Command::Restore => Ok(Ask::Restore),
             Command::Save => Ok(Ask::Save(self.format())),
             Command::Zero if self.given.has(Opt::Service) => Ok(Ask::Zero(Some(self.service_address()))),
             Command::Zero => Ok(Ask::Zero(None)),
             Command::List => self.list(),
+        }
+    }
+
+    /// What `--start-daemon` starts.
+    fn daemon(self) -> IpvsSync {
+        let DaemonOptions { interface, sync_id, max_length, group, port, ttl } = self.daemon;
+        let default = IpvsSync::new(self.state, interface.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned()));
+        let group = group.unwrap_or(default.group);
+        let shortest = if self.state == IpvsSyncState::Backup { SHORTEST_BACKUP } else { 1 };
+        let max_length = max_length.unwrap_or(IpvsSync::default_length(group));
+        IpvsSync {
+            sync_id,
+            max_length: max_length.clamp(shortest, IpvsSync::longest(group)),
+            group,
+            port: port.unwrap_or(default.port),
+            ttl: ttl.unwrap_or(default.ttl),
+            ..default
         }
     }
 

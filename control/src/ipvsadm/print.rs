@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use lb_config::{IpvsSync, IpvsSyncState};
+
 use super::names::Names;
 use super::parse::Format;
 use super::table::{
@@ -19,6 +21,19 @@ const SERVICE_WIDTH: usize = 33;
 const SERVER_WIDTH: usize = 28;
 /// Longest `address:port`, bytes.
 const NAME_WIDTH: usize = 59;
+
+/// `-L --daemon`.
+pub(super) fn daemons(table: &Table) -> String {
+    let running = IpvsSyncState::ALL.into_iter().filter_map(|state| table.daemon(state));
+    let line = |daemon: &IpvsSync| {
+        let IpvsSync { state, interface, sync_id, max_length, group, port, ttl, .. } = daemon;
+        format!(
+            "{state} sync daemon (mcast={interface}, syncid={sync_id}, maxlen={max_length}, group={group}, \
+             port={port}, ttl={ttl})\n"
+        )
+    };
+    running.map(line).collect()
+}
 
 /// What a listing is made with.
 pub(super) struct Printer<'a> {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lb_config::{IpvsSync, IpvsSyncState};
 use proptest::prelude::*;
 
 use super::table::{
@@ -104,13 +105,31 @@ fn service() -> impl Strategy<Value = Service> {
     })
 }
 
+fn daemons() -> impl Strategy<Value = Vec<IpvsSync>> {
+    let daemon = |state: IpvsSyncState| {
+        let groups = prop_oneof![Just("224.0.0.81"), Just("239.1.2.3"), Just("ff02::81")];
+        let numbers = (any::<u8>(), 1024..=65_487u16, 1..=u16::MAX, 1..=u8::MAX);
+        let some = (groups, numbers).prop_map(move |(group, (sync_id, max_length, port, ttl))| IpvsSync {
+            sync_id,
+            max_length,
+            group: group.parse().unwrap(),
+            port,
+            ttl,
+            ..IpvsSync::new(state, "eth7".to_owned())
+        });
+        prop::option::of(some)
+    };
+    (daemon(IpvsSyncState::Master), daemon(IpvsSyncState::Backup))
+        .prop_map(|(master, backup)| master.into_iter().chain(backup).collect())
+}
+
 fn table() -> impl Strategy<Value = Table> {
     let times = 1..=2_678_400_u32;
-    (prop::collection::vec(service(), 0..5), times.clone(), times.clone(), times).prop_map(
-        |(mut services, tcp, tcp_fin, udp)| {
+    (prop::collection::vec(service(), 0..5), times.clone(), times.clone(), times, daemons()).prop_map(
+        |(mut services, tcp, tcp_fin, udp, daemons)| {
             let mut seen = std::collections::HashSet::new();
             services.retain(|service| seen.insert(service.address.clone()));
-            Table { services, timeouts: Timeouts { tcp, tcp_fin, udp } }
+            Table { services, timeouts: Timeouts { tcp, tcp_fin, udp }, daemons }
         },
     )
 }

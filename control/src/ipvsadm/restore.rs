@@ -9,6 +9,8 @@ pub(super) struct Line {
     pub number: usize,
     /// Its words.
     pub words: Vec<String>,
+    /// It was a comment of `-S`.
+    pub extra: bool,
 }
 
 /// The command lines of a rule file. Words are separated by blanks; quotes hold them together, a backslash takes what
@@ -17,11 +19,12 @@ pub(super) fn lines(text: &str) -> Vec<Line> {
     let (mut lines, mut number) = (Vec::new(), 1);
     let mut rest = text;
     while !rest.is_empty() {
+        let extra = rest.starts_with(EXTRA);
         rest = rest.strip_prefix(EXTRA).unwrap_or(rest);
         let (words, left) = line(rest);
         let read = rest.get(..rest.len() - left.len()).unwrap_or("");
         if !words.is_empty() {
-            lines.push(Line { number, words });
+            lines.push(Line { number, words, extra });
         }
         number += read.matches('\n').count();
         rest = left;

@@ -1,9 +1,11 @@
 //! `-S`: the table as commands.
 //!
-//! The lines are those of ipvsadm, which leaves thresholds and timeouts out. They follow as commands in comments that
+//! The lines are those of ipvsadm, which leaves thresholds, timeouts and sync daemons out. They follow as commands in comments that
 //! begin with [`EXTRA`]: ipvsadm passes these over, `-R` here carries them out, so that nothing is lost.
 
 use std::fmt::Write as _;
+
+use lb_config::IpvsSync;
 
 use super::names::Names;
 use super::parse::Format;
@@ -57,6 +59,16 @@ pub(super) fn save(table: &Table, format: Format, names: &Names) -> String {
     if table.timeouts != Timeouts::default() {
         let Timeouts { tcp, tcp_fin, udp } = table.timeouts;
         line(&mut extras, format_args!("{EXTRA}--set {tcp} {tcp_fin} {udp}"));
+    }
+    for daemon in &table.daemons {
+        let IpvsSync { state, interface, sync_id, max_length, group, port, ttl, .. } = daemon;
+        line(
+            &mut extras,
+            format_args!(
+                "{EXTRA}--start-daemon {state} --mcast-interface {interface} --syncid {sync_id} --sync-maxlen \
+                 {max_length} --mcast-group {group} --mcast-port {port} --mcast-ttl {ttl}"
+            ),
+        );
     }
     rules + &extras
 }

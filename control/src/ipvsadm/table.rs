@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use lb_config::{IpvsSync, IpvsSyncState};
+
 use super::errors::IpvsError;
 
 /// Protocol numbers of IANA's registry that a service may have.
@@ -22,6 +24,8 @@ pub struct Table {
     pub services: Vec<Service>,
     /// `--set`.
     pub timeouts: Timeouts,
+    /// `--start-daemon`, one of each state at most.
+    pub daemons: Vec<IpvsSync>,
 }
 
 /// `--set tcp tcpfin udp`, seconds.
@@ -284,6 +288,38 @@ impl Table {
         let at = service.servers.iter().position(|present| present.same(server));
         service.servers.remove(at.ok_or(IpvsError::NoSuchDestination)?);
         Ok(())
+    }
+
+    /// `--start-daemon`.
+    pub fn start_daemon(&mut self, daemon: IpvsSync) -> Result<(), IpvsError> {
+        if self.daemon(daemon.state).is_some() {
+            return Err(IpvsError::DaemonRuns);
+        }
+        self.daemons.push(daemon);
+        Ok(())
+    }
+
+    /// One that was saved, in place of the one that runs, if one does; what commands have no words for stays.
+    pub fn replace_daemon(&mut self, saved: IpvsSync) {
+        match self.daemons.iter_mut().find(|running| running.state == saved.state) {
+            Some(running) => {
+                let IpvsSync { refresh, resync, .. } = *running;
+                *running = IpvsSync { refresh, resync, ..saved };
+            }
+            None => self.daemons.push(saved),
+        }
+    }
+
+    /// `--stop-daemon`.
+    pub fn stop_daemon(&mut self, state: IpvsSyncState) -> Result<(), IpvsError> {
+        let at = self.daemons.iter().position(|daemon| daemon.state == state);
+        self.daemons.remove(at.ok_or(IpvsError::NoDaemon)?);
+        Ok(())
+    }
+
+    /// The daemon of this state.
+    pub fn daemon(&self, state: IpvsSyncState) -> Option<&IpvsSync> {
+        self.daemons.iter().find(|daemon| daemon.state == state)
     }
 
     /// `--set`: 0 keeps what there is.

@@ -254,7 +254,7 @@ fn a_change_by_somebody_else_is_not_lost() {
 }
 
 #[test]
-fn the_sync_daemon_is_refused_and_its_options_are_checked() {
+fn wrong_options_are_refused() {
     let mut host = MemoryHost::default();
     for (line, code, stderr) in [
         ("--start-daemon", 255, "Try `ipvsadm -h' or 'ipvsadm --help' for more information.\n"),
@@ -262,11 +262,6 @@ fn the_sync_daemon_is_refused_and_its_options_are_checked() {
         ("--start-daemon master --syncid 256", 2, "illegal syncid specified\n"),
         ("--start-daemon master --mcast-group 10.0.0.1", 2, "invalid IPv4 mcast-group `10.0.0.1'\n"),
         ("--start-daemon master --mcast-ttl 0", 2, "illegal mcast-ttl specified\n"),
-        (
-            "--start-daemon backup --mcast-interface eth1 --syncid 7",
-            255,
-            "Operation not supported: this director has no connection synchronization yet\n",
-        ),
         ("--stop-daemon master", 255, "No daemon is running\n"),
         ("-a -t 10.0.0.1:80 -r 10.0.0.2 --tun-type ipip", 2, "Tunnel options conflict with forward method\n"),
         (
@@ -280,6 +275,48 @@ fn the_sync_daemon_is_refused_and_its_options_are_checked() {
         let got = typed(&mut host, line, "");
         assert_eq!((got.code, got.stderr.as_str()), (code, stderr), "{line}");
     }
+}
+
+#[test]
+fn sync_daemons_are_started_listed_saved_and_stopped() {
+    let mut host = MemoryHost::default();
+    let mut say = |line: &str, stdin: &str| {
+        let Output { code, stdout, stderr } = typed(&mut host, line, stdin);
+        (code, stdout + &stderr)
+    };
+    let done = (0, String::new());
+    assert_eq!(say("-L --daemon", ""), done);
+    assert_eq!(say("--start-daemon backup --mcast-interface eth1 --syncid 7", ""), done);
+    assert_eq!(say("--start-daemon backup", ""), (255, "Daemon has already run\n".to_owned()));
+    assert_eq!(
+        say(
+            "--start-daemon master --mcast-interface eth2 --mcast-group ff02::81 --mcast-port 9 --mcast-ttl 2",
+            ""
+        ),
+        done
+    );
+    let listed = "master sync daemon (mcast=eth2, syncid=0, maxlen=1452, group=ff02::81, port=9, ttl=2)\n\
+                  backup sync daemon (mcast=eth1, syncid=7, maxlen=1472, group=224.0.0.81, port=8848, ttl=1)\n";
+    assert_eq!(say("-L --daemon", ""), (0, listed.to_owned()));
+    // -C ends none, and what -S saved replaces what runs
+    let (_, saved) = say("-S -n", "");
+    assert_eq!(
+        saved.lines().filter(|line| line.starts_with("# sluice: --start-daemon ")).count(),
+        2,
+        "{saved}"
+    );
+    assert_eq!(say("--stop-daemon master", ""), done);
+    assert_eq!(say("--start-daemon master --mcast-interface eth9", ""), done);
+    assert_eq!(say("-C", ""), done);
+    assert_eq!(say("-R", &saved), done);
+    assert_eq!(say("-L --daemon", ""), (0, listed.to_owned()));
+    // a plain rule is refused, as each of the kernel's is
+    assert_eq!(say("-R", "--start-daemon master\n").0, 255);
+    for state in ["master", "backup"] {
+        assert_eq!(say(&format!("--stop-daemon {state}"), ""), done);
+        assert_eq!(say(&format!("--stop-daemon {state}"), ""), (255, "No daemon is running\n".to_owned()));
+    }
+    assert_eq!(say("-L --daemon", ""), done);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! - `incoming`: order, gaps
 //! - `link`: the two of them and the copy, no I/O and no clock
 //! - `thread`: sockets, the workers' queues, time
+//! - [`kernel`]: connection sync with Linux directors, which is another protocol
 //!
 //! # Datagrams
 //! ```text
@@ -33,6 +34,7 @@
 //! Nothing is encrypted: who can listen on the network between directors sees who talks to whom, as everywhere else there.
 
 mod incoming;
+pub mod kernel;
 mod link;
 mod outgoing;
 mod record;

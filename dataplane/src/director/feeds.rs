@@ -2,23 +2,32 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
+use std::time::Duration;
 
-use lb_config::Model;
+use lb_config::{IpvsSyncState, Model};
 use siphasher::sip::SipHasher13;
 
 use super::Director;
 use crate::conn::HashKey;
 use crate::sync::{Feeds, TapSettings};
 
-/// What the listeners that `model` has want to hear, in the order of [`crate::sync::Listener::ALL`].
-fn settings(model: &Model) -> [Option<TapSettings>; 2] {
-    let peers = &model.ha.sync;
+/// What the listeners that `model` has want to hear, in the order of [`crate::sync::Listener::ALL`]; `None`: it has none
+/// that speak to other directors, not even such that tell nothing.
+fn settings(model: &Model) -> Option<[Option<TapSettings>; 2]> {
+    let (peers, daemons) = (&model.ha.sync, &model.ha.ipvs_sync);
+    if peers.is_empty() && daemons.is_empty() {
+        return None;
+    }
+    let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let refresh = peers.iter().map(|peer| peer.refresh).min();
     let of_peers = refresh.map(|refresh| TapSettings {
         handshakes: peers.iter().any(|peer| peer.handshakes),
-        refresh_ns: u64::try_from(refresh.as_nanos()).unwrap_or(u64::MAX),
+        refresh_ns: nanoseconds(refresh),
     });
-    [of_peers, None]
+    let master = daemons.iter().find(|daemon| daemon.state == IpvsSyncState::Master);
+    let of_ipvs =
+        master.map(|daemon| TapSettings { handshakes: false, refresh_ns: nanoseconds(daemon.refresh) });
+    Some([of_peers, of_ipvs])
 }
 
 /// Key of [`crate::steer::owner`] where directors share connections: they find the same owners where they have as many
@@ -42,10 +51,8 @@ impl Director {
             return;
         }
         self.feed_settings = wanted;
-        let feeds = wanted
-            .iter()
-            .any(Option::is_some)
-            .then(|| Arc::new(Feeds::new(self.setup.workers, self.setup.steer_key, wanted)));
+        let feeds =
+            wanted.map(|wanted| Arc::new(Feeds::new(self.setup.workers, self.setup.steer_key, wanted)));
         let old = std::mem::replace(&mut self.feeds, feeds);
         self.old_feeds.extend(old.map(|old| (building, old)));
     }

@@ -73,6 +73,7 @@ pub use pins::{Pin, Pins};
 pub use shared::{bfd_source, link_local, link_of, virtual_mac};
 pub use walks::MAX_LISTING;
 
+pub use addressing::rule as persistence_rule;
 pub use registry::{DestKey as DestName, Owner};
 pub use report::{DestRow, DeviceRow, ServiceRow, Totals as PacketTotals, WorkerRow};
 
@@ -204,7 +205,7 @@ pub struct Director {
     expiring_ms: u64,
     /// Queues of [`crate::sync`], what they were made for, and those that workers may still have, since when.
     feeds: Option<Arc<Feeds>>,
-    feed_settings: [Option<TapSettings>; 2],
+    feed_settings: Option<[Option<TapSettings>; 2]>,
     old_feeds: Vec<(u64, Arc<Feeds>)>,
     /// Who writes down what indices stand for, if anybody does.
     journal: Option<Box<dyn Journal>>,
@@ -311,7 +312,7 @@ impl Director {
             expiring: 0,
             expiring_ms: 0,
             feeds: None,
-            feed_settings: [None; 2],
+            feed_settings: None,
             old_feeds: Vec::new(),
             journal: None,
         };

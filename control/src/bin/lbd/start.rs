@@ -77,6 +77,7 @@ pub fn run(source: &Source, fresh: bool) -> anyhow::Result<()> {
     }
     let (plan, channel) = core.vrrp_plan();
     core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);
+    core.start_ipvs_sync();
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,0 +1,143 @@
+//! The master daemon: tells Linux directors of this one's connections.
+
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lb_config::IpvsSync;
+use lb_dataplane::sync::{Feeds, Listener, Record};
+
+use super::convert::{Book, said};
+use super::counters::{Counters, add};
+use super::daemon::Common;
+use super::socket;
+use super::wire::Builder;
+
+/// How long an entry waits for others to share its message. Linux: 2 s (`IPVS_SYNC_FLUSH_TIME`), in which a master that
+/// dies takes its youngest connections along.
+const FLUSH: Duration = Duration::from_millis(20);
+/// How often the workers' queues are looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// Most records taken of a worker before the others' turn.
+const TURN: usize = 1024;
+/// Time between attempts to open the socket.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Records as messages; without I/O.
+#[derive(Debug)]
+pub struct Speaker {
+    builder: Builder,
+    /// When the first entry of the message was put in.
+    since: Option<Instant>,
+}
+
+impl Speaker {
+    /// A speaker with this daemon's settings.
+    pub fn new(daemon: &IpvsSync) -> Self {
+        Self { builder: Builder::new(daemon.sync_id, daemon.max_length.into()), since: None }
+    }
+
+    /// Puts a record into words; `send` gets the messages that are full.
+    pub fn tell(
+        &mut self,
+        record: &Record,
+        book: &Book,
+        now: Instant,
+        counters: &Counters,
+        mut send: impl FnMut(Vec<u8>),
+    ) {
+        for entry in said(record, book).into_iter().flatten() {
+            match entry {
+                Ok(entry) => {
+                    add(&counters.entries, 1);
+                    if let Some(full) = self.builder.push(&entry) {
+                        self.since = None;
+                        send(full);
+                    }
+                    self.since.get_or_insert(now);
+                }
+                Err(unsaid) => {
+                    if let Some(counter) = counters.unsaid.get(unsaid as usize) {
+                        add(counter, 1);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The message that has waited for long enough.
+    pub fn due(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.since.filter(|since| now.saturating_duration_since(*since) >= FLUSH)?;
+        self.since = None;
+        self.builder.take()
+    }
+}
+
+/// The thread: sends until it is stopped.
+pub(super) fn run(daemon: &IpvsSync, common: &Common) {
+    let mut speaker = Speaker::new(daemon);
+    let (mut lost, mut all) = (0, Instant::now());
+    while let Some(socket) = common.open(RETRY, || socket::sender(daemon)) {
+        // who listens has heard nothing yet, or not for a while
+        let mut known: Option<Arc<Feeds>> = None;
+        while !common.stop.load(Relaxed) {
+            let (feeds, book) = common.shared();
+            let Some(feeds) = feeds else {
+                thread::park_timeout(RETRY);
+                continue;
+            };
+            let new = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &feeds));
+            let missed = feeds.lost(Listener::Ipvs);
+            let due = !daemon.resync.is_zero() && all.elapsed() >= daemon.resync;
+            if new || due || missed != lost && feeds.is_all_told(Listener::Ipvs) {
+                (lost, all) = (missed, Instant::now());
+                feeds.ask_for_all(Listener::Ipvs);
+                known = Some(feeds.clone());
+            }
+            match speak(&mut speaker, &feeds, &book, &socket, &common.counters) {
+                Ok(true) => {}
+                Ok(false) => thread::park_timeout(LOOK),
+                Err(error) => {
+                    common.fault(&error);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Sends what the workers have told; whether there is more. Errors: of the socket, which is to be opened anew.
+fn speak(
+    speaker: &mut Speaker,
+    feeds: &Feeds,
+    book: &Book,
+    socket: &UdpSocket,
+    counters: &Counters,
+) -> io::Result<bool> {
+    let (mut result, mut more) = (Ok(()), false);
+    let mut send = |message: Vec<u8>| match socket.send(&message) {
+        Ok(_) => add(&counters.messages, 1),
+        Err(error) => {
+            add(&counters.refused, 1);
+            result = Err(error);
+        }
+    };
+    let now = Instant::now();
+    for worker in 0..feeds.workers() {
+        let mut told = 0;
+        while told < TURN
+            && let Some(record) = feeds.next(Listener::Ipvs, worker)
+        {
+            speaker.tell(&record, book, now, counters, &mut send);
+            told += 1;
+        }
+        more |= told == TURN;
+    }
+    if let Some(message) = speaker.due(now) {
+        send(message);
+    }
+    result.map(|()| more)
+}
