@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::{faults_after, small};
 use crate::{
-    Bfd, Ha, HmacKey, HmacMode, IpvsSync, IpvsSyncState, Lease, Model, PeerSync, Port, Track, Tracked, VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript, VrrpStart, VrrpVersion, WhenAway, diff, parse, to_toml,
+    Bfd, Ha, HmacKey, HmacMode, IpvsSync, IpvsSyncState, Lease, Model, PeerSync, Port, Track, Tracked,
+    VirtualAddress, Vrrp, VrrpFile, VrrpGroup, VrrpHmac, VrrpNotify, VrrpPeer, VrrpProcess, VrrpScript,
+    VrrpStart, VrrpVersion, WhenAway, diff, parse, to_toml,
 };
 
 /// Instances that vary with `seeds`: any, bits for what is there, priority.

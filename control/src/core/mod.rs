@@ -38,7 +38,8 @@ pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
 use crate::api::{
-    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, TableRow, Version,
+    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, TableRow,
+    Version,
 };
 use crate::exception;
 use crate::health::Health;
@@ -245,7 +246,7 @@ impl Core {
             Request::Workers => {
                 let (tables, (restart, _)) = (&self.process.tables, &self.keep);
                 Response::Workers(show::workers(&self.director, tables, restart))
-            },
+            }
             Request::Latency => {
                 self.histograms.collect(&mut self.director);
                 Response::Latency(Latency { latency: self.histograms.rows() })

@@ -110,11 +110,7 @@ impl Content {
                 (index, DestKey { owner, address, port, forwarding: forwarding.parse().ok()? })
             }
             Line::Snat { index, sources, protocols, link, address } => {
-                let owner = Owner::Snat {
-                    sources: sources.parse().ok()?,
-                    protocols,
-                    link: link.map(LinkId),
-                };
+                let owner = Owner::Snat { sources: sources.parse().ok()?, protocols, link: link.map(LinkId) };
                 (index, DestKey { owner, address, port: 0, forwarding: Forwarding::FullNat })
             }
         };
@@ -211,7 +207,8 @@ impl Writer {
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             file.write_all(&self.lines)?;
             fs::rename(&new, &self.path)?;
-            (self.file, self.anew, self.begun, self.written) = (Some(file), false, self.lines.len() as u64, 0);
+            (self.file, self.anew, self.begun, self.written) =
+                (Some(file), false, self.lines.len() as u64, 0);
         } else if let Some(file) = &mut self.file {
             // One call: a process that is killed in it has written a line or has not.
             file.write_all(&self.lines)?;

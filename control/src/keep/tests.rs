@@ -80,7 +80,8 @@ fn what_is_left_is_gone_on_with_only_if_it_fits() {
     let away = left.moment.now_ns - left.moment.last_ns;
     assert!(left.moment.last_ns == 5_000 && away < 60_000_000_000);
     assert_eq!(offset.wrapping_add(1 << 50), left.moment.now_ns, "the clock goes on");
-    let floods = left.head.secrets.workers.iter().map(|w| (w.flood.cookies_until_ns, w.flood.strays_until_ns));
+    let floods =
+        left.head.secrets.workers.iter().map(|w| (w.flood.cookies_until_ns, w.flood.strays_until_ns));
     assert_eq!(floods.collect::<Vec<_>>(), [(1, 2), (3, 4)]);
 
     assert_eq!(store.left(1, 0).unwrap_err(), Unfit::Layout { theirs: LAYOUT, ours: 1 });
@@ -113,7 +114,8 @@ fn only_the_files_of_one_generation_stay() {
     }
     fs::write(store.folder.join("journal.2.new"), "").unwrap();
     let names = |folder: &Path| {
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = names.collect();
         names.sort();
         names

@@ -65,7 +65,6 @@ use tables::Tables;
 pub use explain::{Entrance, Explanation, Hop, Known, Outcome, Tried};
 pub use feeds::steering;
 pub use journal::Journal;
-pub use registry::{DestKey, Owner};
 use strangers::MAX_STRANGERS;
 use walks::{Collected, LISTING_MS};
 
@@ -74,7 +73,7 @@ pub use shared::{bfd_source, link_local, link_of, virtual_mac};
 pub use walks::MAX_LISTING;
 
 pub use addressing::rule as persistence_rule;
-pub use registry::{DestKey as DestName, Owner};
+pub use registry::{DestKey, DestKey as DestName, Owner};
 pub use report::{DestRow, DeviceRow, ServiceRow, Totals as PacketTotals, WorkerRow};
 
 /// Why a configuration could not be applied. Nothing was changed.

@@ -22,8 +22,8 @@ pub mod stateless;
 use crate::conn::HashKey;
 use crate::counters::WorkerCounters;
 use crate::io::BURST;
-use calls::Calls;
 use crate::setup::FloodSeed;
+use calls::Calls;
 use cookie::Cookies;
 
 /// Fewer embryonic connections are no flood, however small the table.
