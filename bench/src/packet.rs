@@ -1,6 +1,9 @@
 //! Packet buffers laid out as DPDK's: two cache lines of description, headroom, room for a frame; in one piece of
 //! memory, 2304 bytes apart. So what a cold buffer costs in caches and TLB is what it costs in an mbuf.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use lb_dataplane::io::{DeviceId, Packet};
 
 /// Room in front of a new frame, bytes (DPDK: `RTE_PKTMBUF_HEADROOM`).
@@ -91,9 +94,88 @@ impl Packet for Buf {
     }
 }
 
+/// Free buffers of a port on one thread.
+pub type Pool = Rc<RefCell<Vec<Buf>>>;
+
+/// A buffer that goes back to its pool, whoever drops it.
+#[derive(Debug)]
+pub struct Lent {
+    /// `None`: it is on its way back.
+    buf: Option<Buf>,
+    pool: Pool,
+}
+
+impl Lent {
+    /// A buffer of the pool; what is in it is of its last use. `None`: all are out.
+    pub fn take(pool: &Pool) -> Option<Self> {
+        let buf = pool.borrow_mut().pop()?;
+        Some(Self { buf: Some(buf), pool: pool.clone() })
+    }
+
+    /// Has its frame written.
+    pub fn write(&mut self, write: impl FnOnce(&mut Buf)) {
+        if let Some(buf) = self.buf.as_mut() {
+            write(buf);
+        }
+    }
+
+    /// What [`Buf::reset`] was given.
+    pub fn tag(&self) -> u64 {
+        self.buf.as_ref().map_or(0, Buf::tag)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(buf) = self.buf.take() {
+            self.pool.borrow_mut().push(buf);
+        }
+    }
+}
+
+impl Packet for Lent {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.buf.as_ref().map_or(&[], |buf| buf.bytes())
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buf.as_mut().map_or(&mut [], |buf| buf.bytes_mut())
+    }
+
+    fn grow_front(&mut self, n: usize) -> bool {
+        self.buf.as_mut().is_some_and(|buf| buf.grow_front(n))
+    }
+
+    fn shrink_front(&mut self, n: usize) -> bool {
+        self.buf.as_mut().is_some_and(|buf| buf.shrink_front(n))
+    }
+
+    fn set_len(&mut self, len: usize) -> bool {
+        self.buf.as_mut().is_some_and(|buf| buf.set_len(len))
+    }
+
+    fn device(&self) -> DeviceId {
+        DeviceId(0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lent_buffer_comes_back_however_it_goes() {
+        let pool: Pool = Rc::new(RefCell::new(Buf::pool(2)));
+        let mut lent = Lent::take(&pool).unwrap();
+        lent.write(|buf| buf.reset::<60>(5).fill(1));
+        assert_eq!((lent.tag(), lent.bytes().len(), pool.borrow().len()), (5, 60, 1));
+        let other = Lent::take(&pool);
+        assert!(other.is_some() && Lent::take(&pool).is_none());
+        drop((lent, other));
+        assert_eq!(pool.borrow().len(), 2);
+    }
 
     #[test]
     fn a_frame_grows_to_the_front_and_keeps_its_bytes() {

@@ -95,6 +95,10 @@ pub struct Plan {
     pub syn_proxy: &'static str,
     /// More of its `[limits]`.
     pub limits: String,
+    /// The service's scheduler.
+    pub scheduler: &'static str,
+    /// Hosts from [`SERVERS`] on that tell their MAC addresses; those beyond the service's servers must be others'.
+    pub hosts: u16,
 }
 
 impl Plan {
@@ -109,6 +113,8 @@ impl Plan {
             spare: 0,
             syn_proxy: "off",
             limits: String::new(),
+            scheduler: "rr",
+            hosts: COUNT,
         }
     }
 
@@ -148,7 +154,7 @@ impl Plan {
             vip = {vip}
             port = 80
             protocol = "tcp"
-            scheduler = "rr"
+            scheduler = "{scheduler}"
             {forwarding}
             policy.syn_proxy = "{syn_proxy}"
             servers = [{servers}]
@@ -161,9 +167,43 @@ impl Plan {
             vip = host(VIP),
             more = self.more,
             limits = self.limits,
+            scheduler = self.scheduler,
             servers = servers.collect::<Vec<_>>().join(", ")
         )
     }
+}
+
+/// Simulated time at which sites begin, ns.
+pub const BEGIN_NS: u64 = 2_000_000;
+
+/// A director and its worker, whose neighbours have introduced themselves; it is to go on with other ports at
+/// [`BEGIN_NS`].
+pub fn introduced(plan: &Plan) -> anyhow::Result<(Director, Worker<MemoryIo>)> {
+    let model = lb_config::parse(&plan.config()).context("the bench's configuration")?;
+    let (mut director, mut seeds) = Director::new(&model, vec![DeviceSetup { mac: MAC, rss: true }])?;
+    let seed = seeds.pop().context("a worker")?;
+    // the neighbours are resolved in memory first
+    let mut ports = MemoryIo::for_workers(1, 1);
+    let lender: Arc<dyn Lender> = TableMemory::new();
+    let used = |kind| match kind {
+        Kind::V4 => plan.family == Family::V4,
+        Kind::V6 => plan.family == Family::V6,
+        Kind::Pairs4 => plan.family == Family::V4 && plan.forwarding.reply().is_some(),
+        Kind::Pairs6 => plan.family == Family::V6 && plan.forwarding.reply().is_some(),
+    };
+    let tables = Tables::for_workers(1, seed.setup.connections_per_worker, used, &lender)?;
+    let tables = tables.into_iter().next().context("a worker's tables")?;
+    let mut worker = Worker::with_tables(seed, ports.remove(0), tables);
+    for host in (SERVERS..SERVERS + plan.hosts).chain([GATEWAY]) {
+        let frame = Frame::new(DeviceId(0), &introduction(plan.family, host));
+        worker.io_mut().receive[0].push_back(frame);
+    }
+    director.poll(0);
+    while !worker.io_mut().receive[0].is_empty() {
+        worker.turn(1_000_000);
+    }
+    director.poll(1);
+    Ok((director, worker))
 }
 
 /// A worker with its service.
@@ -180,29 +220,9 @@ pub struct Site {
 impl Site {
     /// A site without connections, with these buffers.
     pub fn empty(plan: Plan, buffers: Vec<Buf>) -> anyhow::Result<Self> {
-        let model = lb_config::parse(&plan.config()).context("the bench's configuration")?;
-        let (mut director, mut seeds) = Director::new(&model, vec![DeviceSetup { mac: MAC, rss: true }])?;
-        let seed = seeds.pop().context("a worker")?;
-        // the neighbours are resolved in memory first, then the worker goes on with the generator
-        let mut ports = MemoryIo::for_workers(1, 1);
-        let lender: Arc<dyn Lender> = TableMemory::new();
-        let used = |kind| match kind {
-            Kind::V4 => plan.family == Family::V4,
-            Kind::V6 => plan.family == Family::V6,
-            Kind::Pairs4 => plan.family == Family::V4 && plan.forwarding.reply().is_some(),
-            Kind::Pairs6 => plan.family == Family::V6 && plan.forwarding.reply().is_some(),
-        };
-        let tables = Tables::for_workers(1, seed.setup.connections_per_worker, used, &lender)?;
-        let tables = tables.into_iter().next().context("a worker's tables")?;
-        let mut teacher = Worker::with_tables(seed, ports.remove(0), tables);
-        for host in (SERVERS..SERVERS + COUNT).chain([GATEWAY]) {
-            teacher.io_mut().receive[0].push_back(Frame::new(DeviceId(0), &introduction(plan.family, host)));
-        }
-        director.poll(0);
-        teacher.turn(1_000_000);
-        director.poll(1);
-        let worker = teacher.with_io(Generator::new(plan.family, buffers));
-        Ok(Self { director, worker, plan, now_ns: 2_000_000, turn_ns: TURN_NS })
+        let (director, worker) = introduced(&plan)?;
+        let worker = worker.with_io(Generator::new(plan.family, buffers));
+        Ok(Self { director, worker, plan, now_ns: BEGIN_NS, turn_ns: TURN_NS })
     }
 
     /// A site that knows all its connections as established, in [`HOT`] of these buffers or more.

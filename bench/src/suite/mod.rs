@@ -8,6 +8,7 @@ mod calibrate;
 mod flood;
 mod instructions;
 mod latency;
+mod lives;
 mod maglev;
 mod path;
 mod port;
@@ -71,6 +72,11 @@ pub const SUITES: &[Suite] = &[
         name: "maglev",
         doc: "time to build Maglev's tables, how even they are, and what moves when a server comes or goes",
         run: maglev::run,
+    },
+    Suite {
+        name: "lives",
+        doc: "connections that break while servers come, go, drain and change weight, beside hashing without a table",
+        run: lives::run,
     },
     Suite {
         name: "reconfig",

@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo, WorkerId};
+use lb_dataplane::io::{Burst, DeviceId, PacketIo, WorkerId};
 
 use crate::frames::{ACK, LEN4, Learned, Leg, SYN, write4};
-use crate::packet::Buf;
+use crate::packet::{Buf, Lent as Frame, Pool};
 
 /// Frames that the queue holds, as receive rings of NICs do.
 pub const QUEUE: usize = 4096;
@@ -43,50 +43,6 @@ pub enum Flood {
     Udp,
     /// ACKs of no connection.
     Ack,
-}
-
-type Pool = Rc<RefCell<Vec<Buf>>>;
-
-/// A frame that gives its buffer back, whoever drops it.
-pub struct Frame {
-    buf: Option<Buf>,
-    pool: Pool,
-}
-
-impl Drop for Frame {
-    fn drop(&mut self) {
-        if let Some(buf) = self.buf.take() {
-            self.pool.borrow_mut().push(buf);
-        }
-    }
-}
-
-impl Packet for Frame {
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        self.buf.as_ref().map_or(&[], |buf| buf.bytes())
-    }
-
-    #[inline]
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self.buf.as_mut().map_or(&mut [], |buf| buf.bytes_mut())
-    }
-
-    fn grow_front(&mut self, n: usize) -> bool {
-        self.buf.as_mut().is_some_and(|buf| buf.grow_front(n))
-    }
-
-    fn shrink_front(&mut self, n: usize) -> bool {
-        self.buf.as_mut().is_some_and(|buf| buf.shrink_front(n))
-    }
-
-    fn set_len(&mut self, len: usize) -> bool {
-        self.buf.as_mut().is_some_and(|buf| buf.set_len(len))
-    }
-
-    fn device(&self) -> DeviceId {
-        DeviceId(0)
-    }
 }
 
 /// Arrivals of one kind.
@@ -248,12 +204,12 @@ impl PacketIo for Nic {
         let pool = self.pool.clone();
         while !into.is_full()
             && !self.queue.is_empty()
-            && let Some(mut buf) = pool.borrow_mut().pop()
+            && let Some(mut frame) = Frame::take(&pool)
         {
             if let Some(kind) = self.queue.pop_front() {
-                self.write(&mut buf, kind);
+                frame.write(|buf| self.write(buf, kind));
             }
-            into.push(Frame { buf: Some(buf), pool: pool.clone() });
+            into.push(frame);
         }
         self.since = Instant::now();
     }
@@ -265,17 +221,17 @@ impl PacketIo for Nic {
     fn tx(&mut self, _: DeviceId, from: &mut Burst<Frame>) {
         self.pause();
         for frame in from.drain(..) {
-            let tag = frame.buf.as_ref().map_or(1, Buf::tag);
-            self.streams[tag as usize & 1].sent += 1;
+            self.streams[frame.tag() as usize & 1].sent += 1;
         }
         self.since = Instant::now();
     }
 
     fn alloc(&mut self) -> Option<Frame> {
-        let pool = self.pool.clone();
-        let mut buf = self.pool.borrow_mut().pop()?;
-        buf.reset::<0>(1);
-        Some(Frame { buf: Some(buf), pool })
+        let mut frame = Frame::take(&self.pool)?;
+        frame.write(|buf| {
+            buf.reset::<0>(1);
+        });
+        Some(frame)
     }
 
     fn hand_over(&mut self, _: WorkerId, _: &mut Burst<Frame>) {}
@@ -286,6 +242,7 @@ impl PacketIo for Nic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lb_dataplane::io::Packet as _;
     use lb_dataplane::parse::{Net, parse};
 
     #[test]
