@@ -3,13 +3,17 @@
 //! Open loop, as RFC 2544 section 26.2: packets arrive by a schedule that was made before, whether or not the worker is
 //! ready, and a packet's time runs from when it was due, so that a pause counts for all packets that it delays (no
 //! coordinated omission). The ports are in memory; their stamps are of the CPU's time-stamp counter.
+//!
+//! A generator on another CPU would be a disturbance of its own where there are two, so it works in the worker's thread,
+//! and the clock stands still meanwhile: packets are due, and stamped, by the worker's own time, as if another machine
+//! made them. So is the load of which half is offered.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use lb_dataplane::io::{Burst, DeviceId, PacketIo, WorkerId};
 use lb_dataplane::memory::Frame;
 use lb_dataplane::run::{Machine, run as run_worker};
@@ -58,19 +62,21 @@ fn added(context: &mut Context, ticks_per_us: f64) -> anyhow::Result<()> {
         &["", "load, M packets/s", "p50", "p99", "p99.9", "longest", "lost"],
     );
     for kind in [Kind::Dr, Kind::Nat] {
-        let mut rig = Rig::new(kind, 1, flows)?.with_ios(Ports::for_workers(kind, 1, flows));
-        let full = (0..3).map(|_| closed(&mut rig, packets)).fold(f64::INFINITY, f64::min);
-        rig.census(flows)?;
+        let paced = |interval| {
+            let ports = Ports::for_workers(kind, 1, flows).into_iter().next().context("no ports")?;
+            anyhow::Ok(Paced::new(ports, interval))
+        };
+        let Rig { director, mut workers, mut now_ns } = Rig::new(kind, 1, flows)?;
+        let worker = workers.pop().context("no worker")?;
+        // at full load every packet is due at once
+        let mut worker = worker.with_io(paced(0.0)?);
+        let full = (0..3).map(|_| closed(&mut worker, &mut now_ns, packets)).min().unwrap_or(0);
+        let full = full as f64 / packets as f64 / ticks_per_us * 1000.0;
         let interval = full * 2.0 * ticks_per_us / 1000.0;
-        let Rig { director, mut workers, mut now_ns } = rig;
-        let Some(worker) = workers.pop() else { anyhow::bail!("no worker") };
         let setting = format!("{kind:?}, {} connections, half load", short(flows as f64));
         let [mut own, mut floor] = [(); 2].map(|()| Figures::default());
-        let paced =
-            |kind| Ports::for_workers(kind, 1, flows).into_iter().map(|ports| Paced::new(ports, interval));
-        let Some(io) = paced(kind).next() else { anyhow::bail!("no ports") };
-        let mut worker = worker.with_io(io);
-        let Some(mut echo) = paced(kind).next() else { anyhow::bail!("no ports") };
+        let mut worker = worker.with_io(paced(interval)?);
+        let mut echo = paced(interval)?;
         let mut progress = context.progress(&setting, context.pairs() as u64);
         for _ in 0..context.pairs() {
             open(&mut worker, &mut now_ns, packets);
@@ -109,22 +115,16 @@ fn added(context: &mut Context, ticks_per_us: f64) -> anyhow::Result<()> {
     context.table(table);
     context.note(
         "The port alone receives and sends at the same rate without a worker between: what it shows beyond a fraction of \
-         a microsecond is the machine's (timer interrupts, the hypervisor, other processes), and a worker cannot be better.",
+         a microsecond is the machine's (timer interrupts, the hypervisor, other processes), and a worker cannot be better. \
+         What the port does itself is in no figure.",
     );
     Ok(())
 }
 
-/// ns per packet at full load.
-fn closed(rig: &mut Rig<Ports>, packets: u64) -> f64 {
-    let start = Instant::now();
-    for worker in &mut rig.workers {
-        worker.io_mut().left = packets;
-        while worker.io_mut().left > 0 {
-            rig.now_ns += 1_000;
-            worker.turn(rig.now_ns);
-        }
-    }
-    start.elapsed().as_nanos() as f64 / packets as f64
+/// The worker's own time for so many packets at full load, ticks.
+fn closed(worker: &mut Worker<Paced>, now_ns: &mut u64, packets: u64) -> u64 {
+    open(worker, now_ns, packets);
+    worker.io_mut().now() - worker.io_mut().start
 }
 
 /// A worker at the rate of its ports.
@@ -162,9 +162,11 @@ impl Figures {
 /// Ports at which packets arrive by a schedule.
 struct Paced {
     ports: Ports,
-    /// Ticks between two packets, with 16 bits of fraction.
+    /// Ticks between two packets, with 16 bits of fraction; 0: all are there at once, and none is lost.
     interval: u64,
     start: u64,
+    /// Ticks that these ports took, which the clock leaves out.
+    own: u64,
     /// Packets that have arrived or were lost.
     arrived: u64,
     left: u64,
@@ -184,6 +186,7 @@ impl Paced {
             ports,
             interval,
             start: 0,
+            own: 0,
             arrived: 0,
             left: 0,
             lost: 0,
@@ -198,7 +201,13 @@ impl Paced {
         self.taken.clear();
         self.taken.reserve(packets as usize);
         (self.arrived, self.left, self.lost) = (0, packets, 0);
-        self.start = Clock::ticks();
+        self.start = self.now();
+    }
+
+    /// The worker's time, ticks.
+    #[inline]
+    fn now(&self) -> u64 {
+        Clock::ticks() - self.own
     }
 
     fn due(&self, packet: u64) -> u64 {
@@ -213,20 +222,22 @@ impl PacketIo for Paced {
         if device.0 != self.side {
             return;
         }
-        let now = Clock::ticks();
-        while self.left > 0 && self.due(self.arrived + QUEUE) < now {
+        let now = self.now();
+        while self.interval > 0 && self.left > 0 && self.due(self.arrived + QUEUE) < now {
             (self.arrived, self.left, self.lost) = (self.arrived + 1, self.left - 1, self.lost + 1);
         }
         while self.left > 0 && !into.is_full() && self.due(self.arrived) <= now {
-            let Some(frame) = self.ports.make(device) else { return };
+            let Some(frame) = self.ports.make(device) else { break };
             into.push(frame);
             self.due.push_back(self.due(self.arrived));
             (self.arrived, self.left) = (self.arrived + 1, self.left - 1);
         }
+        // from here on the worker's time goes on where it stood
+        self.own = Clock::ticks() - now;
     }
 
     fn tx(&mut self, _device: DeviceId, from: &mut Burst<Frame>) {
-        let now = Clock::ticks();
+        let now = self.now();
         for _ in 0..from.len() {
             let due = self.due.pop_front().unwrap_or(now);
             self.taken.push(u32::try_from(now.saturating_sub(due)).unwrap_or(u32::MAX));
@@ -235,6 +246,7 @@ impl PacketIo for Paced {
             self.side ^= 1;
         }
         self.ports.recycle(from);
+        self.own = Clock::ticks() - now;
     }
 
     fn alloc(&mut self) -> Option<Frame> {

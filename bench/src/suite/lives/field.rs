@@ -131,6 +131,8 @@ pub struct Field {
     old_step: usize,
     old_at: usize,
     turn: u64,
+    /// Only those that live long send for now.
+    old_alone: bool,
     left: u64,
     /// Hosts that were asked for their MAC address.
     asked: VecDeque<u16>,
@@ -155,6 +157,7 @@ impl Field {
             old_step: 0,
             old_at: 0,
             turn: 0,
+            old_alone: false,
             left: 0,
             asked: VecDeque::new(),
             rivals: Rivals::new(service),
@@ -165,6 +168,11 @@ impl Field {
     /// So many packets come.
     pub fn offer(&mut self, packets: u64) {
         self.left = packets;
+    }
+
+    /// Whether only those that live long send from now on.
+    pub fn old_alone(&mut self, alone: bool) {
+        self.old_alone = alone;
     }
 
     /// Packets that are still to come.
@@ -186,7 +194,8 @@ impl Field {
     pub fn finish(mut self) -> Tally {
         self.settle();
         let old = std::mem::take(&mut self.old);
-        old.iter().for_each(|flow| self.tally.judge(flow));
+        // the run may have ended before all of them had begun
+        old.iter().filter(|flow| flow.came > 0).for_each(|flow| self.tally.judge(flow));
         self.tally
     }
 
@@ -243,7 +252,7 @@ impl Field {
     fn make(&mut self) -> Option<Lent> {
         let mut frame = Lent::take(&self.pool)?;
         self.turn += 1;
-        let is_old = self.turn.is_multiple_of(SHARE) && !self.old.is_empty();
+        let is_old = (self.old_alone || self.turn.is_multiple_of(SHARE)) && !self.old.is_empty();
         let (tag, n, (leg, flags)) = if is_old { self.next_old() } else { self.next_young() };
         let to_client = if leg == Leg::In { 0 } else { TO_CLIENT };
         let learned = match self.flow(tag) {

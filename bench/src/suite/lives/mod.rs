@@ -110,7 +110,12 @@ impl Case {
         };
         let mut plan = Plan::new(self.forwarding, Family::V4, room);
         (plan.scheduler, plan.hosts) = (self.scheduler, HOSTS);
-        plan.syn_flood = if self.strain == Strain::Flood { 1 } else { 0 };
+        plan.syn_flood = match self.strain {
+            Strain::None => 0,
+            Strain::Flood => 1,
+            // as it is by default
+            Strain::Full => 10,
+        };
         plan.limits = "max_servers = 4096".to_owned();
         // every host is a server of this one, so that its MAC address is known whenever it is a server of the other
         let servers = (SERVERS..SERVERS + HOSTS)
@@ -170,8 +175,9 @@ impl Trial {
         let mut trial = Self { director, worker, changes, size, now_ns, poll_ns: BEGIN_NS, made };
         if case.strain == Strain::Full {
             // those that live long come first, and fill the table
-            let packets = size.old as u64 * 16 * 2;
-            trial.pass(packets)?;
+            trial.worker.io_mut().old_alone(true);
+            trial.pass(3 * size.old as u64)?;
+            trial.worker.io_mut().old_alone(false);
         }
         Ok(trial)
     }
@@ -220,7 +226,7 @@ impl Trial {
     }
 
     /// Lets the block that goes on come to its end, so that whole lives are judged, and gives what was found.
-    fn finish(mut self) -> anyhow::Result<(Tally, [u64; Kind::ALL.len()])> {
+    fn finish(mut self) -> anyhow::Result<Outcome> {
         let ended = self.worker.io_mut().ended();
         while self.worker.io_mut().ended() == ended {
             self.pass(64)?;
@@ -229,8 +235,20 @@ impl Trial {
         ensure!(totals.held == 0, "{} frames wait for ever", totals.held);
         let io = self.worker.io_mut();
         let empty = Field::new(&[(Leg::In, SYN)], 1, 0, self.changes.service(self.director.model())?);
-        Ok((std::mem::replace(io, empty).finish(), self.made))
+        let tally = std::mem::replace(io, empty).finish();
+        let dropped = self.director.drops().into_iter().filter(|(_, count)| *count > 0);
+        let dropped = dropped.map(|(reason, count)| format!("{count} {}", reason.name())).collect();
+        Ok(Outcome { tally, made: self.made, dropped })
     }
+}
+
+/// What a trial has shown.
+struct Outcome {
+    tally: Tally,
+    /// Changes by kind.
+    made: [u64; Kind::ALL.len()],
+    /// Packets that were dropped, by reason.
+    dropped: Vec<String>,
 }
 
 /// Measures.
@@ -264,16 +282,15 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
                 last = ms;
             })
             .with_context(|| name.clone())?;
-        let dropped: Vec<_> = trial.director.drops().into_iter().filter(|(_, count)| *count > 0).collect();
-        let (tally, made) = trial.finish().with_context(|| name.clone())?;
+        let Outcome { tally, made, dropped } = trial.finish().with_context(|| name.clone())?;
         drop(progress);
         ensure!(tally.connections > 0, "{name}: no connection came to its end");
         if case.strain == Strain::None {
             sum.add(&tally);
             changes.iter_mut().zip(made).for_each(|(sum, made)| *sum += made);
-            if tally.broken() + tally.refused > 0 {
-                context.note(format!("{name}: drops {dropped:?}"));
-            }
+        }
+        if !dropped.is_empty() {
+            context.note(format!("{name}: dropped were {}.", dropped.join(", ")));
         }
         table.row(row(&name, &tally, made.iter().sum()));
     }
@@ -324,7 +341,7 @@ mod tests {
 
     /// Some thousand connections and some dozen changes.
     const SMALL: Size =
-        Size { block: 512, old: 200, room: 100_000, interval: 700, time: Duration::from_secs(3600) };
+        Size { block: 512, old: 1_100, room: 100_000, interval: 700, time: Duration::from_secs(3600) };
 
     fn play(case: Case, changes: usize) -> (Tally, u64) {
         let mut trial = Trial::new(case, SMALL, 5).expect("a trial");
@@ -332,7 +349,8 @@ mod tests {
             trial.pass(SMALL.interval).expect("packets come");
             trial.change().expect("a change");
         }
-        let (tally, made) = trial.finish().expect("an end");
+        let Outcome { tally, made, dropped } = trial.finish().expect("an end");
+        assert!(case.strain != Strain::None || dropped.is_empty(), "{}: {dropped:?}", case.name());
         (tally, made.iter().sum())
     }
 
