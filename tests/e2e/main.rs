@@ -15,6 +15,7 @@ mod load;
 mod malformed;
 mod process;
 mod reconfigure;
+mod restart;
 mod schedulers;
 mod vrrp;
 mod wire;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ipv6::cases(),
         malformed::cases(),
         reconfigure::cases(),
+        restart::cases(),
         health::cases(),
         load::cases(),
         flood::cases(),
