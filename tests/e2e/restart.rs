@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_control::api::{RestartRow, Workers};
+use lb_control::api::{HealthTable, RestartRow, Workers};
 use lb_tests::case::Case;
 use lb_tests::config::{Config, Service};
 use lb_tests::director::{self, PATIENCE};
+use lb_tests::huge_pages::{Reserved, free_pages};
 use lb_tests::lab::{Lab, Place, Shape, VIP};
 use lb_tests::process;
 use lb_tests::servers::{Pattern, ThreadServer};
@@ -35,9 +36,11 @@ pub fn cases() -> Vec<Case> {
         Case::new("killed_in_a_transfer_that_arrives_bit_for_bit", transfer).shape(behind),
         Case::new("killed_lbd_is_upgraded_by_sigterm_as_well", upgraded),
         Case::new("killed_persistence_is_kept", persistence),
+        Case::new("killed_servers_that_were_up_are_up_until_a_check_says_otherwise", checked),
         Case::new("killed_and_started_with_fewer_servers_and_more_workers", changed),
         Case::new("killed_and_what_was_kept_is_damaged", damaged),
         Case::new("killed_and_the_next_has_another_layout", layout),
+        Case::new("killed_tables_in_reserved_huge_pages_go_on", huge).needs(missing),
         Case::new("killed_tables_are_of_one_lbd_and_can_be_discarded", alone),
     ]
 }
@@ -214,6 +217,35 @@ fn persistence(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// A service that ends the connections of servers that are down: nobody is down because lbd has just begun.
+fn checked(lab: &mut Lab) -> Result<()> {
+    lab.management()?;
+    let mut nginx = lab.start_nginx()?;
+    let mut config = dr(1);
+    config.services[0].more = "policy = { on_server_down = \"reschedule\" }\n[services.health]\n\
+         interval = \"1s\"\ntimeout = \"500ms\"\nretries = 0\nwarmup = \"0s\"\n\
+         [[services.health.checks]]\ntype = \"http\"\nstatus = 200\n"
+        .to_owned();
+    lab.start_director(&config)?;
+    let up = |lab: &Lab| -> Result<usize> {
+        let table: HealthTable = lab.director()?.json(&["health", "web"])?;
+        let servers = table.services.iter().flat_map(|service| &service.servers);
+        Ok(servers.filter(|server| server.state == "up").count())
+    };
+    lb_tests::wait::wait_until("both servers are up", PATIENCE, || Ok(up(lab)? == 2))?;
+    let mut held = hold(lab, HELD)?;
+    let (row, _) = again(lab, &config)?;
+    ensure!(row.taken_over == HELD as u64, "{row:?}");
+    all_go_on(&mut held)?;
+    // one that was down is not taken to be up
+    drop(nginx.pop());
+    lb_tests::wait::wait_until("one server is down", PATIENCE, || Ok(up(lab)? == 1))?;
+    again(lab, &config)?;
+    let answers = (0..6).map(|_| lab.curl(&format!("http://{VIP}/"))).collect::<Result<Vec<_>>>()?;
+    ensure!(answers.iter().all(|answer| answer == "from 192.168.150.12"), "{answers:?}");
+    Ok(())
+}
+
 fn changed(lab: &mut Lab) -> Result<()> {
     let _nginx = lab.start_nginx()?;
     lab.start_director(&dr(1))?;
@@ -373,5 +405,55 @@ fn alone(lab: &mut Lab) -> Result<()> {
     ensure!(row.folder.is_none() && row.taken_over == 0, "{row:?}");
     let left: Vec<_> = files(lab)?;
     ensure!(left.iter().all(|file| file.ends_with("lock")), "{left:?}");
+    Ok(())
+}
+
+/// Why nothing can be reserved, if so.
+fn missing() -> Option<String> {
+    Reserved::exactly(8).is_none().then(|| "wants to write vm.nr_hugepages".to_owned())
+}
+
+/// A hugetlbfs; dropped, it is gone with all that is in it.
+struct Mount(String);
+
+impl Mount {
+    fn new(lab: &Lab) -> Result<Self> {
+        let path = lab.dir().join("huge").to_string_lossy().into_owned();
+        fs::create_dir(&path)?;
+        process::run(&["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", &path])?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Best effort: there is nobody to tell.
+        let _ = process::run(&["sh", "-c", "rm -rf \"$0\"/*", &self.0]);
+        let _ = process::run(&["umount", "-l", &self.0]);
+    }
+}
+
+fn huge(lab: &mut Lab) -> Result<()> {
+    let _nginx = lab.start_nginx()?;
+    let reserved = Reserved::exactly(8).context("no huge pages")?;
+    let mount = Mount::new(lab)?;
+    let config = Config { max_connections: 200_000, ..dr(2) };
+    let rows = |lab: &Lab| anyhow::Ok(lab.director()?.json::<Workers>(&["workers"])?.tables);
+    lab.start_director(&config)?;
+    let mut held = hold(lab, HELD)?;
+    for _ in 0..2 {
+        let (row, _) = again(lab, &config)?;
+        ensure!(row.began == "attached" && row.taken_over == HELD as u64, "{row:?}");
+        all_go_on(&mut held)?;
+        let first = rows(lab)?.into_iter().next().context("a table")?;
+        ensure!(first.pages == ["reserved huge pages"] && first.reserved_bytes == first.bytes, "{first:?}");
+        ensure!(first.kept_bytes == first.bytes, "{first:?}");
+        ensure!(free_pages() == Some(4), "two pages for each worker: {:?}", free_pages());
+    }
+    // what is no longer kept gives its pages back
+    again(lab, &Config { keep: false, ..config })?;
+    lab.director = None;
+    ensure!(free_pages() == Some(8), "{:?}", free_pages());
+    drop((mount, reserved));
     Ok(())
 }

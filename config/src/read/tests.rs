@@ -116,7 +116,7 @@ fn unknown_keys_are_told_with_the_known_ones() {
     assert_eq!(
         faults_after("[servcies]\n"),
         "line 16: servcies: unknown key, did you mean \"services\"? \
-         (known here: appliance, limits, timeouts, policy, notify, ports, marks, services, snat, vrrp, vrrp_groups, vrrp_scripts, vrrp_processes, vrrp_files, bfd)"
+         (known here: appliance, limits, tables, timeouts, policy, notify, ports, marks, services, snat, vrrp, vrrp_groups, vrrp_scripts, vrrp_processes, vrrp_files, bfd)"
     );
     assert_eq!(
         faults_after("[timeouts]\ntcp = \"5s\"\n"),

@@ -24,8 +24,9 @@ pub use request::{
 pub use response::{
     CandidateRow, ChangeRow, Changes, ConfigText, ConnectionRow, Connections, Conservation, Counters,
     DeviceRow, DropRow, Drops, ExplainedStep, Explanation, FloodRow, Flushed, Latency, LatencyRow,
-    NeighborRow, Neighbors, RatedServer, RatedService, Rates, Response, ServerRow, Servers, ServiceRow,
-    ServiceServers, RestartRow, Services, Snat, SnatRow, Stats, TableRow, Traffic, Version, WorkerRow, Workers,
+    NeighborRow, Neighbors, RatedServer, RatedService, Rates, Response, RestartRow, ServerRow, Servers,
+    ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, TableRow, Traffic, Version, WorkerRow,
+    Workers,
 };
 
 pub use vrrp::{BfdRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};

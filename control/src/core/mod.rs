@@ -24,10 +24,12 @@ mod run;
 mod show;
 mod traffic;
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hdrhistogram::CreationError;
-use lb_config::Model;
+use lb_config::{Model, ServiceAddress};
 use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
 use tokio::sync::{Notify as Wake, oneshot};
@@ -37,7 +39,8 @@ pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
 use crate::api::{
-    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, TableRow, Version,
+    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, TableRow,
+    Version,
 };
 use crate::health::Health;
 use crate::keep::beat::Heart;
@@ -91,6 +94,15 @@ impl Core {
     ///
     /// Errors: no memory for the histograms.
     pub fn new(director: Director, process: Process) -> Result<Self, CreationError> {
+        Self::heir(director, process, HashSet::new())
+    }
+
+    /// [`Core::new`] after an lbd that sent clients to the servers in `former`: these are up until a check says otherwise.
+    pub fn heir(
+        director: Director,
+        process: Process,
+        former: HashSet<(ServiceAddress, SocketAddr)>,
+    ) -> Result<Self, CreationError> {
         let histograms = Histograms::new(director.model().appliance.workers.len())?;
         let (listings, changes) = (Vec::new(), Vec::new());
         let traffic = Traffic::default();
@@ -112,7 +124,9 @@ impl Core {
             vrrp: None,
             keep: Default::default(),
         };
+        core.health.set_former(former);
         core.begin_health();
+        core.health.set_former(HashSet::new());
         Ok(core)
     }
 
@@ -199,7 +213,7 @@ impl Core {
             Request::Workers => {
                 let (tables, (restart, _)) = (&self.process.tables, &self.keep);
                 Response::Workers(show::workers(&self.director, tables, restart))
-            },
+            }
             Request::Latency => {
                 self.histograms.collect(&mut self.director);
                 Response::Latency(Latency { latency: self.histograms.rows() })

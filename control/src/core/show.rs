@@ -9,8 +9,8 @@ use lb_dataplane::flood::evict::Class;
 
 use crate::api::{
     ApiError, Conservation, Counters, DeviceRow, DropRow, ErrorKind, FloodRow, NeighborRow, Neighbors,
-    RestartRow, ServerRow, Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, TableRow, WorkerRow,
-    Workers,
+    RestartRow, ServerRow, Servers, ServiceRow, ServiceServers, Services, Snat, SnatRow, Stats, TableRow,
+    WorkerRow, Workers,
 };
 use crate::health::{Health, NOT_CHECKED};
 use crate::server::Access;

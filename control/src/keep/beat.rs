@@ -12,7 +12,6 @@ use tracing::error;
 
 use super::journal::Health;
 
-
 /// What a beat says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beat {

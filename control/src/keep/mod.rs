@@ -149,8 +149,7 @@ impl Store {
     ///
     /// Errors: why nothing of it can be used.
     pub fn left(&self, ours: u64, now_ns: u64) -> Result<(Left, u64), Unfit> {
-        let damaged =
-            |file: &str, reason: String| Unfit::Damaged { file: file.to_owned(), reason };
+        let damaged = |file: &str, reason: String| Unfit::Damaged { file: file.to_owned(), reason };
         let text = match fs::read_to_string(self.folder.join("head")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unfit::Nothing),
             read => read.map_err(|error| damaged("head", error.to_string()))?,
@@ -169,7 +168,8 @@ impl Store {
             return Err(Unfit::Away { hours: away / 3_600_000_000_000 });
         }
         let name = format!("journal.{}", head.generation);
-        let journal = journal::read(&self.folder.join(&name)).map_err(|error| damaged(&name, error.to_string()))?;
+        let journal =
+            journal::read(&self.folder.join(&name)).map_err(|error| damaged(&name, error.to_string()))?;
         let then = beat.worker_ns.saturating_add(away);
         let mut head = head;
         for (worker, until) in head.secrets.workers.iter_mut().zip(&beat.floods) {
