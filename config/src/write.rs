@@ -366,6 +366,10 @@ max_servers = 16384
 neighbor_queue = 256
 mbufs = 32768
 
+[tables]
+keep = true
+directory = "/dev/shm"
+
 [timeouts]
 tcp_established = "900s"
 tcp_syn_sent = "120s"

@@ -120,6 +120,9 @@ socket = "$RUN/lbd.sock"
 max_connections = 65536
 mbufs = 16384
 
+[tables]
+directory = "$RUN"
+
 [[ports]]
 name = "lan"
 device = "$DEVICE:eth0"

@@ -18,6 +18,7 @@ mod load;
 mod malformed;
 mod process;
 mod reconfigure;
+mod restart;
 mod schedulers;
 mod vrrp;
 mod wire;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ipv6::cases(),
         malformed::cases(),
         reconfigure::cases(),
+        restart::cases(),
         health::cases(),
         load::cases(),
         flood::cases(),

@@ -1,6 +1,7 @@
 //! Configurations for a test's director.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crate::lab::{DIP, DIP_BEHIND, DIP_BEHIND6, DIP6, VIP, VIP6};
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub max_connections: u32,
     /// More lines for the first port.
     pub port: String,
+    /// Whether connections outlive lbd; what is kept lies beside its socket.
+    pub keep: bool,
     /// More lines for `[appliance]`.
     pub appliance: String,
     /// Lines of `[timeouts]`.
@@ -106,6 +109,7 @@ impl Default for Config {
             memory: "huge_pages = \"none\"\nmemory_mib = 256",
             max_connections: 65536,
             port: String::new(),
+            keep: false,
             appliance: String::new(),
             timeouts: String::new(),
             services: vec![Service::tcp("web", 80, "rr", &["192.168.150.12", "192.168.150.13"])],
@@ -125,13 +129,16 @@ impl Config {
         let cpus: Vec<String> = (0..self.workers).map(|cpu| cpu.to_string()).collect();
         let mut text = format!(
             "[appliance]\nname = \"e2e\"\nworkers = [{}]\n{}\nidle = \"{}\"\n\
-             socket = \"{socket}\"\n{}\n[limits]\nmax_connections = {}\nmbufs = 16384\n\n[timeouts]\n{}\n\
+             socket = \"{socket}\"\n{}\n[limits]\nmax_connections = {}\nmbufs = 16384\n\n\
+             [tables]\nkeep = {}\ndirectory = \"{}\"\n\n[timeouts]\n{}\n\
              [[ports]]\nname = \"lan\"\ndevice = \"{}:eth0\"\naddresses = [\"{DIP}/24\", \"{DIP6}/64\"]\n",
             cpus.join(", "),
             self.memory,
             self.idle,
             self.appliance,
             self.max_connections,
+            self.keep,
+            Path::new(socket).parent().unwrap_or(Path::new("/run")).display(),
             self.timeouts,
             self.device
         );

@@ -24,10 +24,12 @@ mod run;
 mod show;
 mod traffic;
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hdrhistogram::CreationError;
-use lb_config::Model;
+use lb_config::{Model, ServiceAddress};
 use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
 use lb_dataplane::exception::Kernel;
@@ -101,6 +103,15 @@ impl Core {
     ///
     /// Errors: no memory for the histograms.
     pub fn new(director: Director, process: Process) -> Result<Self, CreationError> {
+        Self::heir(director, process, HashSet::new())
+    }
+
+    /// [`Core::new`] after an lbd that sent clients to the servers in `former`: these are up until a check says otherwise.
+    pub fn heir(
+        director: Director,
+        process: Process,
+        former: HashSet<(ServiceAddress, SocketAddr)>,
+    ) -> Result<Self, CreationError> {
         let histograms = Histograms::new(director.model().appliance.workers.len())?;
         let (listings, changes) = (Vec::new(), Vec::new());
         let traffic = Traffic::default();
@@ -125,7 +136,9 @@ impl Core {
             exception: None,
             ipvs_sync: None,
         };
+        core.health.set_former(former);
         core.begin_health();
+        core.health.set_former(HashSet::new());
         Ok(core)
     }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lb_config::health::{Assume, OnFailure};
-use lb_config::{Model, Server, Service};
+use lb_config::{Model, Server, Service, ServiceAddress};
 
 use super::event::EventKind;
 use super::path::{self, Ports};
@@ -90,6 +90,8 @@ pub struct Board {
     pub services: HashMap<Arc<str>, ServiceState>,
     /// All probes that somebody goes by.
     pub probes: HashMap<Arc<ProbeSpec>, ProbeState>,
+    /// Servers that an earlier lbd, whose connections go on, sent clients to: they are up until a check says otherwise.
+    pub former: Arc<HashSet<(ServiceAddress, SocketAddr)>>,
 }
 
 /// Whether a quorum is there, from whether it was and the weight that is live now.
@@ -197,7 +199,8 @@ impl Board {
                 continue;
             }
             let before = old.and_then(|old| old.servers.get(&server.key()));
-            let was_up = before.is_some_and(|before| before.up);
+            let known_up = || self.former.contains(&(service.address, server.key()));
+            let was_up = before.map_or_else(known_up, |before| before.up);
             let mut uses = Vec::with_capacity(checks.len());
             for check in checks {
                 let assumed = was_up || check.assume == Assume::Up;

@@ -24,12 +24,12 @@ mod rows;
 pub mod tell;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use lb_config::Model;
+use lb_config::{Model, ServiceAddress};
 use tokio::sync::Notify as Wake;
 use tracing::{info, warn};
 
@@ -84,6 +84,12 @@ impl Health {
             since: HashMap::new(),
             stale: false,
         }
+    }
+
+    /// Servers that an earlier lbd sent clients to are up until a check says otherwise, in the next
+    /// [`Health::prepare`]; none: no longer.
+    pub fn set_former(&mut self, former: HashSet<(ServiceAddress, SocketAddr)>) {
+        self.board.former = Arc::new(former);
     }
 
     /// What `model` comes to; nothing is changed before [`Health::commit`].

@@ -3,15 +3,15 @@
 //! A line is the first eight hexadecimal digits of its SHA-256, a space, and JSON. A line that is not whole was never
 //! heard of by a worker; one whose sum is wrong is passed over, and connections to that server are not taken over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lb_config::{Forwarding, Model, Server, Service, services_to_toml, to_toml};
+use lb_config::{Forwarding, Model, Server, Service, ServiceAddress, services_to_toml, to_toml};
 use lb_dataplane::director::{DestKey, Journal, Owner};
 use lb_dataplane::ids::DestId;
 use lb_dataplane::neighbor::LinkId;
@@ -29,7 +29,15 @@ enum Line {
     /// A service, as a configuration file has it, with one server of each forwarding.
     Service { address: String, toml: String },
     /// An index of a service's server.
-    Server { index: u32, service: String, address: IpAddr, port: u16, forwarding: String },
+    Server {
+        index: u32,
+        service: String,
+        address: IpAddr,
+        port: u16,
+        forwarding: String,
+        /// It gets connections.
+        stands: bool,
+    },
     /// An index of a rule of source NAT.
     Snat { index: u32, sources: String, protocols: u8, link: Option<u16>, address: IpAddr },
 }
@@ -39,7 +47,7 @@ fn sum(json: &str) -> String {
 }
 
 impl Line {
-    fn of_dest(dest: DestId, key: &DestKey) -> Self {
+    fn of_dest(dest: DestId, key: &DestKey, stands: bool) -> Self {
         let DestKey { owner, address, port, forwarding } = *key;
         let index = dest.0;
         match owner {
@@ -49,6 +57,7 @@ impl Line {
                 address,
                 port,
                 forwarding: forwarding.to_string(),
+                stands,
             },
             Owner::Snat { sources, protocols, link } => {
                 let link = link.map(|link| link.0);
@@ -79,6 +88,8 @@ pub struct Content {
     services: BTreeMap<String, String>,
     /// What each index stands for.
     pub dests: BTreeMap<u32, DestKey>,
+    /// Those servers of them that got connections.
+    pub standing: HashSet<(ServiceAddress, SocketAddr)>,
     /// Lines that were not whole.
     pub damaged: usize,
 }
@@ -105,8 +116,15 @@ impl Content {
                 self.services.insert(address, toml);
                 return Some(());
             }
-            Line::Server { index, service, address, port, forwarding } => {
-                let owner = Owner::Service(service.parse().ok()?);
+            Line::Server { index, service, address, port, forwarding, stands } => {
+                let service = service.parse().ok()?;
+                let owner = Owner::Service(service);
+                let server = (service, SocketAddr::new(address, port));
+                if stands {
+                    self.standing.insert(server);
+                } else {
+                    self.standing.remove(&server);
+                }
                 (index, DestKey { owner, address, port, forwarding: forwarding.parse().ok()? })
             }
             Line::Snat { index, sources, protocols, link, address } => {
@@ -233,8 +251,8 @@ impl Journal for Writer {
         Line::Service { address: service.address.to_string(), toml }.write(&mut self.lines);
     }
 
-    fn dest(&mut self, dest: DestId, key: &DestKey) {
-        Line::of_dest(dest, key).write(&mut self.lines);
+    fn dest(&mut self, dest: DestId, key: &DestKey, stands: bool) {
+        Line::of_dest(dest, key, stands).write(&mut self.lines);
     }
 
     fn close(&mut self) {

@@ -1,9 +1,10 @@
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_config::Model;
-use lb_dataplane::director::{Director, Journal};
+use lb_dataplane::director::{DestKey, Director, Journal, Owner};
 use lb_dataplane::keep::{Estate, Secrets};
 use lb_dataplane::setup::DeviceSetup;
 use proptest::prelude::*;
@@ -152,7 +153,15 @@ fn director(model: &Model, estate: Estate) -> Director {
 fn dests(path: &Path) -> Vec<String> {
     let content = journal::read(path).unwrap();
     assert_eq!(content.damaged, 0);
-    content.dests.iter().map(|(index, key)| format!("{index} {} {:?}", key.address, key.forwarding)).collect()
+    let stands = |key: &DestKey| {
+        let Owner::Service(service) = key.owner else { return false };
+        content.standing.contains(&(service, SocketAddr::new(key.address, key.port)))
+    };
+    let row = |(index, key): (&u32, &DestKey)| {
+        let gone = if stands(key) { "" } else { " gone" };
+        format!("{index} {} {:?}{gone}", key.address, key.forwarding)
+    };
+    content.dests.iter().map(row).collect()
 }
 
 #[test]
@@ -165,9 +174,9 @@ fn a_journal_tells_who_has_which_index() {
     assert_eq!(dests(&path), ["0 192.168.150.12 Dr", "1 192.168.150.13 Dr", "2 192.168.150.12 FullNat"]);
     one.apply(&model(&(service("web", 80, "dr", &[14, 13]) + &service("new", 82, "nat", &[15])))).unwrap();
     let all = [
-        "0 192.168.150.12 Dr",
+        "0 192.168.150.12 Dr gone",
         "1 192.168.150.13 Dr",
-        "2 192.168.150.12 FullNat",
+        "2 192.168.150.12 FullNat gone",
         "3 192.168.150.14 Dr",
         "4 192.168.150.15 Nat",
     ];
@@ -186,7 +195,9 @@ fn a_journal_tells_who_has_which_index() {
     let mut next = director(&last, estate);
     let again = temp.0.join("journal.2");
     next.keep_journal(Box::new(Writer::new(again.clone())), &[]);
-    assert_eq!(dests(&again), [&all[..], &["5 192.168.150.16 Nat"]].concat());
+    let mut all = [&all[..], &["5 192.168.150.16 Nat"]].concat();
+    all[3] = "3 192.168.150.14 Dr gone";
+    assert_eq!(dests(&again), all);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lb_config::{Model, Service};
 
 use super::Director;
-use super::registry::{DestKey, DestRecord};
+use super::registry::DestKey;
 use crate::counters::WorkerCounters;
 use crate::ids::DestId;
 
@@ -17,8 +17,8 @@ pub trait Journal: Send + fmt::Debug {
     /// A service as it is now; its servers do not matter.
     fn service(&mut self, service: &Service);
 
-    /// What an index stands for from now on.
-    fn dest(&mut self, dest: DestId, key: &DestKey);
+    /// What an index stands for from now on, and whether it gets connections.
+    fn dest(&mut self, dest: DestId, key: &DestKey, stands: bool);
 
     /// All that was told holds.
     fn close(&mut self);
@@ -44,7 +44,7 @@ impl Director {
 
     fn tell_all(&self, journal: &mut dyn Journal) {
         self.model.services.iter().for_each(|service| journal.service(service));
-        self.registry.all().for_each(|(dest, key)| journal.dest(dest, key));
+        self.registry.all().for_each(|(dest, record)| journal.dest(dest, &record.key, record.stands()));
     }
 
     /// Writes down what a change has brought. To be called before it is published.
@@ -56,8 +56,11 @@ impl Director {
             self.tell_all(&mut *journal);
         } else {
             services.iter().for_each(|service| journal.service(service));
-            let key = |dest: &DestId| Some((*dest, self.registry.record(*dest).map(|r: &DestRecord| r.key)?));
-            fresh.iter().filter_map(key).for_each(|(dest, key)| journal.dest(dest, &key));
+            for dest in fresh {
+                if let Some(record) = self.registry.record(dest) {
+                    journal.dest(dest, &record.key, record.stands());
+                }
+            }
         }
         journal.close();
         self.journal = Some(journal);

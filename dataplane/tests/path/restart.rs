@@ -61,7 +61,7 @@ impl Journal for Book {
         self.0.lock().expect("lock").services.insert(service.address, service.clone());
     }
 
-    fn dest(&mut self, dest: DestId, key: &DestKey) {
+    fn dest(&mut self, dest: DestId, key: &DestKey, _: bool) {
         self.0.lock().expect("lock").dests.insert(dest.0, *key);
     }
 

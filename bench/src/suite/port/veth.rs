@@ -335,6 +335,8 @@ socket = "SOCKET"
 [limits]
 max_connections = 262144
 mbufs = 16384
+[tables]
+keep = false
 [[ports]]
 name = "wan"
 device = "af_packet:d0"

@@ -3,11 +3,13 @@
 //! [`Keep::open`] before anything else, [`Keep::estate`] for the director, [`Keep::tables`] for the workers, [`Keep::finish`]
 //! before they start.
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lb_config::{Model, Service};
+use lb_config::{Model, Service, ServiceAddress};
 use lb_control::api::{RestartRow, TableRow};
 use lb_control::keep::beat::{Heart, boot};
 use lb_control::keep::journal::Writer;
@@ -37,6 +39,8 @@ pub struct Keep {
     secrets: Secrets,
     connections_per_worker: u32,
     services: Vec<Arc<Service>>,
+    /// Servers that an earlier lbd sent clients to.
+    pub standing: HashSet<(ServiceAddress, SocketAddr)>,
     row: RestartRow,
     /// What is added to the clock, ns.
     pub offset_ns: u64,
@@ -58,6 +62,7 @@ impl Keep {
             secrets: Secrets::random(workers),
             connections_per_worker: memory::per_worker(model),
             services: Vec::new(),
+            standing: HashSet::new(),
             row: RestartRow { began: "fresh".to_owned(), ..RestartRow::default() },
             offset_ns: 0,
             began: Instant::now(),
@@ -113,6 +118,7 @@ impl Keep {
             warn!(lines = left.journal.damaged, "the journal of an earlier lbd is damaged");
         }
         self.services = left.journal.services(model);
+        self.standing = left.journal.standing.clone();
         self.offset_ns = offset_ns;
         self.row.began = if self.stays { "attached" } else { "moved" }.to_owned();
         self.left = Some(left);

@@ -54,7 +54,7 @@ pub fn run(source: &Source, fresh: bool) -> anyhow::Result<()> {
     let limit = memory::per_worker(&model);
     let no_memory = || format!("no memory for the {limit} connections of a worker");
     let (tables, table_rows) = keep.tables(&model, &seeds).with_context(no_memory)?;
-    let offset_ns = keep.offset_ns;
+    let (offset_ns, former) = (keep.offset_ns, std::mem::take(&mut keep.standing));
     let (restart, heart) = keep.finish(&mut director, &model);
     for ((seed, io), tables) in seeds.into_iter().zip(ios).zip(tables) {
         workers.push((seed.id, Worker::with_tables(seed, io, tables)));
@@ -62,8 +62,8 @@ pub fn run(source: &Source, fresh: bool) -> anyhow::Result<()> {
     // Dropped last to first: workers end and give their queues back, then the devices close, then DPDK ends.
     let devices = Arc::new(devices);
     let look = devices.clone();
-    let mut core =
-        Core::new(director, Process { drivers: Box::new(move || drivers(&devices)), tables: table_rows })?;
+    let process = Process { drivers: Box::new(move || drivers(&devices)), tables: table_rows };
+    let mut core = Core::heir(director, process, former)?;
     core.set_keep(restart, heart);
     let machine = Lcore { clock, offset_ns, idle: model.appliance.idle };
     let running = Running::launch(&eal, workers, machine)?;

@@ -259,12 +259,17 @@ impl Registry {
             self.touched.push(dest);
             let old = self.entry(dest).copied();
             let Some(record) = self.record_mut(dest) else { return (dest, false) };
+            let stood = record.stands();
             let was_removed = std::mem::replace(&mut record.removed, false);
             let changed = was_removed || record.server != server;
             if was_removed || weight > 0 {
                 record.last_weight = weight;
             }
             (record.server, record.predecessor) = (server, None);
+            let stands = record.stands();
+            if stood != stands {
+                self.unwritten.push(dest);
+            }
             if was_removed {
                 self.no_longer_removed(&key, dest);
             }
@@ -319,11 +324,15 @@ impl Registry {
                 continue;
             }
             let Some(record) = self.record_mut(dest) else { continue };
+            let stood = record.stands();
             record.removed = true;
             record.server.weight = 0;
             record.removed_at = generation;
             record.predecessor = at.checked_sub(1).map(|before| old[before].dest);
             let owner = record.key.owner;
+            if stood {
+                self.unwritten.push(dest);
+            }
             self.touched.push(dest);
             self.removed.insert(dest);
             if let Some(service) = owner.service() {

@@ -115,6 +115,11 @@ pub struct DestRecord {
 }
 
 impl DestRecord {
+    /// Whether it gets connections.
+    pub fn stands(&self) -> bool {
+        !self.removed && self.server.weight > 0
+    }
+
     /// Upper and lower, 0: none.
     pub fn thresholds(&self) -> (u32, u32) {
         (self.server.upper_threshold, self.server.lower_threshold)
@@ -177,7 +182,7 @@ pub struct Registry {
     quarantine: VecDeque<(u64, DestId)>,
     /// Indices that an earlier process has used and this one shall use for the same.
     reserved: HashMap<DestKey, DestId>,
-    /// Destinations that have got their indices since somebody wrote that down.
+    /// Destinations that have got their indices, or began or ceased to get connections, since somebody wrote that down.
     pub unwritten: Vec<DestId>,
     max_dests: u32,
     next_service: u32,
@@ -229,9 +234,9 @@ impl Registry {
     }
 
     /// All destinations, removed ones too.
-    pub fn all(&self) -> impl Iterator<Item = (DestId, &DestKey)> {
+    pub fn all(&self) -> impl Iterator<Item = (DestId, &DestRecord)> {
         let records = self.records.iter().enumerate();
-        records.filter_map(|(at, record)| Some((DestId(at as u32), &record.as_ref()?.key)))
+        records.filter_map(|(at, record)| Some((DestId(at as u32), record.as_ref()?)))
     }
 
     /// A destination; `None`: the index is unused.
