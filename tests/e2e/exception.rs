@@ -23,6 +23,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("a_flood_to_the_director_hurts_neither_services_nor_ssh", flood),
         Case::new("keepalived_beside_lbd_is_master_over_its_port", keepalived).shape(one),
         Case::new("bird_beside_lbd_speaks_bgp_over_its_port", bird).shape(one).needs(no_bird),
+        Case::new("a_check_by_the_packet_path_finds_a_server_without_the_vip", by_path),
         Case::new("addresses_of_the_kernel_follow_the_configuration", follows).shape(one),
     ]
 }
@@ -390,5 +391,60 @@ fn follows(lab: &mut Lab) -> Result<()> {
     std::fs::write(&file, off)?;
     let refused = director.lbctl(&["apply", &file.to_string_lossy()])?;
     ensure!(!refused.status.success(), "an interface does not come or go while lbd runs");
+    Ok(())
+}
+
+/// Checks that take the clients' way see what checks of the server's own address do not; by NAT too.
+fn by_path(lab: &mut Lab) -> Result<()> {
+    let _nginx = lab.start_nginx()?;
+    let servers: Vec<String> = lab.servers.iter().map(|server| server.address.clone()).collect();
+    let refs: Vec<&str> = servers.iter().map(String::as_str).collect();
+    let health = |via: &str| {
+        format!(
+            "[services.health]\ninterval = \"200ms\"\ntimeout = \"500ms\"\nretries = 1\nretry_delay = \"100ms\"\n\
+             warmup = \"100ms\"\n[[services.health.checks]]\ntype = \"http\"\nstatus = 200\nvia = \"{via}\"\n"
+        )
+    };
+    let with = |service: Service, via: &str| {
+        let more = format!("{}\n{}", service.more, health(via));
+        Service { more, ..service }
+    };
+    let path = with(Service::tcp("path", 80, "rr", &refs), "path");
+    let kernel = with(Service::tcp("kernel", 8080, "rr", &refs), "kernel");
+    let nat = with(Service::tcp("nat", 8090, "rr", &refs[..1]).nat(8080), "path");
+    let tunnel = with(Service::tcp("routed", 80, "rr", &refs), "path");
+    let routed = Service { vip: "10.99.0.1", ..tunnel };
+    for server in &lab.servers {
+        server.netns.ip("addr add 10.99.0.1/32 dev lo")?;
+    }
+    lab.start_director_unresolved(&tap(Config::with(vec![path, kernel, nat, routed]), ""))?;
+    let state = |service: &str, server: usize| -> Result<String> {
+        Ok(lab.director()?.server(service, &servers[server])?.state)
+    };
+    let are = |what: &str, wanted: &[(&str, usize, &str)]| {
+        wait_until(what, PATIENCE, || {
+            let right = |(service, server, want): &(&str, usize, &str)| Ok(state(service, *server)? == *want);
+            wanted.iter().map(right).collect::<Result<Vec<bool>>>().map(|all| all.iter().all(|right| *right))
+        })
+        .with_context(|| lab.director().and_then(|d| d.ask(&["health"])).unwrap_or_default())
+    };
+    let up =
+        [("path", 0), ("path", 1), ("kernel", 0), ("kernel", 1), ("nat", 0), ("routed", 0), ("routed", 1)];
+    are("all servers are up", &up.map(|(service, server)| (service, server, "up")))?;
+    lab.servers[1].netns.ip(&format!("addr del {VIP}/32 dev lo"))?;
+    are("a server without the VIP is down", &[("path", 1, "down"), ("path", 0, "up")])?;
+    ensure!(state("kernel", 1)? == "up", "a check of its own address sees nothing");
+    ensure!(state("routed", 1)? == "up", "the other VIP is there");
+    for _ in 0..6 {
+        ensure!(lab.curl(&format!("http://{VIP}/"))? == "from 192.168.150.12", "the other one serves");
+    }
+    lab.servers[1].netns.ip(&format!("addr add {VIP}/32 dev lo"))?;
+    are("it is up again", &[("path", 1, "up")])?;
+    // the way back by NAT is a part of the way
+    lab.servers[0].netns.run(&["ip", "route", "add", "blackhole", "192.168.150.11/32"])?;
+    are("a server that cannot answer is down", &[("nat", 0, "down"), ("path", 0, "down")])?;
+    lab.servers[0].netns.run(&["ip", "route", "del", "blackhole", "192.168.150.11/32"])?;
+    are("it is up again", &[("nat", 0, "up"), ("path", 0, "up")])?;
+    lab.director()?.wait_conserved().ok();
     Ok(())
 }
