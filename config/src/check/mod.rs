@@ -6,6 +6,7 @@
 mod address;
 mod appliance;
 mod full_nat;
+mod lease;
 mod networks;
 mod ports;
 mod servers;
