@@ -180,7 +180,7 @@ fn cut(lab: &mut Lab) -> Result<()> {
     watch.wait_for(&other)?;
     let took = begun.elapsed();
     eprintln!("given up after {gave_up:.1?}, taken after {took:.1?}, with a lease of {TTL:?}");
-    ensure!(gave_up < TTL && took < TTL + SLACK, "given up after {gave_up:?}, taken after {took:?}");
+    ensure!(gave_up < TTL + SLACK && took < TTL + SLACK * 2, "given up after {gave_up:?}, taken after {took:?}");
     let shown = row(lab)?.lease.context("a lease")?;
     ensure!(shown.state == "away", "{shown:?}");
     let events: EventList = lab.director()?.json(&["events"])?;
@@ -234,7 +234,7 @@ fn killed(lab: &mut Lab) -> Result<()> {
     eprintln!("killed {:.0} ms, handed over {:.0} ms, ended {:.0} ms", gaps[0], gaps[1], gaps[2]);
     // the successor may not know better before the lease ends
     ensure!(gaps[0] > 500.0, "the lease of a killed director was not waited for: {gaps:?} ms");
-    ensure!(gaps[1] < 1_000.0 && gaps[2] < 1_500.0, "{gaps:?} ms");
+    ensure!(gaps[1] < 1_500.0 && gaps[2] < 1_500.0, "{gaps:?} ms");
     Ok(())
 }
 

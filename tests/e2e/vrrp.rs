@@ -343,7 +343,7 @@ fn faults(lab: &mut Lab) -> Result<()> {
     process::run(&["chmod", "+x", &program.to_string_lossy()])?;
     let more = format!(
         "advert_interval = \"100ms\"\ntrack = [{{ script = \"flag\" }}]\nnotify = {{ any = [\"{}\", \"told\"] }}\n\
-         [[vrrp_scripts]]\nname = \"flag\"\ncommand = [\"/usr/bin/test\", \"-e\", \"{}\"]\ninterval = \"50ms\"\n",
+         [[vrrp_scripts]]\nname = \"flag\"\ncommand = [\"/usr/bin/test\", \"-e\", \"{}\"]\ninterval = \"50ms\"\ntimeout = \"2s\"\n",
         program.display(),
         flag.display()
     );

@@ -7,6 +7,7 @@ mod address;
 mod appliance;
 mod full_nat;
 mod ipvs_sync;
+mod lease;
 mod networks;
 mod path;
 mod ports;

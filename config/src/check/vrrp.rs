@@ -12,7 +12,7 @@ use crate::duration;
 use crate::fault::Problems;
 use crate::path::{Path, toml_path};
 use crate::text::show;
-use crate::vrrp::{Bfd, Ha, Lease, Track, Tracked, Vrrp, VrrpHmac, VrrpNotify, VrrpVersion, WhenAway};
+use crate::vrrp::{Bfd, Ha, Track, Tracked, Vrrp, VrrpHmac, VrrpNotify, VrrpVersion};
 
 pub(super) fn check(draft: &Draft, wire: &Wire<'_>, problems: &mut Problems) {
     let ha = &draft.ha;
@@ -52,7 +52,7 @@ pub(super) fn check(draft: &Draft, wire: &Wire<'_>, problems: &mut Problems) {
     }
     sessions(ha, wire, problems);
     if let Some(own) = &ha.lease {
-        lease(own, ha, problems);
+        super::lease::check(own, ha, problems);
     }
 }
 
@@ -61,7 +61,7 @@ fn known(name: &str) -> Option<&str> {
 }
 
 /// Reports a fault unless the value has one already.
-fn add(problems: &mut Problems, path: Path, message: String) {
+pub(super) fn add(problems: &mut Problems, path: Path, message: String) {
     if !problems.concern(&path) {
         problems.add(path, message);
     }
@@ -137,7 +137,7 @@ impl<'d> Objects<'d> {
     }
 }
 
-fn range(
+pub(super) fn range(
     time: Duration,
     (min, max): (Duration, Duration),
     path: impl FnOnce() -> Path,
@@ -468,48 +468,5 @@ fn source(index: usize, bfd: &Bfd, wire: &Wire<'_>, problems: &mut Problems) {
                 add(problems, at("neighbor"), message);
             }
         }
-    }
-}
-
-fn lease(lease: &Lease, ha: &Ha, problems: &mut Problems) {
-    let at = |key: &'static str| toml_path!("lease", key);
-    if lease.endpoints.is_empty() && !problems.concern(&toml_path!("lease", "endpoints", 0)) {
-        add(problems, at("endpoints"), "is empty: it names the members of an etcd cluster".to_owned());
-    } else if lease.endpoints.len() > bounds::LEASE_ENDPOINTS {
-        let message = format!("{} are above the limit {}", lease.endpoints.len(), bounds::LEASE_ENDPOINTS);
-        add(problems, at("endpoints"), message);
-    }
-    let (min, max) = (*bounds::LEASE_PREFIX_LEN.start(), *bounds::LEASE_PREFIX_LEN.end());
-    if !bounds::LEASE_PREFIX_LEN.contains(&lease.prefix.len()) {
-        let message = format!("has {} bytes, {min} to {max} are allowed", lease.prefix.len());
-        add(problems, at("prefix"), message);
-    }
-    range(lease.ttl, bounds::LEASE_TTL, || at("ttl"), problems);
-    if lease.ttl.subsec_nanos() != 0 {
-        let text = duration::format(lease.ttl);
-        add(problems, at("ttl"), format!("{text} is no multiple of 1s, which etcd counts in"));
-    }
-    // Half of a lease's time is left to renew it in.
-    range(lease.margin, (bounds::LEASE_MARGIN, lease.ttl / 2), || at("margin"), problems);
-    range(lease.timeout, (bounds::CHECK_TIME.0, lease.ttl / 2), || at("timeout"), problems);
-    for (one, other) in [("user", "password"), ("certificate", "key")] {
-        let given = |key: &str| match key {
-            "user" => lease.user.is_some(),
-            "password" => lease.password.is_some(),
-            "certificate" => lease.certificate.is_some(),
-            _ => lease.key.is_some(),
-        };
-        for (one, other) in [(one, other), (other, one)] {
-            if given(one) && !given(other) {
-                add(problems, at(one), format!("is of use with {other} only"));
-            }
-        }
-    }
-    if lease.when_away == WhenAway::Keep
-        && let Some(lonely) = ha.vrrp.iter().find(|vrrp| vrrp.takeover_bfd.is_empty())
-    {
-        let name = show(&lonely.name);
-        let message = format!("keep wants takeover_bfd in every [[vrrp]], {name} has none");
-        add(problems, at("when_away"), message);
     }
 }

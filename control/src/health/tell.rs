@@ -201,25 +201,31 @@ async fn send_mail(mail: &Mail, news: &News) -> Result<(), Failure> {
 /// Header and text, with the line that ends it. Source: RFC 5322 section 2, RFC 5321 section 4.5.2.
 fn letter(mail: &Mail, news: &News) -> String {
     let event = &news.event;
-    let of = match (event.service.as_str(), event.server.as_str()) {
-        ("", _) => "director".to_owned(),
-        (service, "") => format!("service {service}"),
-        (service, server) => format!("server {server} of {service}"),
-    };
     let what = event.kind.as_str();
     // No byte of a reason, which may come from a server, begins a line or a header of its own.
     let clean = |text: &str| -> String {
         text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
     };
     let reason = clean(&event.reason);
+    let (subject, text) = match (event.service.as_str(), event.server.as_str()) {
+        // of a virtual router the reason says it all
+        ("", _) => (reason.clone(), reason),
+        (service, "") => {
+            (format!("service {service} {what}"), format!("service {service} is {what}: {reason}"))
+        }
+        (service, server) => (
+            format!("server {server} of {service} {what}"),
+            format!("server {server} of {service} is {what}: {reason}"),
+        ),
+    };
     format!(
-        "Date: {}\r\nFrom: <{}>\r\nTo: {}\r\nSubject: [{}] {} {what}\r\nX-Mailer: sluice\r\n\r\n{} is {what}: {reason}\r\n.\r\n",
+        "Date: {}\r\nFrom: <{}>\r\nTo: {}\r\nSubject: [{}] {}\r\nX-Mailer: sluice\r\n\r\n{}\r\n.\r\n",
         date(event.time_ms / 1000),
         mail.from,
         mail.to.iter().map(|to| format!("<{to}>")).collect::<Vec<_>>().join(", "),
         clean(&news.director),
-        clean(&of),
-        clean(&of),
+        clean(&subject),
+        clean(&text),
     )
 }
 
@@ -293,5 +299,14 @@ mod tests {
                     Subject: [node01] server 10.0.0.1:80 of web down\r\nX-Mailer: sluice\r\n\r\n\
                     server 10.0.0.1:80 of web is down: a??.??RCPT TO:<x>\r\n.\r\n";
         assert_eq!(letter(&mail, &news), want);
+        let event = Event {
+            kind: EventKind::Vrrp,
+            service: String::new(),
+            server: String::new(),
+            reason: "instance VI_1: master, priority 100".into(),
+            ..news.event
+        };
+        let letter = letter(&mail, &News { event, ..news });
+        assert!(letter.contains("Subject: [node01] instance VI_1: master, priority 100\r\n"), "{letter}");
     }
 }

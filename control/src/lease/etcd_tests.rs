@@ -82,6 +82,35 @@ fn a_user_gets_a_new_token_when_the_old_one_has_ended() {
 }
 
 #[test]
+fn over_tls_both_sides_show_who_they_are() {
+    let dir = std::env::temp_dir().join(format!("sluice-lease-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let fake = Fake::start_tls(&dir);
+    let endpoint: Endpoint = format!("https://{}", fake.address).parse().unwrap();
+    let whole = Lease {
+        endpoints: vec![endpoint],
+        ca: Some(dir.join("ca.pem")),
+        certificate: Some(dir.join("client.pem")),
+        key: Some(dir.join("client.key")),
+        timeout: Duration::from_secs(5),
+        ..Lease::default()
+    };
+    let asked = |lease: &Lease| run(Etcd::new(Arc::new(lease.clone())).get("/k"));
+    assert_eq!(asked(&whole), Ok(None));
+    for less in [
+        // a stranger to etcd
+        Lease { certificate: None, key: None, ..whole.clone() },
+        // signed by nobody whom the system knows
+        Lease { ca: None, ..whole.clone() },
+        Lease { ca: Some(dir.join("nosuch.pem")), ..whole.clone() },
+    ] {
+        let result = asked(&less);
+        assert!(matches!(result, Err(EtcdError::Away { .. })), "{result:?}");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
 fn what_is_no_answer_is_none() {
     use std::io::Write;
     for text in ["HTTP/1.1 200 OK\r\n\r\nnonsense", "HTTP/1.1 502 X\r\n\r\n<html>", "SSH-2.0\r\n", ""] {

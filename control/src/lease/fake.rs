@@ -1,14 +1,19 @@
 //! An etcd of one member, as far as leases go: for tests. Written from etcd's documentation, not from the client.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use serde_json::{Value, json};
 
 #[derive(Default)]
@@ -33,13 +38,32 @@ pub struct Fake {
 
 impl Fake {
     pub fn start() -> Self {
+        Self::listen(None)
+    }
+
+    /// One that speaks TLS and wants a certificate of its clients; what they need is in `dir` then: `ca.pem`, and
+    /// `client.pem` with `client.key`.
+    pub fn start_tls(dir: &Path) -> Self {
+        Self::listen(Some(Arc::new(tls(dir))))
+    }
+
+    fn listen(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let fake = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
         let served = fake.clone();
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let served = served.clone();
-                thread::spawn(move || served.serve(stream));
+            for mut stream in listener.incoming().flatten() {
+                let (served, tls) = (served.clone(), tls.clone());
+                thread::spawn(move || match tls {
+                    None => served.serve(&mut stream),
+                    Some(config) => {
+                        let mut connection = ServerConnection::new(config).unwrap();
+                        let mut both = rustls::Stream::new(&mut connection, &mut stream);
+                        served.serve(&mut both);
+                        connection.send_close_notify();
+                        let _ = connection.complete_io(&mut stream);
+                    }
+                });
             }
         });
         fake
@@ -80,27 +104,25 @@ impl Fake {
         self.state.lock().unwrap().leases.len()
     }
 
-    fn serve(&self, mut stream: TcpStream) {
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let (mut path, mut length, mut token) = (String::new(), 0, None);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+    fn serve(&self, stream: &mut (impl Read + Write)) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if stream.read(&mut byte).unwrap_or(0) == 0 {
                 return;
             }
-            let lower = line.trim().to_ascii_lowercase();
-            if path.is_empty() {
-                path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-            } else if let Some(text) = lower.strip_prefix("content-length:") {
-                length = text.trim().parse().unwrap();
-            } else if lower.starts_with("authorization:") {
-                token = line.split_once(':').map(|(_, token)| token.trim().to_owned());
-            } else if lower.is_empty() {
-                break;
-            }
+            head.push(byte[0]);
         }
+        let head = String::from_utf8(head).unwrap();
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let field = |name: &str| {
+            let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(name));
+            line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned())
+        };
+        let length = field("content-length").map_or(0, |text| text.parse().unwrap());
+        let token = field("authorization");
         let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
+        stream.read_exact(&mut body).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         if self.state.lock().unwrap().silent {
             thread::sleep(Duration::from_secs(30));
@@ -113,7 +135,7 @@ impl Fake {
         }
         let head =
             format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
-        let _ = stream.write_all((head + &text).as_bytes());
+        let _ = stream.write_all((head + &text).as_bytes()).and_then(|()| stream.flush());
     }
 
     fn answer(&self, path: &str, body: &Value, token: Option<&str>) -> (u16, Value) {
@@ -198,4 +220,32 @@ impl Fake {
             _ => no(404, 5, "not found"),
         }
     }
+}
+
+fn tls(dir: &Path) -> ServerConfig {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = Issuer::new(params, key);
+    let sign = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &issuer).unwrap(), key)
+    };
+    std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
+    let (certificate, key) = sign("director");
+    std::fs::write(dir.join("client.pem"), certificate.pem()).unwrap();
+    std::fs::write(dir.join("client.key"), key.serialize_pem()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let (certificate, key) = sign("127.0.0.1");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let builder = builder.with_client_cert_verifier(verifier);
+    builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()
 }

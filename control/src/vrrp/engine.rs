@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
-use lb_config::{Tracked, VrrpNotify};
+use lb_config::Tracked;
 use lb_dataplane::channel::ControlFrame;
 use lb_dataplane::io::DeviceId;
 use lb_dataplane::neighbor::Resolution;
@@ -20,9 +20,12 @@ use crate::lease::Order;
 mod leases;
 mod sessions;
 mod status;
+mod telling;
 mod tracking;
 
 pub use leases::Report as LeaseReport;
+use telling::tell;
+pub use telling::{News, NewsKind};
 
 /// A program to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,26 +49,6 @@ pub struct Outbox {
     pub leases: Vec<Order>,
     /// What happened, in order.
     pub news: Vec<News>,
-}
-
-/// What kind of thing happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NewsKind {
-    /// An instance or a group is in another state.
-    Vrrp,
-    /// A lease is.
-    Lease,
-}
-
-/// Something that happened, for `lbctl events` and whoever is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// What kind of thing.
-    pub kind: NewsKind,
-    /// In words.
-    pub text: String,
-    /// Mails tell of it.
-    pub mail: bool,
 }
 
 /// Most announcements that wait: 4096 addresses, five times each, and as many again.
@@ -391,47 +374,6 @@ impl Engine {
             .collect()
     }
 
-    fn changed(&mut self, instance: &Instance, before: State, state: State) {
-        let (vrrp, priority) = (&instance.plan.vrrp, instance.machine.priority());
-        info!(instance = %vrrp.name, from = before.as_str(), to = state.as_str(), priority, "vrrp state");
-        let notify = &vrrp.notify;
-        if state == State::Taking {
-            // nothing has changed yet, for anybody else
-            return;
-        }
-        let text = format!("instance {}: {}, priority {priority}", vrrp.name, state.as_str());
-        self.out.news.push(News { kind: NewsKind::Vrrp, text, mail: notify.mail });
-        tell(
-            &mut self.out.programs,
-            notify,
-            of_state(notify, state),
-            ("INSTANCE", &vrrp.name, state.word(), priority),
-        );
-    }
-
-    /// Tells programs of groups whose members are all in one new state.
-    fn follow_groups(&mut self) {
-        let groups = &self.plan.groups;
-        self.group_states.retain(|name, _| groups.iter().any(|group| group.name == *name));
-        for group in groups {
-            let members = self.instances.iter().filter(|own| group.instances.contains(&own.plan.vrrp.name));
-            let mut states = members.map(|own| (own.machine.state(), own.machine.priority()));
-            let Some((state, priority)) = states.next() else { continue };
-            if state == State::Taking
-                || states.any(|(other, _)| other != state)
-                || self.group_states.insert(group.name.clone(), state) == Some(state)
-                || state == State::Init
-            {
-                continue;
-            }
-            info!(group = %group.name, to = state.as_str(), "vrrp group state");
-            let (notify, own) = (&group.notify, of_state(&group.notify, state));
-            let text = format!("group {}: {}", group.name, state.as_str());
-            self.out.news.push(News { kind: NewsKind::Vrrp, text, mail: notify.mail });
-            tell(&mut self.out.programs, notify, own, ("GROUP", &group.name, state.word(), priority));
-        }
-    }
-
     /// Drops announcements of an instance that wait to be sent: it has the addresses no more.
     fn hush(&mut self, instance: &Instance) {
         if self.out.announcements.is_empty() {
@@ -472,35 +414,6 @@ impl Engine {
         let frame = instance.bye(now, self.next_id, caller);
         let device = instance.plan.exit.device;
         self.out.urgent.extend(frame.map(|frame| (device, frame)));
-    }
-}
-
-fn of_state(notify: &VrrpNotify, state: State) -> &[String] {
-    match state {
-        State::Master => &notify.master,
-        State::Backup => &notify.backup,
-        State::Fault => &notify.fault,
-        State::Init => &notify.stop,
-        State::Taking => &[],
-    }
-}
-
-/// Runs the program of a change, and the one of all changes with what keepalived passes to it.
-fn tell(
-    programs: &mut Vec<Program>,
-    notify: &VrrpNotify,
-    own: &[String],
-    (kind, name, word, priority): (&str, &str, &str, u8),
-) {
-    let user = &notify.user;
-    if !own.is_empty() {
-        programs.push(Program { command: own.to_vec(), user: user.clone() });
-    }
-    if !notify.any.is_empty() {
-        let mut command = notify.any.clone();
-        command.extend([kind, name, word].map(str::to_owned));
-        command.push(priority.to_string());
-        programs.push(Program { command, user: user.clone() });
     }
 }
 
