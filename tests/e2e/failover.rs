@@ -295,7 +295,13 @@ impl Probe {
             moment <= a && *time <= b
         };
         let pairs = times.windows(2).filter(|pair| near(&pair[0]) || near(&pair[1]));
-        pairs.map(|pair| pair[1] - pair[0]).max().context("no answers around the failure")
+        let pairs: Vec<_> = pairs.collect();
+        for pair in &pairs {
+            if pair[1] - pair[0] > Duration::from_millis(20) {
+                eprintln!("gap from {} to {} ms", signed(pair[0], moment), signed(pair[1], moment));
+            }
+        }
+        pairs.into_iter().map(|pair| pair[1] - pair[0]).max().context("no answers around the failure")
     }
 }
 
@@ -386,6 +392,10 @@ fn fail(lab: &mut Lab, how: How, way: Way) -> Result<()> {
             gap.as_secs_f64() * 1000.0,
             sync.peers.first().map_or(0, |row| row.lag_p99_us)
         );
+        if gap > GAP {
+            eprintln!("{:?}\n{}", lab.dir(), backup.process.log());
+            eprintln!("{}", master.process.log());
+        }
         best = best.min(gap);
         // what failed comes back and stands by
         match how {
@@ -447,4 +457,11 @@ fn joins(lab: &mut Lab) -> Result<()> {
     let sync: api::SyncStatus = second.ask(&["sync"])?;
     ensure!(sync.applied >= HELD as u64 && sync.refused.is_empty() && sync.lost == 0, "{sync:?}");
     Ok(())
+}
+
+fn signed(time: Instant, moment: Instant) -> i64 {
+    match time.checked_duration_since(moment) {
+        Some(later) => later.as_millis() as i64,
+        None => -(moment.duration_since(time).as_millis() as i64),
+    }
 }
