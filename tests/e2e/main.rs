@@ -4,6 +4,7 @@
 
 mod api;
 mod exception;
+mod failover;
 mod flood;
 mod forwarding;
 mod forwarding_full_nat;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         exception::cases(),
         keepalived_conf::cases(),
         lease::cases(),
+        failover::cases(),
     ];
     let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
