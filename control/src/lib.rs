@@ -11,7 +11,7 @@
 //! * [`health`]: checks of servers, quorums, events.
 //! * [`ipvsadm`]: ipvsadm's command line over all of that.
 //! * [`source`], [`keepalived`]: the files that lbd is configured by.
-//! * [`sync`]: what directors tell each other of connections.
+//! * [`sync`]: what other directors are told of connections, on threads of their own.
 //! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own.
 //!
 //! Invariant: a session never touches the director. It passes a [`server::Call`] on and waits, so a hostile or slow

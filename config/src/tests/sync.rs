@@ -36,7 +36,7 @@ fn every_rule_that_is_broken_is_told() {
     );
     let more = |more: &str| faults_after(&format!("{PEER}{more}"));
     assert_eq!(more("refresh = \"1ms\""), "line 21: sync[0].refresh: 1ms is below the limit 1s");
-    assert_eq!(more("hold = \"2h\""), "line 21: sync[0].hold: 2h is above the limit 10m");
+    assert_eq!(more("hold = \"2h\""), "line 21: sync[0].hold: 7200s is above the limit 600s");
     assert_eq!(
         more(&PEER.replace("second", "third")),
         "line 24: sync[1].peer: 192.168.160.2:8849 is already the peer of sync[0]"

@@ -115,6 +115,7 @@ mod tests {
             Request::Neighbors,
             Request::Snat,
             Request::Vrrp,
+            Request::Sync,
             Request::Workers,
             Request::Latency,
             Request::Version,

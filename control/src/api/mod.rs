@@ -12,6 +12,7 @@ mod ipvs_sync;
 mod message;
 mod request;
 mod response;
+mod sync;
 mod vrrp;
 
 pub use client::{Client, ClientError};
@@ -30,6 +31,7 @@ pub use response::{
     ServiceServers, Services, Snat, SnatRow, Stats, TableRow, Traffic, Version, WorkerRow, Workers,
 };
 
+pub use sync::{SyncRow, SyncStatus};
 pub use vrrp::{BfdRow, TrackRow, Vrrp, VrrpGroupRow, VrrpRow};
 
 /// Version of the protocol; both hellos must carry the same.

@@ -81,6 +81,8 @@ pub enum Request {
     Snat,
     /// Virtual routers and BFD sessions.
     Vrrp,
+    /// Directors that connections are shared with.
+    Sync,
     /// What each worker does.
     Workers,
     /// Time that packets spend in the director.
@@ -125,6 +127,7 @@ impl Request {
             | Self::Neighbors
             | Self::Snat
             | Self::Vrrp
+            | Self::Sync
             | Self::Workers => false,
             Self::Explain(_) | Self::Latency | Self::Version => false,
             Self::Health { .. } | Self::Events { .. } | Self::ShowEffective => false,

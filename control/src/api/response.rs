@@ -42,6 +42,8 @@ pub enum Response {
     Snat(Snat),
     /// To `Vrrp`.
     Vrrp(super::Vrrp),
+    /// To `Sync`.
+    Sync(super::SyncStatus),
     /// To `Workers`.
     Workers(Workers),
     /// To `Latency`.

@@ -54,6 +54,9 @@ impl Core {
             if let Some(vrrp) = &self.vrrp {
                 vrrp.update(Plan::of(&self.director));
             }
+            if let Some(sync) = &self.sync {
+                sync.update(self.sync_plan());
+            }
             self.follow_ipvs_sync();
             changes.changes.iter().for_each(|row| info!(change = %row.text, "configuration changed"));
             self.health.configured(changes.changes.iter().map(|row| row.text.as_str()));

@@ -30,6 +30,7 @@ use hdrhistogram::CreationError;
 use lb_config::Model;
 use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
+use lb_dataplane::sync::Listener;
 use tokio::sync::{Notify as Wake, oneshot};
 use tracing::{info, warn};
 
@@ -37,11 +38,13 @@ pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
 use crate::api::{
-    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, TableRow, Version,
+    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, SyncStatus, TableRow,
+    Version,
 };
 use crate::health::Health;
 use crate::server::{Access, Call, Work};
-use crate::sync::kernel::Daemons;
+use crate::sync;
+use crate::sync::kernel::{self, Daemons};
 use crate::vrrp::{Handle, Plan};
 use change::Waiting as WaitingChange;
 use health::Waiting as WaitingEvent;
@@ -79,6 +82,8 @@ pub struct Core {
     lively_until_ms: u64,
     /// The thread that speaks VRRP; none in tests.
     vrrp: Option<Handle>,
+    /// The thread that speaks with other directors; none in tests.
+    sync: Option<sync::Handle>,
     /// Connection sync with Linux directors; none in tests.
     ipvs_sync: Option<Daemons>,
 }
@@ -110,6 +115,7 @@ impl Core {
             changes,
             lively_until_ms: LIVELY_MS,
             vrrp: None,
+            sync: None,
             ipvs_sync: None,
         };
         core.begin_health();
@@ -138,10 +144,28 @@ impl Core {
         self.follow_ipvs_sync();
     }
 
+    /// What both kinds of connection sync do.
+    fn sync_status(&self) -> SyncStatus {
+        let mut status = self.sync.as_ref().map(sync::Handle::status).unwrap_or_default();
+        status.ipvs = self.ipvs_sync.as_ref().map(Daemons::rows).unwrap_or_default();
+        status.lost += self.director.feeds().map_or(0, |feeds| feeds.lost(Listener::Ipvs));
+        status
+    }
+
     fn follow_ipvs_sync(&mut self) {
         if let Some(daemons) = &mut self.ipvs_sync {
-            daemons.update(self.director.model(), self.director.feeds().as_ref());
+            daemons.update(&self.model, self.director.feeds().as_ref());
         }
+    }
+
+    /// What connection sync goes by.
+    pub fn sync_plan(&self) -> sync::SyncPlan {
+        sync::SyncPlan::of(&self.director)
+    }
+
+    /// Passes changes on to the thread of connection sync from now on.
+    pub fn set_sync(&mut self, handle: sync::Handle) {
+        self.sync = Some(handle);
     }
 
     /// The configuration that runs.
@@ -155,6 +179,9 @@ impl Core {
         let response = match work {
             Work::Replace(model) => return self.change(&model, reply, now_ms),
             Work::Exchange(model, generation) if generation == self.revision => {
+                if let Err(error) = kernel::check_interfaces(&self.model, &model) {
+                    return respond(reply, Err(ApiError::new(ErrorKind::Invalid, error.desc())));
+                }
                 return self.change(&model, reply, now_ms);
             }
             Work::Exchange(..) => {
@@ -204,6 +231,7 @@ impl Core {
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
             Request::Snat => Response::Snat(show::snat(&self.director)),
             Request::Vrrp => Response::Vrrp(self.vrrp.as_ref().map(Handle::status).unwrap_or_default()),
+            Request::Sync => Response::Sync(self.sync_status()),
             Request::Workers => Response::Workers(show::workers(&self.director, &self.process.tables)),
             Request::Latency => {
                 self.histograms.collect(&mut self.director);

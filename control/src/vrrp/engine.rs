@@ -270,9 +270,12 @@ impl Engine {
     fn run(&mut self, now: Now, events: impl IntoIterator<Item = (usize, Event)>) {
         let mut events: VecDeque<(usize, Event)> = events.into_iter().collect();
         let mut actions = Vec::new();
+        let copied = self.plan.feeds.as_ref().is_none_or(|feeds| feeds.is_copied());
+        let hold_ns = if copied { 0 } else { u64::try_from(self.plan.hold.as_nanos()).unwrap_or(u64::MAX) };
         while let Some((at, event)) = events.pop_front() {
             let Some(instance) = self.instances.get_mut(at) else { continue };
             let before = instance.machine.state();
+            instance.machine.hold(hold_ns);
             instance.machine.step(now.mono_ns, event, &mut actions);
             // the bit before the advert: whoever hears it may send packets at once
             self.plan.cells.set(instance.plan.owner, instance.machine.state() == State::Master);

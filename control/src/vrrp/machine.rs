@@ -148,8 +148,10 @@ pub struct Machine {
     master_interval_ns: u64,
     /// When the master counts as gone, or the next advert is due, ns.
     timer_ns: Option<u64>,
-    /// From when on a master of lower priority is preempted, ns.
-    preempt_ns: Option<u64>,
+    /// Since when a master of lower priority has been heard, ns.
+    lower_ns: Option<u64>,
+    /// How long it is left alone at least, see [`Machine::hold`].
+    hold_ns: u64,
     master: Option<(IpAddr, u8)>,
 }
 
@@ -163,7 +165,8 @@ impl Machine {
             priority,
             master_interval_ns,
             timer_ns: None,
-            preempt_ns: None,
+            lower_ns: None,
+            hold_ns: 0,
             master: None,
         }
     }
@@ -191,6 +194,12 @@ impl Machine {
     /// When [`Event::Timer`] is wanted, ns.
     pub fn due_ns(&self) -> Option<u64> {
         self.timer_ns
+    }
+
+    /// How long a master of lower priority is left alone from its first advert on, whatever the settings say: until its
+    /// connections are here. 0: not at all.
+    pub fn hold(&mut self, hold_ns: u64) {
+        self.hold_ns = hold_ns;
     }
 
     /// Goes by other settings from now on; timers that run go on.
@@ -254,7 +263,8 @@ impl Machine {
                 }
             }
             (State::Backup, Event::Take) => self.take(now_ns, actions),
-            (State::Backup, Event::Lost(who)) if self.master.is_some_and(|(master, _)| master == who) => {
+            // without having heard any master: the neighbour was there and is gone, nobody else has spoken
+            (State::Backup, Event::Lost(who)) if self.master.is_none_or(|(master, _)| master == who) => {
                 self.take(now_ns, actions);
             }
             (State::Backup, Event::Advert(heard)) => self.follow(now_ns, &heard),
@@ -288,7 +298,7 @@ impl Machine {
 
     fn enter(&mut self, state: State, actions: &mut Vec<Action>) {
         self.state = state;
-        self.preempt_ns = None;
+        self.lower_ns = None;
         if state != State::Backup {
             self.master = None;
         }
@@ -339,14 +349,13 @@ impl Machine {
         }
         let lower = heard.priority < self.priority;
         if lower && self.settings.preempt {
-            let delay = self.settings.preempt_delay_ns;
-            let from = *self.preempt_ns.get_or_insert(now_ns + delay);
-            if now_ns >= from {
+            let since = *self.lower_ns.get_or_insert(now_ns);
+            if now_ns >= since.saturating_add(self.settings.preempt_delay_ns.max(self.hold_ns)) {
                 // its timer runs out
                 return;
             }
         } else {
-            self.preempt_ns = None;
+            self.lower_ns = None;
         }
         if self.settings.version == VrrpVersion::V3 {
             self.master_interval_ns = heard.interval_ns;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_config::{Bfd, Vrrp, VrrpFile, VrrpGroup, VrrpProcess, VrrpScript};
 use lb_dataplane::director::{Director, bfd_source, link_local, link_of, virtual_mac};
@@ -9,6 +10,7 @@ use lb_dataplane::io::DeviceId;
 use lb_dataplane::neighbor::{LinkId, NeighborCells, NeighborId};
 use lb_dataplane::owner::{OwnerCells, OwnerId};
 use lb_dataplane::snapshot;
+use lb_dataplane::sync::Feeds;
 use lb_dataplane::wire::Link;
 
 /// Where adverts go. Source: RFC 9568 section 5.1.1.2 and 5.1.2.2.
@@ -95,6 +97,10 @@ pub struct Plan {
     pub cells: Arc<OwnerCells>,
     /// MAC addresses of next hops; `None` in tests.
     pub neighbors: Option<Arc<NeighborCells>>,
+    /// Whether other directors' connections are here; `None`: none are to come.
+    pub feeds: Option<Arc<Feeds>>,
+    /// How long they are waited for.
+    pub hold: Duration,
 }
 
 impl Plan {
@@ -112,6 +118,8 @@ impl Plan {
             ports: links.iter().map(|link| link.name.clone()).collect(),
             cells: director.owner_cells(),
             neighbors: Some(director.neighbor_cells()),
+            feeds: director.feeds().filter(|_| !ha.sync.is_empty()),
+            hold: ha.sync.iter().map(|peer| peer.hold).max().unwrap_or_default(),
         }
     }
 

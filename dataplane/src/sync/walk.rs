@@ -94,7 +94,9 @@ impl<I: PacketIo> Worker<I> {
             most.min(free.saturating_sub(RESERVE) as u64 / SLOTS as u64)
         } else {
             let elapsed = self.now_ns.saturating_sub(walk.visited_ns).min(settings.refresh_ns);
-            let due = u128::from(lines) * u128::from(elapsed) / u128::from(settings.refresh_ns.max(1));
+            // empty tables are passed over
+            let span = if v4.is_empty() { 0 } else { lines4 } + if v6.is_empty() { 0 } else { lines6 };
+            let due = u128::from(span) * u128::from(elapsed) / u128::from(settings.refresh_ns.max(1));
             (due as u64).min(most)
         };
         if count == 0 {

@@ -139,6 +139,8 @@ pub enum Command {
     Snat,
     /// List virtual routers with their states, what they track, and BFD sessions.
     Vrrp,
+    /// List the directors that connections are shared with: what was told and heard, and how long that took.
+    Sync,
     /// Print what each worker does, and where the connection tables lie.
     Workers,
     /// Print how long packets are in the director: percentiles per worker and of all.

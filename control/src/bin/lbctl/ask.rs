@@ -43,6 +43,7 @@ pub fn request(command: &Command) -> Result<Request, Failure> {
         Command::Neighbors => Request::Neighbors,
         Command::Snat => Request::Snat,
         Command::Vrrp => Request::Vrrp,
+        Command::Sync => Request::Sync,
         Command::Workers => Request::Workers,
         Command::Latency => Request::Latency,
         Command::Version => Request::Version,
@@ -219,6 +220,7 @@ mod tests {
         assert_eq!(proxied.client_address.as_deref(), Some("proxy-v2"));
         assert_eq!(typed("lbctl snat"), Request::Snat);
         assert_eq!(typed("lbctl vrrp"), Request::Vrrp);
+        assert_eq!(typed("lbctl sync"), Request::Sync);
     }
 
     #[test]

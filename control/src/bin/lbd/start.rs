@@ -60,6 +60,8 @@ pub fn run(source: &Source) -> anyhow::Result<()> {
     let mut core =
         Core::new(director, Process { drivers: Box::new(move || drivers(&devices)), tables: table_rows })?;
     let running = Running::launch(&eal, workers, &model)?;
+    // before VRRP, which may wait for what other directors tell
+    core.set_sync(lb_control::sync::start(core.sync_plan()).context("cannot start connection sync")?);
     let (plan, channel) = core.vrrp_plan();
     core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);
     core.start_ipvs_sync();

@@ -10,7 +10,7 @@ use lb_dataplane::sync::{Feeds, Record};
 
 use super::convert::{Book, heard};
 use super::counters::{Counters, add};
-use super::daemon::Common;
+use super::daemon::{Common, View};
 use super::socket;
 use super::wire::Message;
 
@@ -51,6 +51,7 @@ pub fn listen(datagram: &[u8], sync_id: u8, book: &Book, counters: &Counters, mu
 /// The thread: listens until it is stopped.
 pub(super) fn run(daemon: &IpvsSync, common: &Common) {
     let mut buffer = vec![0; LONGEST];
+    let mut view = View::default();
     while let Some(socket) = common.open(RETRY, || socket::receiver(daemon)) {
         while !common.stop.load(Relaxed) {
             let length = match socket.recv(&mut buffer) {
@@ -63,9 +64,10 @@ pub(super) fn run(daemon: &IpvsSync, common: &Common) {
                     break;
                 }
             };
-            let (feeds, book) = common.shared();
+            common.follow(&mut view);
+            let (Some(book), feeds) = (view.book(), &view.feeds) else { continue };
             let datagram = buffer.get(..length).unwrap_or_default();
-            listen(datagram, daemon.sync_id, &book, &common.counters, |record| {
+            listen(datagram, daemon.sync_id, book, &common.counters, |record| {
                 if !feeds.as_ref().is_some_and(|feeds| hand_over(feeds, record)) {
                     add(&common.counters.late, 1);
                 }

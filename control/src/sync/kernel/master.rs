@@ -12,7 +12,7 @@ use lb_dataplane::sync::{Feeds, Listener, Record};
 
 use super::convert::{Book, said};
 use super::counters::{Counters, add};
-use super::daemon::Common;
+use super::daemon::{Common, View};
 use super::socket;
 use super::wire::Builder;
 
@@ -80,16 +80,17 @@ impl Speaker {
 pub(super) fn run(daemon: &IpvsSync, common: &Common) {
     let mut speaker = Speaker::new(daemon);
     let (mut lost, mut all) = (0, Instant::now());
+    let mut view = View::default();
     while let Some(socket) = common.open(RETRY, || socket::sender(daemon)) {
         // who listens has heard nothing yet, or not for a while
         let mut known: Option<Arc<Feeds>> = None;
         while !common.stop.load(Relaxed) {
-            let (feeds, book) = common.shared();
-            let Some(feeds) = feeds else {
+            common.follow(&mut view);
+            let (Some(feeds), Some(book)) = (&view.feeds, view.book()) else {
                 thread::park_timeout(RETRY);
                 continue;
             };
-            let new = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &feeds));
+            let new = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, feeds));
             let missed = feeds.lost(Listener::Ipvs);
             let due = !daemon.resync.is_zero() && all.elapsed() >= daemon.resync;
             if new || due || missed != lost && feeds.is_all_told(Listener::Ipvs) {
@@ -97,7 +98,7 @@ pub(super) fn run(daemon: &IpvsSync, common: &Common) {
                 feeds.ask_for_all(Listener::Ipvs);
                 known = Some(feeds.clone());
             }
-            match speak(&mut speaker, &feeds, &book, &socket, &common.counters) {
+            match speak(&mut speaker, feeds, book, &socket, &common.counters) {
                 Ok(true) => {}
                 Ok(false) => thread::park_timeout(LOOK),
                 Err(error) => {

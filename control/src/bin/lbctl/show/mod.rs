@@ -5,6 +5,7 @@ mod config;
 mod director;
 mod health;
 mod rates;
+mod sync;
 mod vrrp;
 
 use lb_control::api::Response;
@@ -26,6 +27,7 @@ pub fn text(response: &Response, command: &Command) -> String {
         Response::Drops(drops) => director::drops(drops, matches!(command, Command::Drops { all: true })),
         Response::Neighbors(neighbors) => director::neighbors(neighbors),
         Response::Vrrp(status) => vrrp::vrrp(status),
+        Response::Sync(status) => sync::sync(status),
         Response::Snat(snat) => balance::snat(snat),
         Response::Workers(workers) => director::workers(workers),
         Response::Latency(latency) => director::latency(latency),

@@ -5,7 +5,7 @@ use lb_control::api::Vrrp;
 use crate::table::{Side, Table};
 
 /// Milliseconds as the two largest units that count: `3d4h`, `5m7s`, `12s`, `340ms`.
-fn time(ms: u64) -> String {
+pub fn time(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
         0 => format!("{ms}ms"),
