@@ -13,7 +13,7 @@
 //! * [`ipvsadm`]: ipvsadm's command line over all of that.
 //! * [`keep`]: what outlives lbd, so that the next one goes on with its connections.
 //! * [`source`], [`keepalived`]: the files that lbd is configured by.
-//! * [`sync`]: what other directors are told of connections, on a thread of its own.
+//! * [`sync`]: what other directors are told of connections, on threads of its own.
 //! * [`vrrp`], [`bfd`]: which of several directors has the VIPs, on a thread of their own; [`lease`]: who may, by etcd.
 //!
 //! Invariant: a session never touches the director. It passes a [`server::Call`] on and waits, so a hostile or slow

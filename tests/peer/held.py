@@ -2,7 +2,7 @@
 
 TARGET is tcp:HOST:PORT or udp:HOST:PORT. For each line on stdin every connection sends a line and waits for its answer;
 then what each heard is printed, `tcp 30001 10.20.0.100:80 rs1`, or why it heard nothing, and `done`. A line `more
-TARGET...` opens further ones first. Ends with stdin.
+TARGET...` opens further ones first, `close N` closes the first N and says nothing. Ends with stdin.
 """
 import socket
 import sys
@@ -48,6 +48,12 @@ for line in sys.stdin:
     if words[:1] == ["more"]:
         for word in words[1:]:
             connect(word)
+    if words[:1] == ["close"]:
+        for one in held[: int(words[1])]:
+            one[3].close()
+        del held[: int(words[1])]
+        print("done", flush=True)
+        continue
     for one in held:
         print(one[0], one[1], one[2], say(one))
     print("done", flush=True)

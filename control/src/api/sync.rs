@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::IpvsSyncRow;
+
 /// Directors that connections are shared with, in the order of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
@@ -18,6 +20,9 @@ pub struct SyncStatus {
     pub refused: BTreeMap<String, u64>,
     /// Changes that the workers could not tell; everything was told again for them.
     pub lost: u64,
+    /// Daemons of IPVS's connection sync.
+    #[serde(default)]
+    pub ipvs: Vec<IpvsSyncRow>,
 }
 
 /// Another director.

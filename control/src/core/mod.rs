@@ -33,6 +33,7 @@ use lb_config::{Model, ServiceAddress};
 use lb_dataplane::channel::Channel;
 use lb_dataplane::director::{Director, Notice};
 use lb_dataplane::exception::Kernel;
+use lb_dataplane::sync::Listener;
 use tokio::sync::{Notify as Wake, oneshot};
 use tracing::{info, warn};
 
@@ -40,14 +41,15 @@ pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
 use crate::api::{
-    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, TableRow,
+    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, SyncStatus, TableRow,
     Version,
 };
 use crate::exception;
 use crate::health::Health;
 use crate::keep::beat::Heart;
 use crate::server::{Access, Call, Work};
-use crate::sync::{self, kernel::Daemons};
+use crate::sync;
+use crate::sync::kernel::{self, Daemons};
 use crate::vrrp::{Handle, Plan};
 use change::Waiting as WaitingChange;
 use health::Waiting as WaitingEvent;
@@ -179,9 +181,17 @@ impl Core {
         self.follow_ipvs_sync();
     }
 
+    /// What both kinds of connection sync do.
+    fn sync_status(&self) -> SyncStatus {
+        let mut status = self.sync.as_ref().map(sync::Handle::status).unwrap_or_default();
+        status.ipvs = self.ipvs_sync.as_ref().map(Daemons::rows).unwrap_or_default();
+        status.lost += self.director.feeds().map_or(0, |feeds| feeds.lost(Listener::Ipvs));
+        status
+    }
+
     fn follow_ipvs_sync(&mut self) {
         if let Some(daemons) = &mut self.ipvs_sync {
-            daemons.update(self.director.model(), self.director.feeds().as_ref());
+            daemons.update(&self.model, self.director.feeds().as_ref());
         }
     }
 
@@ -206,6 +216,9 @@ impl Core {
         let response = match work {
             Work::Replace(model) => return self.change(&model, reply, now_ms),
             Work::Exchange(model, generation) if generation == self.revision => {
+                if let Err(error) = kernel::check_interfaces(&self.model, &model) {
+                    return respond(reply, Err(ApiError::new(ErrorKind::Invalid, error.desc())));
+                }
                 return self.change(&model, reply, now_ms);
             }
             Work::Exchange(..) => {
@@ -255,7 +268,7 @@ impl Core {
             Request::Neighbors => Response::Neighbors(show::neighbors(&self.director, now_ms)),
             Request::Snat => Response::Snat(show::snat(&self.director)),
             Request::Vrrp => Response::Vrrp(self.vrrp.as_ref().map(Handle::status).unwrap_or_default()),
-            Request::Sync => Response::Sync(self.sync.as_ref().map(sync::Handle::status).unwrap_or_default()),
+            Request::Sync => Response::Sync(self.sync_status()),
             Request::Workers => {
                 let (tables, (restart, _)) = (&self.process.tables, &self.keep);
                 Response::Workers(show::workers(&self.director, tables, restart))

@@ -11,6 +11,8 @@
 //! - `thread`: sockets, the workers' queues, time
 //! - [`kernel`]: connection sync with Linux directors, which is another protocol
 //!
+//! [`kernel`] is about other directors of another kind: Linux with IPVS, by its own protocol.
+//!
 //! # Datagrams
 //! ```text
 //! offset  bytes

@@ -339,4 +339,4 @@ fn heard_template(entry: &Entry, service: &Service, dest: DestName) -> Result<Te
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -15,8 +15,22 @@ use super::counters::Counters;
 use super::{backup, master};
 use crate::api::IpvsSyncRow;
 
-/// What daemons go by beside their own settings.
-type Shared = (Option<Arc<Feeds>>, Arc<Book>);
+/// What daemons go by beside their own settings: the workers' queues, and the configuration.
+type Shared = (Option<Arc<Feeds>>, Arc<Model>);
+
+/// The same as a daemon's thread has it.
+#[derive(Default)]
+pub(super) struct View {
+    pub feeds: Option<Arc<Feeds>>,
+    known: Option<(Arc<Model>, Book)>,
+}
+
+impl View {
+    /// The services; `None`: there is no configuration yet.
+    pub fn book(&self) -> Option<&Book> {
+        self.known.as_ref().map(|(_, book)| book)
+    }
+}
 
 /// What a daemon's thread shares with the control core.
 #[derive(Debug)]
@@ -29,9 +43,15 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// The queues of the workers, and the services.
-    pub fn shared(&self) -> Shared {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Has a view follow the configuration.
+    pub fn follow(&self, view: &mut View) {
+        let (feeds, model) = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        view.feeds = feeds;
+        if view.known.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, &model)) {
+            // on this thread, not on the control core: it looks at every service
+            let book = Book::new((*model).clone());
+            view.known = Some((model, book));
+        }
     }
 
     /// Opens a socket, again and again; `None`: it is to stop.
@@ -142,7 +162,7 @@ impl Daemons {
         if wanted.is_empty() {
             return;
         }
-        let shared = (feeds.cloned(), Arc::new(Book::new(model.clone())));
+        let shared = (feeds.cloned(), Arc::new(model.clone()));
         for running in &self.running {
             *running.common.shared.lock().unwrap_or_else(PoisonError::into_inner) = shared.clone();
         }

@@ -23,3 +23,15 @@ pub mod socket;
 pub mod wire;
 
 pub use daemon::Daemons;
+
+use lb_config::Model;
+use nix::errno::Errno;
+
+/// Whether the interfaces of daemons that `new` adds are there, as `ipvsadm --start-daemon` has it. A configuration file
+/// may name one that comes later: its daemon waits.
+///
+/// Errors: the system's for one that is missing.
+pub fn check_interfaces(old: &Model, new: &Model) -> Result<(), Errno> {
+    let added = new.ha.ipvs_sync.iter().filter(|daemon| !old.ha.ipvs_sync.contains(daemon));
+    added.map(|daemon| daemon.interface.as_str()).try_for_each(|name| socket::index(name).map(drop))
+}

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use lb_config::IpvsSync;
+use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
@@ -17,8 +18,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// Index of an interface.
 ///
 /// Errors: there is none of this name.
-pub fn index(interface: &str) -> io::Result<u32> {
-    if_nametoindex(interface).map_err(io::Error::from)
+pub fn index(interface: &str) -> Result<u32, Errno> {
+    if_nametoindex(interface)
 }
 
 fn socket(daemon: &IpvsSync) -> io::Result<(Socket, SocketAddr)> {

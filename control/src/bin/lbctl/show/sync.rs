@@ -1,15 +1,76 @@
 //! Directors that connections are shared with.
 
-use lb_control::api::SyncStatus;
+use std::net::SocketAddr;
+
+use lb_control::api::{IpvsSyncRow, SyncStatus};
 
 use super::vrrp::time;
 use crate::table::{Side, Table};
 
-/// A table of directors, then what became of what they told.
+/// Directors, daemons of IPVS's protocol, then what became of what they told.
 pub fn sync(status: &SyncStatus) -> String {
-    if status.peers.is_empty() {
+    if status.peers.is_empty() && status.ipvs.is_empty() {
         return "no sync is configured\n".to_owned();
     }
+    let mut text = String::new();
+    if !status.peers.is_empty() {
+        text += &peers(status);
+    }
+    if !status.ipvs.is_empty() {
+        text += if text.is_empty() { "" } else { "\n" };
+        text += &daemons(&status.ipvs);
+    }
+    text += &format!("records taken over: {}\n", status.applied);
+    for (reason, count) in &status.refused {
+        text += &format!("records not taken over: {count}: {reason}\n");
+    }
+    if status.lost > 0 {
+        text += &format!("changes that could not be told in time: {}\n", status.lost);
+    }
+    text
+}
+
+/// Daemons of IPVS's connection sync, then why what was left out.
+fn daemons(rows: &[IpvsSyncRow]) -> String {
+    let mut table = Table::new(&[
+        ("IPVS", Side::Left),
+        ("Interface", Side::Left),
+        ("Group", Side::Left),
+        ("Id", Side::Right),
+        ("Messages", Side::Right),
+        ("Entries", Side::Right),
+    ]);
+    let mut notes = String::new();
+    for row in rows {
+        table.row([
+            row.state.clone(),
+            row.interface.clone(),
+            SocketAddr::new(row.group, row.port).to_string(),
+            row.sync_id.to_string(),
+            row.messages.to_string(),
+            row.entries.to_string(),
+        ]);
+        if let Some(fault) = &row.fault {
+            notes += &format!("{}: does not work: {fault}\n", row.state);
+        }
+        let master = row.state == "master";
+        let odd = [
+            (row.refused, if master { "messages not sent" } else { "messages of no use" }),
+            (row.malformed, "entries malformed"),
+            (row.late, "entries for which workers had no room"),
+        ];
+        for (count, what) in odd.into_iter().filter(|(count, _)| *count > 0) {
+            notes += &format!("{}: {count} {what}\n", row.state);
+        }
+        for (reason, count) in &row.left_out {
+            notes += &format!("{}: {count} left out: {reason}\n", row.state);
+        }
+    }
+    format!("{table}{notes}")
+}
+
+/// A table of directors, then what is odd about them.
+fn peers(status: &SyncStatus) -> String {
     let mut table = Table::new(&[
         ("Director", Side::Left),
         ("Address", Side::Left),
@@ -53,13 +114,6 @@ pub fn sync(status: &SyncStatus) -> String {
             notes += &format!("{}: {count} datagrams {what}\n", row.name);
         }
     }
-    notes += &format!("records taken over: {}\n", status.applied);
-    for (reason, count) in &status.refused {
-        notes += &format!("records not taken over: {count}: {reason}\n");
-    }
-    if status.lost > 0 {
-        notes += &format!("changes that could not be told in time: {}\n", status.lost);
-    }
     format!("{table}{notes}")
 }
 
@@ -95,7 +149,8 @@ mod tests {
             lag_max_us: 3000,
         };
         let refused = [("no_server".to_owned(), 5)].into();
-        let status = SyncStatus { peers: vec![row], complete: true, applied: 3, refused, lost: 0 };
+        let status =
+            SyncStatus { peers: vec![row], complete: true, applied: 3, refused, ..SyncStatus::default() };
         let text = sync(&status);
         assert_eq!(text.lines().count(), 5, "{text}");
         for wanted in [
@@ -105,6 +160,35 @@ mod tests {
             "second: 2 datagrams not made with the key",
             "records taken over: 3",
             "records not taken over: 5: no_server",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+    }
+
+    #[test]
+    fn it_shows_the_daemons_of_ipvs() {
+        let row = IpvsSyncRow {
+            state: "backup".into(),
+            interface: "eth2".into(),
+            sync_id: 7,
+            group: "224.0.0.81".parse().unwrap(),
+            port: 8848,
+            fault: Some("No such device".into()),
+            messages: 3,
+            entries: 9,
+            refused: 1,
+            malformed: 0,
+            late: 2,
+            left_out: [("no_server".to_owned(), 4)].into(),
+        };
+        let text = sync(&SyncStatus { ipvs: vec![row], ..SyncStatus::default() });
+        assert_eq!(text.lines().count(), 7, "{text}");
+        for wanted in [
+            "224.0.0.81:8848",
+            "backup: does not work: No such device",
+            "backup: 1 messages of no use",
+            "backup: 2 entries for which workers had no room",
+            "backup: 4 left out: no_server",
         ] {
             assert!(text.contains(wanted), "{wanted}: {text}");
         }

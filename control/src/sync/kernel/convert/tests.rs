@@ -52,7 +52,7 @@ local_addresses = ["10.0.0.200"]
 servers = [{ address = "10.0.0.11" }]
 "#;
 
-fn book() -> Book {
+pub(in crate::sync::kernel) fn book() -> Book {
     Book::new(lb_config::parse(CONFIG).unwrap())
 }
 
@@ -81,6 +81,19 @@ fn connection(dest: DestName, client: &str, vip: &str, port: u16) -> Connection 
         template: None,
         told_ns: 0,
     }
+}
+
+/// A connection to the first server of a service, from this port.
+pub(in crate::sync::kernel) fn record(book: &Book, service: &str, port: u16) -> Record {
+    let own = book.model.services.iter().find(|own| own.name == service).unwrap();
+    let ServiceAddress::Vip { vip, port: vport, protocol } = own.address else { unreachable!() };
+    let ipv6 = vip.is_ipv6();
+    let told = connection(dest(book, service, 0), if ipv6 { "fd00::9" } else { "10.0.0.9" }, "::", vport);
+    let told = Connection { client: (told.client.0, port), vip: (vip, vport), ..told };
+    Record::Connection(match protocol {
+        Protocol::Udp => Connection { protocol: 17, state: State::Udp, ..told },
+        _ => told,
+    })
 }
 
 fn one(record: &Record, book: &Book) -> Result<Entry, Unsaid> {
