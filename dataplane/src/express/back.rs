@@ -61,7 +61,7 @@ impl<I: PacketIo> Worker<I> {
         if !done {
             return Err(frame);
         }
-        let meta = self.renewed(found.meta, entry, packet, (&key, true), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (&key, true));
         self.counters.outbound(found.meta.dest(), facts.ip_len);
         self.leave_plain::<K>(frame, Going { exit, found, meta }, progress);
         Ok(())

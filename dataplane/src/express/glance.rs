@@ -206,7 +206,7 @@ pub(super) fn raw32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 
 /// Eight bytes as they lie in memory.
 #[inline(always)]
-fn raw64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+pub(super) fn raw64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 

@@ -40,6 +40,15 @@ pub(super) struct Progress {
     pub fresh: bool,
     /// Entries of connections may be other ones than those that were looked up.
     pub disturbed: bool,
+    /// What was not found then may be there by now.
+    pub grown: bool,
+}
+
+impl Progress {
+    /// Nothing has happened yet.
+    pub const BEGUN: Self = Self { fresh: true, disturbed: false, grown: false };
+    /// Anything may have.
+    pub const UNSURE: Self = Self { fresh: false, disturbed: true, grown: true };
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -103,7 +112,7 @@ impl<I: PacketIo> Worker<I> {
         if !done {
             return Err(frame);
         }
-        let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (packet.key, false));
         self.counters.inbound(found.meta.dest(), facts.ip_len);
         self.leave_plain::<K>(frame, Going { exit, found, meta }, progress);
         Ok(())
@@ -135,7 +144,7 @@ impl<I: PacketIo> Worker<I> {
         progress: &mut Progress,
     ) -> Result<(), I::Packet> {
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
-        let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (packet.key, false));
         self.counters.inbound(found.meta.dest(), packet.facts().ip_len);
         K::step(frame.bytes_mut());
         if self.wrap_plain(&mut frame, packet, at) {
@@ -246,11 +255,10 @@ impl<I: PacketIo> Worker<I> {
         entry: &DestEntry,
         packet: &Packet<'_, K>,
         (key, outbound): (&K, bool),
-        frame: &I::Packet,
     ) -> Meta {
         match self.renewed_settled(meta, entry, &packet.facts(), outbound) {
             Some(meta) => meta,
-            None => self.renewed_otherwise(meta, entry, packet, (key, outbound), frame),
+            None => self.renewed_otherwise(meta, entry, packet, (key, outbound)),
         }
     }
 
@@ -283,8 +291,8 @@ impl<I: PacketIo> Worker<I> {
         entry: &DestEntry,
         packet: &Packet<'_, K>,
         (key, outbound): (&K, bool),
-        frame: &I::Packet,
     ) -> Meta {
-        self.next_meta(key, meta, entry, &packet.flow(frame.bytes()), outbound).with_heard()
+        self.next_meta(key, meta, entry, (packet.facts().protocol(), packet.facts().event), outbound)
+            .with_heard()
     }
 }
