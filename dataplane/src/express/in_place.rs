@@ -5,18 +5,14 @@
 
 use std::net::IpAddr;
 
-use lb_config::ClientAddress;
-
+use super::both_ways::{Second, Turn};
 use super::direct::{Run, Settled};
 use super::ends::{raw_mac, set_macs};
-use super::glance::{Batch, Row, Second};
+use super::glance::{Batch, Row};
 use super::onward::Progress;
 use super::redirect::Redirect;
 use super::step::{Counted, step};
-use crate::conn::{Found, Pair};
-use crate::flow::reply_tuple;
 use crate::io::{DeviceId, Packet as _, PacketIo};
-use crate::local_port::forward;
 use crate::snapshot::{DestEntry, Route, Snapshot, Way};
 use crate::state::tcp;
 use crate::transmit::Awaited;
@@ -91,106 +87,58 @@ impl<I: PacketIo> Worker<I> {
             return run;
         }
         let seconds = batch.seconds.get(at..).unwrap_or_default();
-        let is_known = rows.first().is_some_and(|row| row.noted.facts().steady)
-            || matches!(seconds.first(), Some(Second::Connection(..)));
-        if is_known { self.rewritten(frames, rows, seconds, progress) } else { run }
+        if seconds.first().is_some_and(|second| second.turn != Turn::Other) {
+            self.turned(frames, rows, seconds, progress)
+        } else if rows.first().is_some_and(|row| row.noted.facts().steady && row.found.is_some()) {
+            self.stepped(frames, rows, progress)
+        } else {
+            run
+        }
     }
 
+    /// Of packets with other ends.
     #[inline(never)]
-    fn rewritten<K: Redirect>(
+    fn turned<K: Redirect>(
         &mut self,
         frames: &mut [I::Packet],
         rows: &[Row<K>],
-        seconds: &[Second],
+        seconds: &[Second<K>],
         progress: &mut Progress,
     ) -> Run {
         let Self { snapshot, counters, tables, now, guarded, .. } = self;
         let (snapshot, own, now): (&Snapshot, _, _) = (&**snapshot, &*counters.own, *now);
         let (dests, cells) = (snapshot.dests.view(), snapshot.cells.view());
-        let (counters, timeouts, ends) =
-            (&counters.dests[..], &snapshot.timeouts[..], &snapshot.local_ends[..]);
-        let lives = |frame: &I::Packet| K::ttl_and_df(frame.bytes()).0 > 1;
-        let asks_less = |entry: &DestEntry| {
-            snapshot.policies.get(usize::from(entry.policy)).is_some_and(|service| service.mss.is_some())
-        };
-        let tells =
-            |at: u16| ends.get(usize::from(at)).map_or(ClientAddress::None, |ends| ends.client_address);
-        let (table, pairs) = K::tables(tables);
+        let (counters, timeouts) = (&counters.dests[..], &snapshot.timeouts[..]);
+        let (table, _) = K::tables(tables);
         let mut roads = Roads { snapshot, gateway: None };
         let mut settled = Settled::NONE;
         let mut run = Run::NONE;
-        for (at, (frame, row)) in frames.iter_mut().zip(rows).enumerate() {
-            let second = seconds.get(at).unwrap_or(&Second::No);
+        for ((frame, row), second) in frames.iter_mut().zip(rows).zip(seconds) {
             let facts = row.noted.facts();
-            let outbound = matches!(second, Second::Connection(..));
-            // a client's first packet may be of a new connection, a server's is an answer
-            if !facts.steady && !(outbound && facts.event == tcp::SYN && lives(frame)) {
+            let back = second.turn == Turn::Back;
+            if second.turn == Turn::Other {
                 break;
             }
-            let number = facts.number;
-            let is_tcp = number == PROTOCOL_TCP;
-            let mut key = row.key;
-            let found = if let Second::Connection(pair, probe) = second {
-                key = pairs.key(*pair).other;
-                let mut found = Found::NOTHING;
-                table.find_into(&key, number, *probe, &mut found);
-                found
-            } else if progress.disturbed && row.found.is_some() {
-                table.again(row.found)
-            } else {
-                row.found
-            };
-            if !found.is_some() {
-                break;
-            }
+            let found = if progress.disturbed { table.again(row.found) } else { row.found };
             let dest = found.meta.dest().0 as usize;
             let (Some(Some(entry)), Some(counted)) = (dests.get(dest), counters.get(dest)) else { break };
-            if entry.removed || !facts.steady && asks_less(entry) {
+            let bytes = frame.bytes_mut();
+            if entry.removed || !found.is_some() || !K::is_summed(bytes, facts.number) {
                 break;
             }
-            // what goes out is a reply of this
-            let is_direct = entry.way == Way::Dr && !outbound;
-            let tuple = match entry.way {
-                Way::Dr if is_direct => key,
-                _ if outbound => {
-                    if let Some(at) = entry.way.local_ends()
-                        && is_tcp
-                        && tells(at) != ClientAddress::None
-                    {
-                        break;
-                    }
-                    key
-                }
-                Way::Nat => match reply_tuple(&key, entry) {
-                    Some(tuple) => tuple,
-                    None => break,
-                },
-                Way::FullNat(at) | Way::Snat(at) => {
-                    let Second::Pair(probe) = *second else { break };
-                    let Some(pair) = pairs.find(&Pair::wanted(key), forward(number), probe) else { break };
-                    let tuple = pairs.key(pair).other;
-                    if matches!(entry.way, Way::FullNat(_))
-                        && (pair.meta.is_pair_proxied()
-                            || is_tcp && tells(at) == ClientAddress::Toa && !pair.meta.answered())
-                    {
-                        break;
-                    }
-                    tuple
-                }
-                Way::Dr | Way::Tunnel(_) => break,
-            };
-            let by_route = outbound || matches!(entry.way, Way::Snat(_));
-            let leave = if by_route {
-                roads.towards(tuple.client().into())
+            // a client's first packet may be of a new connection, a server's is an answer
+            if !facts.steady
+                && !(back && facts.event == tcp::SYN && is_plain_answer::<K>(bytes, snapshot, entry))
+            {
+                break;
+            }
+            let leave = if back || matches!(entry.way, Way::Snat(_)) {
+                roads.towards(second.tuple.client().into())
             } else {
                 Leave::to(entry, cells.known(entry.neighbor))
             };
             let Some(leave) = leave else { break };
-            let bytes = frame.bytes_mut();
-            if facts.ip_len > leave.mtu
-                || bytes.len() < K::HEAD
-                || !(is_direct || K::is_summed(bytes, number))
-            {
+            if facts.ip_len > leave.mtu {
                 break;
             }
             if run.device != leave.device {
@@ -199,44 +147,30 @@ impl<I: PacketIo> Worker<I> {
                     break;
                 }
             }
-            let Some(times) = timeouts.get(usize::from(entry.timeouts)) else { break };
             if settled.timeouts != u32::from(entry.timeouts) {
+                let Some(times) = timeouts.get(usize::from(entry.timeouts)) else { break };
                 settled = Settled::new(entry.timeouts, times, now);
             }
-            let after = if is_tcp { settled.tcp } else { settled.udp };
+            let after = if facts.number == PROTOCOL_TCP { settled.tcp } else { settled.udp };
             let differs = found.meta.differs(after);
-            let calm = row.noted.is_calm() && !(outbound && found.meta.no_output());
-            if calm && differs == 0 && is_direct && run.count > 0 {
-                run.goes_on = true;
-                break;
-            }
+            let calm = row.noted.is_calm() && !(back && found.meta.no_output());
             if !calm || differs != 0 {
+                let Some(times) = timeouts.get(usize::from(entry.timeouts)) else { break };
                 let renewed = if calm { found.meta.renewed(after, differs, now) } else { None };
-                let meta = match renewed {
-                    Some(meta) => meta,
-                    None => {
-                        let counted = Counted { dest: counted, own };
-                        match step(found.meta, (facts.event, outbound), times, (now, *guarded), counted) {
-                            Some(meta) => meta,
-                            None => break,
-                        }
-                    }
-                };
+                let counted = Counted { dest: counted, own };
+                let next = || step(found.meta, (facts.event, back), times, (now, *guarded), counted);
+                let Some(meta) = renewed.or_else(next) else { break };
                 table.update(found, meta);
                 progress.disturbed = true;
             }
             #[cfg(test)]
-            super::tests::taken(if is_direct { 0 } else { 1 + usize::from(outbound) });
+            super::tests::taken(1 + usize::from(back));
             run.device = leave.device;
             run.count += 1;
             run.bytes += bytes.len() as u64;
-            if is_direct {
-                K::step(bytes);
-            } else {
-                K::redirect(bytes, number, &tuple);
-            }
+            K::redirect(bytes, facts.number, &second.tuple);
             set_macs(bytes, leave.dst, leave.src);
-            if outbound {
+            if back {
                 counted.out_packets.add(1);
                 counted.out_bytes.add(facts.ip_len.into());
             } else {
@@ -246,4 +180,69 @@ impl<I: PacketIo> Worker<I> {
         }
         run
     }
+
+    /// Of packets by direct routing, until one changes nothing: such a run is [`super::direct`]'s.
+    #[inline(never)]
+    fn stepped<K: Redirect>(
+        &mut self,
+        frames: &mut [I::Packet],
+        rows: &[Row<K>],
+        progress: &mut Progress,
+    ) -> Run {
+        let Self { snapshot, counters, tables, now, guarded, .. } = self;
+        let (own, now) = (&*counters.own, *now);
+        let (table, _) = K::tables(tables);
+        let mut run = Run::NONE;
+        for (frame, row) in frames.iter_mut().zip(rows) {
+            let facts = row.noted.facts();
+            let found =
+                if progress.disturbed && row.found.is_some() { table.again(row.found) } else { row.found };
+            let Some(entry) = snapshot.dest(found.meta.dest()) else { break };
+            if !facts.steady || !found.is_some() || !entry.is_direct() || facts.ip_len > entry.mtu {
+                break;
+            }
+            let Some(leave) = Leave::to(entry, snapshot.cells.known(entry.neighbor)) else { break };
+            let (Some(times), Some(dest)) = (
+                snapshot.timeouts.get(usize::from(entry.timeouts)),
+                counters.dests.get(found.meta.dest().0 as usize),
+            ) else {
+                break;
+            };
+            run.goes_on = run.count > 0 && run.device != leave.device;
+            if run.goes_on {
+                break;
+            }
+            let counted = Counted { dest, own };
+            let Some(meta) = step(found.meta, (facts.event, false), times, (now, *guarded), counted) else {
+                break;
+            };
+            if meta != found.meta {
+                table.update(found, meta);
+                progress.disturbed = true;
+            }
+            #[cfg(test)]
+            super::tests::taken(0);
+            let bytes = frame.bytes_mut();
+            run.device = leave.device;
+            run.count += 1;
+            run.bytes += bytes.len() as u64;
+            K::step(bytes);
+            set_macs(bytes, leave.dst, leave.src);
+            dest.in_packets.add(1);
+            dest.in_bytes.add(facts.ip_len.into());
+            if meta == found.meta {
+                // the next ones may be as settled
+                run.goes_on = true;
+                break;
+            }
+        }
+        run
+    }
+}
+
+/// Whether the first packet that a server sends may go on as any other.
+#[inline(never)]
+fn is_plain_answer<K: Redirect>(frame: &[u8], snapshot: &Snapshot, entry: &DestEntry) -> bool {
+    let service = snapshot.policies.get(usize::from(entry.policy));
+    K::ttl_and_df(frame).0 > 1 && service.is_none_or(|service| service.mss.is_none())
 }

@@ -40,7 +40,7 @@ mod tests;
 pub use reply_ends::ReplyEnds;
 
 use ends::Ends;
-use glance::{Batch, Second, place};
+use glance::{Batch, place};
 use onward::Progress;
 use opening::Openings;
 use redirect::Redirect;
@@ -207,14 +207,20 @@ impl<I: PacketIo> Worker<I> {
         owners: &mut ArrayVec<WorkerId, BURST>,
         own: Kind,
     ) -> Kind {
-        let Some((key, noted)) = K::glance(bytes) else { return Kind::Other };
-        let (table, _) = K::tables_ref(&self.tables);
+        let Some((key, mut noted)) = K::glance(bytes) else { return Kind::Other };
+        let (table, pairs) = K::tables_ref(&self.tables);
         let probe = table.probe(&key, noted.number());
-        batch.push(key, noted, probe);
-        if burden.replies || burden.foreign {
-            return self.note_more(burden, batch, owners, own);
+        if burden.foreign {
+            batch.push(key, noted, probe);
+            return self.note_foreign(burden, batch, owners, own);
         }
-        table.prefetch(probe);
+        if burden.replies && self.snapshot.may_be_reply(key.client().into(), key.vip().into()) {
+            noted.set_reply();
+            pairs.prefetch(pairs.probe_like(probe));
+        } else {
+            table.prefetch(probe);
+        }
+        batch.push(key, noted, probe);
         own
     }
 
@@ -229,7 +235,7 @@ impl<I: PacketIo> Worker<I> {
         }
         let (table, _) = K::tables_ref(&self.tables);
         let dests = &self.counters.dests[..];
-        for row in batch.rows_mut().0 {
+        for row in &mut batch.rows {
             table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
             prefetch::place(dests, row.found.meta.dest().0 as usize);
         }
@@ -333,10 +339,8 @@ impl<I: PacketIo> Worker<I> {
     #[inline(never)]
     fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
         let Some(row) = batch.rows().get(at) else { return };
-        let second = batch.seconds.get(at).copied().unwrap_or(Second::No);
-        let is_known = row.found.is_some() || matches!(second, Second::Connection(..));
-        let fresh = progress.fresh && (is_known || !progress.grown);
-        let packet = glance::Packet { row, second, key: &row.key, fresh };
+        let fresh = progress.fresh && (row.found.is_some() || !progress.grown);
+        let packet = glance::Packet { row, key: &row.key, fresh };
         let taken =
             if row.noted.facts().steady { self.onward_plain(frame, &packet, progress) } else { Err(frame) };
         #[cfg(test)]

@@ -3,8 +3,8 @@
 use lb_config::ClientAddress;
 
 use super::ends::{Ends, raw_mac, set_macs};
-use super::glance::{Facts, Packet, Second};
-use crate::conn::{Found, Meta, Pair, Probe};
+use super::glance::{Facts, Packet};
+use crate::conn::{Found, Meta, Pair};
 use crate::drop_reason::DropReason;
 use crate::flow::{peer_of, server_of};
 use crate::io::{DeviceId, Packet as _, PacketIo};
@@ -52,13 +52,6 @@ impl Progress {
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Where the pair may be that says what the source of a client's packet becomes.
-    #[inline(always)]
-    pub(super) fn onward_probe<K: Ends>(&self, key: &K, protocol: u8) -> Probe {
-        let (_, pairs) = K::tables_ref(&self.tables);
-        pairs.probe(&Pair::wanted(*key), forward(protocol))
-    }
-
     /// Sends a packet on, or gives it back unchanged, when anything about it is unusual.
     #[inline(always)]
     pub(super) fn onward_plain<K: Ends>(
@@ -197,10 +190,7 @@ impl<I: PacketIo> Worker<I> {
         at: u16,
     ) -> Option<Translation<K::Address>> {
         let (_, pairs) = K::tables_ref(&self.tables);
-        let probe = match packet.second() {
-            Second::Pair(probe) if packet.fresh => probe,
-            _ => self.onward_probe(packet.key, packet.facts().number),
-        };
+        let probe = pairs.probe_like(packet.probe());
         let pair = pairs.find(&Pair::wanted(*packet.key), forward(packet.facts().protocol() as u8), probe)?;
         let told = pair.meta.is_pair_proxied()
             || self.tells(at, packet.facts().protocol()) == ClientAddress::Toa && !pair.meta.answered();

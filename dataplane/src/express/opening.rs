@@ -10,7 +10,7 @@
 use arrayvec::ArrayVec;
 use lb_config::{ClientAddress, SynProxy};
 
-use super::glance::{Batch, Packet, Row, Second};
+use super::glance::{Batch, Packet, Row};
 use super::onward::Progress;
 use super::redirect::Redirect;
 use crate::channel::BFD_PORT;
@@ -230,7 +230,7 @@ impl<I: PacketIo> Worker<I> {
         opening: &Opening<K>,
         progress: &mut Progress,
     ) {
-        let packet = Packet { row, second: Second::No, key: &row.key, fresh: false };
+        let packet = Packet { row, key: &row.key, fresh: false };
         let number = row.noted.number();
         let entry = self.snapshot.dest(opening.dest).filter(|_| opening.refusal.is_none());
         let Some(&entry) = entry else {
