@@ -1,7 +1,7 @@
 //! Turns of a worker over ports in memory: instructions and ns per packet of every forwarding kind.
 //!
-//! `turns KIND DIRECTION FAMILY FLOWS PACKETS [general|floor]`, with KIND dr, ipip, gue, nat or full-nat, DIRECTION in or
-//! out, FAMILY 4 or 6. The same seeds and frames every time, so that two runs under
+//! `turns KIND DIRECTION FAMILY FLOWS PACKETS [general|floor]`, with KIND dr, ipip, gue, nat or full-nat, DIRECTION in,
+//! out or first (packets that begin a connection each; FLOWS is not looked at), FAMILY 4 or 6. The same seeds and frames every time, so that two runs under
 //! `valgrind --tool=callgrind --toggle-collect=turns::measured` with P and 2P packets differ by what P packets cost.
 //! The test `disassembly` looks at the code of this program. `general`: without the express path; `floor`: frames are received and sent, nothing else. Prints ns per packet, which
 //! under valgrind mean nothing.
@@ -268,6 +268,8 @@ fn text(kind: &str, flows: u64, v6: bool) -> String {
         workers = [0]
         [limits]
         max_connections = {}
+        [policy]
+        syn_flood = 0
         [[ports]]
         name = "lan"
         device = "null"
@@ -341,6 +343,8 @@ fn main() {
     let way = args.get(5).map(String::as_str);
     let (v6, flows, packets): (bool, u64, u64) =
         (family == "6", flows.parse().expect("a number"), packets.parse().expect("a number"));
+    let first = direction == "first";
+    let flows = if first { packets } else { flows };
     let model = lb_config::parse(&text(kind, flows, v6)).unwrap_or_else(|faults| panic!("{faults}"));
     let (mut director, mut seeds) =
         Director::new(&model, vec![DeviceSetup { mac: MAC, rss: true }]).expect("a director");
@@ -371,6 +375,16 @@ fn main() {
         worker = worker.without_express();
     }
     let mut now_ns = 2_000_000;
+    if first {
+        worker.io_mut().offer(packets, SYN);
+        let start = Instant::now();
+        measured(&mut worker, &mut now_ns);
+        let ns = start.elapsed().as_nanos() as f64 / packets as f64;
+        director.poll(3);
+        assert_eq!(director.workers()[0].connections, flows);
+        println!("{kind} first v{family} {flows} flows {way:?}: {ns:.1} ns");
+        return;
+    }
     for flags in [SYN, ACK] {
         let port = worker.io_mut();
         port.learn = flags == ACK && matches!(kind.as_str(), "nat" | "full-nat");

@@ -7,7 +7,7 @@ use crate::conn::{Meta, Pair, Probe, Splice, Table, Tick};
 use crate::drop_reason::DropReason;
 use crate::ending::Ending;
 use crate::flood::{evict, handshake, stateless};
-use crate::flow::{Family, peer_of, reply_tuple};
+use crate::flow::{Family, reply_tuple};
 use crate::ids::DestId;
 use crate::io::PacketIo;
 use crate::local_port::{self, Chooser};
@@ -16,7 +16,7 @@ use crate::persist::{Child, Refused};
 use crate::policy::{self, Refusal};
 use crate::sched::NewConnection;
 use crate::snapshot::{DestEntry, ServiceEntry, Way};
-use crate::state::{self, Direction, State};
+use crate::state::{self, Direction, Event, State};
 use crate::tables::Tables;
 use crate::worker::Worker;
 
@@ -59,12 +59,12 @@ impl<I: PacketIo> Worker<I> {
         key: &K,
         mut meta: Meta,
         entry: &DestEntry,
-        flow: &Flow<K::Address>,
+        (protocol, event): (L4, Event),
         outbound: bool,
     ) -> Meta {
         let mut no_output = meta.no_output();
         let direction = Direction::of(outbound, &mut no_output);
-        let state = state::advance(flow.protocol, meta.state(), direction, flow.event, self.guarded);
+        let state = state::advance(protocol, meta.state(), direction, event, self.guarded);
         let timeouts = &self.snapshot.timeouts[usize::from(entry.timeouts)];
         let active = timeouts.is_active(state);
         if active != meta.active() {
@@ -160,7 +160,8 @@ impl<I: PacketIo> Worker<I> {
             born = born.with_spliced();
         }
         self.counters.dests[dest.0 as usize].total.up();
-        let meta = flow.map_or(born, |flow| self.next_meta(&key, born, &entry, flow, false));
+        let meta =
+            flow.map_or(born, |flow| self.next_meta(&key, born, &entry, (flow.protocol, flow.event), false));
         if let Err(reason) = self.enter(key, probe, meta, &entry, splice) {
             let counters = &self.counters.dests[dest.0 as usize];
             counters.total.down();
@@ -326,7 +327,10 @@ impl<I: PacketIo> Worker<I> {
             return Err(DropReason::TableFull);
         }
         let local = match entry.way.local_ends() {
-            Some(at) => Some(self.choose_local(&key, protocol, entry, at).ok_or(DropReason::PortsExhausted)?),
+            Some(at) => {
+                let local = self.choose_local(&key, protocol, (entry, at), self.draws.next());
+                Some(local.ok_or(DropReason::PortsExhausted)?)
+            }
             None => None,
         };
         let ending = Ending {
@@ -383,22 +387,26 @@ impl<I: PacketIo> Worker<I> {
         })
     }
 
-    /// The tuple that replies of a new connection shall carry: to a local end that is free. `None`: none is.
-    fn choose_local<K: Family>(&mut self, key: &K, protocol: u8, entry: &DestEntry, at: u16) -> Option<K> {
-        let start = self.draws.next();
-        let pairs = &*K::tables(&mut self.tables).1;
-        let peer = peer_of(key, entry)?;
+    /// The tuple that replies of a new connection shall carry: to a local end that is free. `None`: none is. `start`:
+    /// drawn for it.
+    pub(crate) fn choose_local<K: Family>(
+        &self,
+        key: &K,
+        protocol: u8,
+        (entry, at): (&DestEntry, u16),
+        start: u64,
+    ) -> Option<K> {
+        let (_, pairs) = K::tables_ref(&self.tables);
         let chooser =
             Chooser { worker: self.id, workers: self.setup.workers, steer_key: &self.setup.steer_key, start };
         let keep = matches!(entry.way, Way::Snat(_)).then(|| key.client_port());
         let ends = &self.snapshot.local_ends.get(usize::from(at))?.addresses;
-        let (address, port) = chooser.choose(ends, keep, |address, port| {
-            let tuple = K::address(address).map(|address| K::new(peer.0, peer.1, address, port));
-            let wanted = tuple.map(Pair::wanted);
+        let end = chooser.choose(ends, keep, |address, port| {
+            let wanted = local_port::tuple(key, entry, (address, port)).map(Pair::wanted);
             wanted
                 .is_some_and(|wanted| pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol)).is_none())
         })?;
-        Some(K::new(peer.0, peer.1, K::address(address)?, port))
+        local_port::tuple(key, entry, end)
     }
 
     /// The pair by which replies of a connection by NAT find it. `false`: no room.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::conn::{Meta, Pair, Table};
+use crate::conn::{Meta, Pair, Table, Tick};
 use crate::counters::WorkerCounters;
 use crate::flood::evict::is_embryonic;
 use crate::flow::{Family, reply_tuple};
@@ -41,11 +41,47 @@ impl Ending<'_> {
         }
         let tuple = if entry.way == Way::Nat { reply_tuple(key, entry) } else { None };
         let Some(wanted) = tuple.map(Pair::wanted) else { return };
-        if let Some(found) = pairs.find(&wanted, meta.protocol(), pairs.probe(&wanted, meta.protocol()))
+        let probe = pairs.probe(&wanted, meta.protocol());
+        if let Some(found) = pairs.find(&wanted, meta.protocol(), probe)
             && pairs.key(found).other == *key
         {
-            pairs.remove(found);
+            pairs.remove_at(found, probe);
         }
+    }
+
+    /// Asks for the memory that ending connections will read whose deadlines have passed, a step of `lines` lines of the
+    /// sweep ahead and another one: each of them would wait for it alone.
+    pub fn fetch<K: Family>(
+        &self,
+        (table, pairs): (&Table<K>, &Table<Pair<K>>),
+        (ahead, lines): (u32, u32),
+        now: Tick,
+    ) {
+        if pairs.is_empty() {
+            return;
+        }
+        let way = |meta: Meta| self.snapshot.dest(meta.dest()).map(|entry| (entry, entry.way));
+        // what was asked for a step before leads to the other pair
+        table.coming(ahead, lines, now, |key, meta| {
+            let number = meta.protocol();
+            if let Some((_, Way::FullNat(_) | Way::Snat(_))) = way(meta)
+                && let Some((_, tuple)) = local_port::reply_of(pairs, *key, number)
+            {
+                pairs.prefetch(pairs.probe(&Pair::wanted(tuple), number));
+            }
+        });
+        table.coming(ahead.saturating_add(lines), lines, now, |key, meta| {
+            let (wanted, number) = match way(meta) {
+                Some((entry, Way::Nat)) => (reply_tuple(key, entry), meta.protocol()),
+                Some((_, Way::FullNat(_) | Way::Snat(_))) => {
+                    (Some(*key), local_port::forward(meta.protocol()))
+                }
+                _ => (None, 0),
+            };
+            if let Some(wanted) = wanted.map(Pair::wanted) {
+                pairs.prefetch(pairs.probe(&wanted, number));
+            }
+        });
     }
 
     /// The entry of a connection that has `left` ticks, when it counts as active and no longer should: one of UDP

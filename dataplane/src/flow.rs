@@ -376,7 +376,9 @@ impl<I: PacketIo> Worker<I> {
     /// State, activity and deadline after a packet of a known connection.
     #[inline]
     pub(crate) fn advance<K: Family>(&mut self, hit: &Hit<K>, flow: &Flow<K::Address>, outbound: bool) {
-        let meta = self.next_meta(&hit.key, hit.found.meta, &hit.entry, flow, outbound).with_heard();
+        let meta = self
+            .next_meta(&hit.key, hit.found.meta, &hit.entry, (flow.protocol, flow.event), outbound)
+            .with_heard();
         self.keep::<K>(hit.found, &hit.key, meta);
     }
 

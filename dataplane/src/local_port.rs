@@ -11,8 +11,11 @@ use std::net::IpAddr;
 
 use lb_config::ClientAddress;
 
-use crate::conn::{ConnKey, HashKey, Meta, Pair, Table};
+use crate::conn::pair::ONWARD;
+use crate::conn::{ConnKey, HashKey, Meta, Pair, Probe, Table};
+use crate::flow::{Family, peer_of};
 use crate::io::WorkerId;
+use crate::snapshot::DestEntry;
 use crate::steer;
 
 /// First port that is given out: below are those of well-known services (RFC 6056 section 3.2).
@@ -42,7 +45,7 @@ pub struct LocalEnds {
 /// Protocols are 1, 6, 17, 58 and 132: with this bit changed none becomes another or 0.
 #[inline]
 pub(crate) fn forward(protocol: u8) -> u8 {
-    protocol ^ 0x40
+    protocol | ONWARD
 }
 
 /// Who chooses for whom.
@@ -65,11 +68,14 @@ impl Chooser<'_> {
         keep: Option<u16>,
         mut is_free: impl FnMut(A, u16) -> bool,
     ) -> Option<(A, u16)> {
-        let count = ends.len() as u64;
-        let begin = self.start.checked_rem(count)?;
+        let count = u32::try_from(ends.len()).ok().filter(|count| *count > 0)?;
+        // as large a part of a range as the number is of its own: no division
+        let part = |number: u32, of: u32| ((u64::from(number) * u64::from(of)) >> 32) as u32;
+        let begin = part(self.start as u32, count);
         let mut left = LOOKUPS;
         let mut fits = |address: A, port: u16| {
-            if left == 0 || steer::owner(address.into(), port, self.workers, self.steer_key) != self.worker {
+            let is_own = || steer::owner(address.into(), port, self.workers, self.steer_key) == self.worker;
+            if left == 0 || self.workers > 1 && !is_own() {
                 return false;
             }
             left -= 1;
@@ -83,19 +89,26 @@ impl Chooser<'_> {
                 }
             }
         }
-        let first = ((self.start >> 32) % u64::from(PORTS)) as u32;
-        let stride = STRIDES[(self.start >> 29) as usize % STRIDES.len()];
-        for n in 0..LOOKUPS * u32::from(self.workers.max(1)) {
-            let at = (begin + u64::from(n)) % count;
-            let step = u64::from(n / count as u32) * u64::from(stride);
-            let port = FIRST_PORT + ((u64::from(first) + step) % u64::from(PORTS)) as u16;
-            let address = *ends.get(at as usize)?;
-            if fits(address, port) {
-                return Some((address, port));
+        let stride = STRIDES[self.start as usize % STRIDES.len()];
+        let (mut at, mut port) = (begin, part((self.start >> 32) as u32, PORTS));
+        for _ in 0..LOOKUPS * u32::from(self.workers.max(1)) {
+            let end = (*ends.get(at as usize)?, FIRST_PORT + port as u16);
+            if fits(end.0, end.1) {
+                return Some(end);
+            }
+            at = if at + 1 == count { 0 } else { at + 1 };
+            if at == begin {
+                port = if port + stride < PORTS { port + stride } else { port + stride - PORTS };
             }
         }
         None
     }
+}
+
+/// What replies of a connection carry that has this local end; `None`: its server is of another family.
+pub(crate) fn tuple<K: Family>(key: &K, entry: &DestEntry, end: (IpAddr, u16)) -> Option<K> {
+    let peer = peer_of(key, entry)?;
+    Some(K::new(peer.0, peer.1, K::address(end.0)?, end.1))
 }
 
 /// Enters both pairs of a connection whose replies carry `reply`; `false`: no room, nothing changed.
@@ -108,30 +121,45 @@ pub(crate) fn enter<K: ConnKey>(
     protocol: u8,
     on: Meta,
 ) -> bool {
-    let meta = on;
-    let (back, on) = (Pair { tuple: reply, other: key }, Pair { tuple: key, other: reply });
-    let probe = pairs.probe(&on, forward(protocol));
-    if pairs.insert(on, probe, meta).is_err() {
+    let ahead = pairs.probe(&Pair::wanted(key), forward(protocol));
+    let back = pairs.probe(&Pair::wanted(reply), protocol);
+    enter_at(pairs, (key, reply), protocol, on, (ahead, back))
+}
+
+/// [`enter`], where it is known where the pairs may be: the one that leads on, and the one that leads back.
+pub(crate) fn enter_at<K: ConnKey>(
+    pairs: &mut Table<Pair<K>>,
+    (key, reply): (K, K),
+    protocol: u8,
+    on: Meta,
+    (ahead, back): (Probe, Probe),
+) -> bool {
+    if pairs.insert(Pair { tuple: key, other: reply }, ahead, on).is_err() {
         return false;
     }
-    let probe = pairs.probe(&back, protocol);
-    if pairs.insert(back, probe, Meta::of_pair(protocol)).is_ok() {
+    if pairs.insert(Pair { tuple: reply, other: key }, back, Meta::of_pair(protocol)).is_ok() {
         return true;
     }
-    leave(pairs, key, protocol);
+    leave_at(pairs, key, protocol, ahead);
     false
 }
 
 /// Removes both pairs of a connection.
 pub(crate) fn leave<K: ConnKey>(pairs: &mut Table<Pair<K>>, key: K, protocol: u8) {
-    let on = Pair::wanted(key);
-    let Some(found) = pairs.find(&on, forward(protocol), pairs.probe(&on, forward(protocol))) else { return };
-    let back = Pair::wanted(pairs.key(found).other);
-    pairs.remove(found);
-    if let Some(found) = pairs.find(&back, protocol, pairs.probe(&back, protocol))
+    let ahead = pairs.probe(&Pair::wanted(key), forward(protocol));
+    leave_at(pairs, key, protocol, ahead);
+}
+
+/// [`leave`], where it is known where the pair may be that leads on.
+pub(crate) fn leave_at<K: ConnKey>(pairs: &mut Table<Pair<K>>, key: K, protocol: u8, ahead: Probe) {
+    let Some(found) = pairs.find(&Pair::wanted(key), forward(protocol), ahead) else { return };
+    let wanted = Pair::wanted(pairs.key(found).other);
+    pairs.remove_at(found, ahead);
+    let back = pairs.probe(&wanted, protocol);
+    if let Some(found) = pairs.find(&wanted, protocol, back)
         && pairs.key(found).other == key
     {
-        pairs.remove(found);
+        pairs.remove_at(found, back);
     }
 }
 

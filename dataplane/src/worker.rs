@@ -198,6 +198,10 @@ impl<I: PacketIo> Worker<I> {
             };
             let rest = |meta, left| ending.rest(meta, left);
             let Tables { v4, v6, pairs4, pairs6, .. } = &mut self.tables;
+            if packets > 0 {
+                ending.fetch((&*v4, &*pairs4), (due4.min(limit), due4.min(limit)), self.now);
+                ending.fetch((&*v6, &*pairs6), (due6.min(limit), due6.min(limit)), self.now);
+            }
             if !v4.is_empty() {
                 v4.sweep_some(due4.min(limit), ends, self.now, rest, |key, meta| {
                     ending.of(key, meta, pairs4, false)

@@ -13,12 +13,14 @@ use std::process::Command;
 const ROOTS: [&str; 3] = ["Worker<I>>::see>", "Worker<I>>::act_alike>", "Worker<I>>::process>"];
 
 /// Where the express path ends: what is called for packets that are not the usual case, or once a burst.
-const ENDS: [&str; 7] = [
+const ENDS: [&str; 9] = [
     // the general way of a packet: it may schedule, and ask a template behind its lock
     "::dispatch>",
     "::at_length>",
     // a first packet is admitted as there, and may wait for its server's MAC address
     "::first_plain>",
+    "::admit_run>",
+    "::admitted>",
     // a connection changes its state: a persistence template may have to be told
     "::renewed_otherwise>",
     // the port's own code

@@ -20,6 +20,7 @@ mod prefix;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -136,6 +137,35 @@ struct Known<S> {
     persistent: bool,
 }
 
+/// Protocol, VIP and port, quick to hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Exact {
+    vip: IpAddr,
+    port: u16,
+    protocol: L4,
+}
+
+impl Exact {
+    #[inline]
+    fn new(protocol: L4, vip: IpAddr, port: u16) -> Self {
+        Self { vip, port, protocol }
+    }
+}
+
+impl Hash for Exact {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let rest = u64::from(self.port) << 8 | u64::from(self.protocol as u8);
+        match self.vip {
+            IpAddr::V4(v4) => state.write_u64(u64::from(v4.to_bits()) << 32 | rest),
+            IpAddr::V6(v6) => {
+                state.write_u128(v6.to_bits());
+                state.write_u64(rest);
+            }
+        }
+    }
+}
+
 /// Port ranges of one address or prefix, the narrowest first.
 type Ranges<S> = Vec<(PortRange, S)>;
 
@@ -156,7 +186,7 @@ struct Length<S> {
 pub struct Classifier<S> {
     marks: Arc<[MarkRule]>,
     by_mark: Shards<(u32, bool), S>,
-    exact: Shards<(L4, IpAddr, u16), Known<S>>,
+    exact: Shards<Exact, Known<S>>,
     on_vip: RangesOf<S>,
     /// By falling length, so that the first hit is the longest; IPv4 and IPv6 apart.
     prefixes: [Vec<Length<S>>; 2],
@@ -205,10 +235,10 @@ impl<S: Clone> Classifier<S> {
                 }
             }
             Address::Vip { vip, port, protocol } => {
-                if self.exact.contains_key(&(protocol, vip, port)) {
+                if self.exact.contains_key(&Exact::new(protocol, vip, port)) {
                     return;
                 }
-                self.exact.insert((protocol, vip, port), Known { service, persistent });
+                self.exact.insert(Exact::new(protocol, vip, port), Known { service, persistent });
                 self.ftp += u32::from(port == FTP && protocol == L4::Tcp);
                 self.any_port += u32::from(port == 0);
                 count_up(&mut self.vips, vip);
@@ -233,7 +263,7 @@ impl<S: Clone> Classifier<S> {
                 self.by_mark.remove(&(mark, ipv6));
             }
             Address::Vip { vip, port, protocol } => {
-                if self.exact.remove(&(protocol, vip, port)).is_some() {
+                if self.exact.remove(&Exact::new(protocol, vip, port)).is_some() {
                     self.ftp -= u32::from(port == FTP && protocol == L4::Tcp);
                     self.any_port -= u32::from(port == 0);
                     count_down(&mut self.vips, vip);
@@ -301,6 +331,14 @@ impl<S> Classifier<S> {
         self.explain(packet).map(|hit| hit.service)
     }
 
+    /// The service of exactly this protocol, VIP and port, where that is all that has to be asked: there are no marks.
+    #[inline]
+    pub(crate) fn exactly(&self, protocol: L4, vip: IpAddr, port: u16) -> Option<&S> {
+        let known =
+            if self.marks.is_empty() { self.exact.get(&Exact::new(protocol, vip, port)) } else { None };
+        known.map(|known| &known.service)
+    }
+
     /// The service of a packet, and which step found it.
     pub fn explain(&self, packet: &Lookup) -> Option<Hit<'_, S>> {
         if let Some(mark) = self.mark(packet)
@@ -309,7 +347,7 @@ impl<S> Classifier<S> {
             return Some(Hit { service, how: How::Mark(mark) });
         }
         let (protocol, vip, port) = (packet.protocol, packet.dst, packet.dst_port);
-        if let Some(known) = self.exact.get(&(protocol, vip, port)) {
+        if let Some(known) = self.exact.get(&Exact::new(protocol, vip, port)) {
             let how = if port == 0 { How::AnyPort } else { How::Exact };
             return Some(Hit { service: &known.service, how });
         }
@@ -322,13 +360,13 @@ impl<S> Classifier<S> {
         if self.ftp > 0
             && protocol == L4::Tcp
             && (port == FTP_DATA || port >= UNPRIVILEGED)
-            && let Some(known) = self.exact.get(&(protocol, vip, FTP))
+            && let Some(known) = self.exact.get(&Exact::new(protocol, vip, FTP))
         {
             // an FTP service without persistence ends the search in IPVS too, which then leaves the packet to the host
             return known.persistent.then_some(Hit { service: &known.service, how: How::FtpData });
         }
         if self.any_port > 0
-            && let Some(known) = self.exact.get(&(protocol, vip, 0))
+            && let Some(known) = self.exact.get(&Exact::new(protocol, vip, 0))
         {
             return Some(Hit { service: &known.service, how: How::AnyPort });
         }

@@ -338,3 +338,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn without_marks_an_exact_service_is_found_without_a_search() {
+    let services = || {
+        [
+            (vip("10.0.0.100", 80, L4::Tcp), false, "web"),
+            (vip("10.0.0.100", 0, L4::Tcp), true, "rest"),
+            (vip("2001:db8::100", 80, L4::Udp), false, "quic6"),
+        ]
+    };
+    let classifier = Classifier::new(Vec::new(), services());
+    let exactly = |vip, port, protocol| classifier.exactly(protocol, ip(vip), port).copied();
+    assert_eq!(exactly("10.0.0.100", 80, L4::Tcp), Some("web"));
+    assert_eq!(exactly("2001:db8::100", 80, L4::Udp), Some("quic6"));
+    assert_eq!(exactly("10.0.0.100", 81, L4::Tcp), None, "the search may find another");
+    assert_eq!(exactly("10.0.0.100", 80, L4::Udp), None);
+    let marked = Classifier::new(vec![MarkRule::any(7)], services());
+    assert_eq!(marked.exactly(L4::Tcp, ip("10.0.0.100"), 80), None, "a mark may come before it");
+}

@@ -9,6 +9,15 @@
 
 use super::key::{ConnKey, HashKey, TableKey};
 
+/// Marks the number of a pair that leads on; no protocol has it.
+pub(crate) const ONWARD: u8 = 0x40;
+
+/// The protocol that a pair's number stands for.
+#[inline(always)]
+fn unmarked(number: u8) -> u8 {
+    number & !ONWARD
+}
+
 /// A tuple as packets carry it, and the key that it leads to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pair<K> {
@@ -38,9 +47,11 @@ impl<K: ConnKey> Pair<K> {
 impl<K: ConnKey> TableKey for Pair<K> {
     type Line = K::PairLine;
 
+    /// As of the tuple itself, whichever kind of pair it is: with one secret who has hashed a packet's key need not hash
+    /// it again.
     #[inline]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
-        self.tuple.hash(protocol, key)
+        self.tuple.hash(unmarked(protocol), key)
     }
 }
 
@@ -63,5 +74,22 @@ mod tests {
         assert_eq!(table.key(found).other, at(7, 1024, 10, 80));
         let unknown = Pair::wanted(at(20, 8080, 77, 1024));
         assert!(table.find(&unknown, 6, table.probe(&unknown, 6)).is_none());
+    }
+
+    #[test]
+    fn with_one_secret_a_packet_is_hashed_once_for_all_tables() {
+        let secret = HashKey([3, 5, 7, 11]);
+        let table = Table::<Key4>::new(3_000, secret).expect("memory");
+        let pairs = Table::<Pair<Key4>>::new(70_000, secret).expect("memory");
+        for n in 0..1000_u32 {
+            let key = Key4::new(n.into(), 1024, 10.into(), 80);
+            for number in [6, 17, 6 | ONWARD, 17 | ONWARD] {
+                let (like, own) = (
+                    pairs.probe_like(table.probe(&key, unmarked(number))),
+                    pairs.probe(&Pair::wanted(key), number),
+                );
+                assert_eq!((like.first, like.second, like.tag()), (own.first, own.second, own.tag()));
+            }
+        }
     }
 }

@@ -36,7 +36,8 @@ const SLACK_LINES: u64 = 512;
 pub struct Probe {
     pub(super) first: u32,
     pub(super) second: u32,
-    /// Lower half of the hash.
+    /// Halves of the hash.
+    high: u32,
     low: u32,
 }
 
@@ -73,6 +74,13 @@ impl Found {
     pub fn is_some(&self) -> bool {
         !self.meta.is_empty()
     }
+}
+
+/// A free slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vacancy {
+    line: u32,
+    slot: usize,
 }
 
 /// The table has no room for one more connection.
@@ -197,9 +205,20 @@ impl<K: TableKey> Table<K> {
     #[inline(always)]
     pub fn probe(&self, key: &K, protocol: u8) -> Probe {
         let hash = key.hash(protocol, &self.secret);
-        let (first, second) = (self.pick((hash >> 32) as u32), self.pick(hash as u32));
+        self.probe_of((hash >> 32) as u32, hash as u32)
+    }
+
+    /// Where a key may be in this table by where it may be in another one with the same secret.
+    #[inline(always)]
+    pub(crate) fn probe_like(&self, other: Probe) -> Probe {
+        self.probe_of(other.high, other.low)
+    }
+
+    #[inline(always)]
+    fn probe_of(&self, high: u32, low: u32) -> Probe {
+        let (first, second) = (self.pick(high), self.pick(low));
         let second = if second == first { self.next(second) } else { second };
-        Probe { first, second, low: hash as u32 }
+        Probe { first, second, high, low }
     }
 
     /// The second line of who would have the same one twice, which would halve its room.
@@ -333,9 +352,35 @@ impl<K: TableKey> Table<K> {
         Ok(())
     }
 
+    /// A place for a new connection that asks nobody to move.
+    #[inline]
+    pub(crate) fn vacancy(&self, probe: Probe) -> Option<Vacancy> {
+        if self.len >= self.max {
+            return None;
+        }
+        self.free_slot(probe).map(|(line, slot)| Vacancy { line, slot })
+    }
+
+    /// [`Table::insert`] at a [`Table::vacancy`] of `probe`, the table's latest change being older than that.
+    #[inline]
+    pub(crate) fn fill(&mut self, at: Vacancy, key: K, probe: Probe, meta: Meta) {
+        self.put((at.line, at.slot), key, meta, probe);
+        self.len += 1;
+    }
+
     /// Removes a connection.
     pub fn remove(&mut self, found: Found) {
         self.clear(found.line, usize::from(found.slot));
+        self.len -= 1;
+    }
+
+    /// [`Table::remove`] of a connection that was found by `probe`, which need not be made again.
+    #[inline]
+    pub(crate) fn remove_at(&mut self, found: Found, probe: Probe) {
+        self.lines[found.line as usize].set(usize::from(found.slot), &K::default(), Meta::EMPTY, 0);
+        if found.line != probe.first {
+            self.lines[probe.first as usize].unspill();
+        }
         self.len -= 1;
     }
 

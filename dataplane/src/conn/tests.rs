@@ -485,3 +485,39 @@ fn tables_of_every_kind_hold_their_load() {
         holds_its_load::<Pair<Key6>>(&mut random);
     }
 }
+
+#[test]
+fn a_vacancy_is_filled_as_an_insertion_would_and_none_is_left_at_the_limit() {
+    let (mut table, mut other) =
+        (V4::new(500, SECRET).expect("memory"), V4::new(500, SECRET).expect("memory"));
+    let deadline = Tick::from_ns(0).after(100);
+    for n in 0..500 {
+        let probe = table.probe(&key(n), 1);
+        let vacancy = table.vacancy(probe).expect("room");
+        table.fill(vacancy, key(n), probe, meta(n, deadline));
+        other.insert(key(n), probe, meta(n, deadline)).expect("room");
+        assert_eq!(table.find(&key(n), 1, probe), other.find(&key(n), 1, probe));
+        assert!(table.find(&key(n), 1, probe).is_some());
+    }
+    assert_eq!(table.len(), 500);
+    assert!(table.vacancy(table.probe(&key(500), 1)).is_none());
+}
+
+#[test]
+fn what_the_sweep_will_remove_is_seen_ahead() {
+    let mut table = V4::new(1000, SECRET).expect("memory");
+    let (soon, late) = (Tick::from_ns(0).after(16), Tick::from_ns(0).after(1600));
+    for n in 0..1000 {
+        let probe = table.probe(&key(n), 1);
+        table.insert(key(n), probe, meta(n, if n % 3 == 0 { soon } else { late })).expect("room");
+    }
+    let now = Tick::from_ns(2_000_000_000);
+    for _ in 0..table.lines() / 10 {
+        let (mut seen, mut gone) = (Vec::new(), Vec::new());
+        table.coming(10, 10, now, |key, _| seen.push(*key));
+        table.sweep(10, now, |_, _| None, |_, _| ());
+        table.sweep(10, now, |_, _| None, |key, _| gone.push(*key));
+        assert!(seen.is_empty() || seen == gone);
+    }
+    table.coming(u32::MAX, u32::MAX, now, |_, _| panic!("behind the end there is nothing"));
+}

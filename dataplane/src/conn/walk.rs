@@ -71,6 +71,20 @@ impl<K: TableKey> Table<K> {
         }
     }
 
+    /// Shows those of `lines` lines whose deadlines have passed; they begin `ahead` lines behind where the sweep is.
+    pub(crate) fn coming(&self, ahead: u32, lines: u32, now: Tick, mut see: impl FnMut(&K, Meta)) {
+        let from = self.hand.saturating_add(ahead) as usize;
+        let held = self.lines.get(from..).unwrap_or_default();
+        for line in held.iter().take(lines as usize) {
+            for slot in 0..K::Line::SLOTS {
+                let meta = line.meta(slot);
+                if !meta.is_empty() && meta.deadline().is_over(now) {
+                    see(&line.key(slot), meta);
+                }
+            }
+        }
+    }
+
     /// How often an entry was moved to its other line: who walks the lines in steps may have missed it.
     pub fn moved(&self) -> u64 {
         self.moved

@@ -3,7 +3,7 @@
 use lb_config::ClientAddress;
 
 use super::ends::Ends;
-use super::glance::{Packet, Second};
+use super::glance::Packet;
 use super::onward::{Going, Progress};
 use crate::conn::{Pair, Probe};
 use crate::io::{Packet as _, PacketIo};
@@ -15,16 +15,10 @@ impl<I: PacketIo> Worker<I> {
     #[inline(always)]
     pub(super) fn answered<K: Ends>(&self, packet: &Packet<'_, K>) -> Option<(K, Probe)> {
         let (table, pairs) = K::tables_ref(&self.tables);
-        match packet.second() {
-            Second::Connection(pair, probe) if packet.fresh => Some((pairs.key(pair).other, probe)),
-            _ if packet.fresh => None,
-            _ => {
-                let (wanted, protocol) = (Pair::wanted(*packet.key), packet.facts().protocol() as u8);
-                let pair = pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol))?;
-                let key = pairs.key(pair).other;
-                Some((key, table.probe(&key, protocol)))
-            }
-        }
+        let (wanted, protocol) = (Pair::wanted(*packet.key), packet.facts().number);
+        let pair = pairs.find(&wanted, protocol, pairs.probe_like(packet.probe()))?;
+        let key = pairs.key(pair).other;
+        Some((key, table.probe(&key, protocol)))
     }
 
     /// Sends a reply on, or gives it back unchanged, when anything about it is unusual.
@@ -61,7 +55,7 @@ impl<I: PacketIo> Worker<I> {
         if !done {
             return Err(frame);
         }
-        let meta = self.renewed(found.meta, entry, packet, (&key, true), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (&key, true));
         self.counters.outbound(found.meta.dest(), facts.ip_len);
         self.leave_plain(frame, Going { exit, found, key: &key, meta }, progress);
         Ok(())

@@ -24,24 +24,24 @@ pub(super) struct Run {
 
 impl Run {
     /// No device: more than there can be.
-    const NOWHERE: u16 = u16::MAX;
-    const NONE: Self = Self { count: 0, device: DeviceId(Self::NOWHERE), bytes: 0, goes_on: false };
+    pub const NOWHERE: u16 = u16::MAX;
+    pub const NONE: Self = Self { count: 0, device: DeviceId(Self::NOWHERE), bytes: 0, goes_on: false };
 }
 
 /// What the words of settled connections are after a packet, under one table of timeouts.
 #[derive(Clone, Copy)]
-struct Settled {
+pub(super) struct Settled {
     /// Index of the table; none while it is more than an index can be.
-    timeouts: u32,
-    tcp: Meta,
-    udp: Meta,
+    pub timeouts: u32,
+    pub tcp: Meta,
+    pub udp: Meta,
 }
 
 impl Settled {
-    const NONE: Self = Self { timeouts: u32::MAX, tcp: Meta::EMPTY, udp: Meta::EMPTY };
+    pub const NONE: Self = Self { timeouts: u32::MAX, tcp: Meta::EMPTY, udp: Meta::EMPTY };
 
     #[inline(never)]
-    fn new(at: u16, timeouts: &TimeoutTable, now: Tick) -> Self {
+    pub fn new(at: u16, timeouts: &TimeoutTable, now: Tick) -> Self {
         let of = |protocol, state| {
             Meta::settled(protocol, state, timeouts.is_active(state), now.later(timeouts.of(state)))
         };

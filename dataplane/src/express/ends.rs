@@ -20,6 +20,9 @@ const UDP_SUM: usize = 6;
 
 /// The rewriting of a family's plain frames.
 pub(crate) trait Ends: Plain {
+    /// Keys lie beside the lines of a table that say which of them it may be.
+    const APART: bool;
+
     /// Takes one off the TTL, which is above 1.
     fn step(frame: &mut [u8]);
 
@@ -73,6 +76,8 @@ fn renew_transport<const N: usize>(head: &mut [u8; N], l4: usize, protocol: L4, 
 }
 
 impl Ends for Key4 {
+    const APART: bool = false;
+
     #[inline(always)]
     fn step(frame: &mut [u8]) {
         if let Some(head) = frame.first_chunk_mut::<HEAD4>() {
@@ -106,6 +111,8 @@ impl Ends for Key4 {
 }
 
 impl Ends for Key6 {
+    const APART: bool = true;
+
     #[inline(always)]
     fn step(frame: &mut [u8]) {
         if let Some(head) = frame.first_chunk_mut::<HEAD6>() {

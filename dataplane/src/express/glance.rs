@@ -9,6 +9,7 @@ use std::num::NonZeroU64;
 
 use arrayvec::ArrayVec;
 
+use super::both_ways::Second;
 use crate::conn::{ConnKey, Found, Key4, Key6, Probe};
 use crate::flow::Family;
 use crate::io::BURST;
@@ -74,6 +75,12 @@ impl Noted {
         self.0.get() & Self::CALM != 0
     }
 
+    #[inline(always)]
+    pub fn is_reply(self) -> bool {
+        self.0.get() & Self::REPLY != 0
+    }
+
+    #[inline(always)]
     pub fn set_reply(&mut self) {
         self.0 |= Self::REPLY;
     }
@@ -91,17 +98,6 @@ impl Noted {
     }
 }
 
-/// What a packet's second lookup is for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Second {
-    /// None is needed.
-    No,
-    /// The pair that says what its ends become may be here.
-    Pair(Probe),
-    /// It is a server's reply; its pair, and where that pair's connection may be.
-    Connection(Found, Probe),
-}
-
 /// A plain packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row<K> {
@@ -114,9 +110,9 @@ pub(crate) struct Row<K> {
 
 /// The plain packets of one family in a burst, in their order.
 pub(crate) struct Batch<K> {
-    rows: ArrayVec<Row<K>, BURST>,
-    /// As many as rows where there are second lookups at all, else none.
-    pub seconds: ArrayVec<Second, BURST>,
+    pub rows: ArrayVec<Row<K>, BURST>,
+    /// As many as rows where replies pass the director, after the second pass; else none.
+    pub seconds: ArrayVec<Second<K>, BURST>,
 }
 
 /// A place in a burst, so that the compiler sees that it is one.
@@ -157,19 +153,12 @@ impl<K: Plain> Batch<K> {
     pub fn rows(&self) -> &[Row<K>] {
         &self.rows
     }
-
-    /// The packets, and what their second lookups are.
-    #[inline(always)]
-    pub fn rows_mut(&mut self) -> (&mut [Row<K>], &mut [Second]) {
-        (&mut self.rows, &mut self.seconds)
-    }
 }
 
 /// A plain packet in its last pass.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet<'a, K> {
     pub row: &'a Row<K>,
-    pub second: Second,
     pub key: &'a K,
     /// What was looked up still holds.
     pub fresh: bool,
@@ -206,7 +195,7 @@ pub(super) fn raw32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 
 /// Eight bytes as they lie in memory.
 #[inline(always)]
-fn raw64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+pub(super) fn raw64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
@@ -358,11 +347,6 @@ impl<K: Plain> Packet<'_, K> {
     #[inline(always)]
     pub fn found(&self) -> Found {
         self.row.found
-    }
-
-    #[inline(always)]
-    pub fn second(&self) -> Second {
-        self.second
     }
 
     /// What the parser says of the same frame.

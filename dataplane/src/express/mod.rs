@@ -4,7 +4,7 @@
 //! - a `glance` at every frame: its flow, and the connection's line is asked for;
 //! - the connection is looked up, and what it leads to is asked for: a destination, a pair, or of a server's reply the
 //!   connection itself;
-//! - packet after packet is judged (`direct`, `onward`, `back`, and `first` if it has no connection), rewritten in place
+//! - packet after packet is judged (`direct`, `in_place`, `onward`, `back`, and `opening` or `first` if it has no connection), rewritten in place
 //!   (`ends`) and put among those to be sent.
 //!
 //! Only what is plainly the usual case goes this way: `glance` says which frames, `onward` and `back` which
@@ -14,30 +14,36 @@
 
 use arrayvec::ArrayVec;
 
-use crate::conn::{Key4, Key6, Pair, Probe};
+use crate::conn::{Key4, Key6, Probe};
 use crate::drop_reason::DropReason;
 use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo, WorkerId};
 use crate::parse::{Parsed, parse};
 use crate::prefetch;
 use crate::receive::Origin;
-use crate::steer;
 use crate::worker::Worker;
 
 mod back;
+mod both_ways;
 mod direct;
 mod ends;
 mod first;
 mod glance;
+mod in_place;
 mod onward;
+mod opening;
+mod redirect;
 mod reply_ends;
+mod step;
 #[cfg(test)]
 mod tests;
 
 pub use reply_ends::ReplyEnds;
 
 use ends::Ends;
-use glance::{Batch, Facts, Row, Second, place};
+use glance::{Batch, place};
 use onward::Progress;
+use opening::Openings;
+use redirect::Redirect;
 
 /// What a burst's first pass makes of a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -201,63 +207,21 @@ impl<I: PacketIo> Worker<I> {
         owners: &mut ArrayVec<WorkerId, BURST>,
         own: Kind,
     ) -> Kind {
-        let Some((key, noted)) = K::glance(bytes) else { return Kind::Other };
-        let (table, _) = K::tables_ref(&self.tables);
-        let probe = table.probe(&key, noted.number());
-        batch.push(key, noted, probe);
-        if burden.replies || burden.foreign {
-            return self.note_more(burden, batch, owners, own);
-        }
-        table.prefetch(probe);
-        own
-    }
-
-    /// Where a packet may be a reply or another worker's.
-    #[inline(never)]
-    fn note_more<K: Ends>(
-        &self,
-        burden: &Burden,
-        batch: &mut Batch<K>,
-        owners: &mut ArrayVec<WorkerId, BURST>,
-        own: Kind,
-    ) -> Kind {
-        let Some(Row { key, noted, probe, .. }) = batch.last() else { return own };
-        let (key, probe) = (*key, *probe);
-        let (client, vip) = ((key.client(), key.client_port()), (key.vip(), key.vip_port()));
-        let may_be = burden.replies && self.snapshot.may_be_reply(client.0.into(), vip.0.into());
-        // whose it is must not depend on a hint
-        let exact = burden.foreign;
-        if may_be
-            && (!exact || self.snapshot.is_reply((client.0.into(), client.1), vip.0.into(), noted.number()))
-        {
-            noted.set_reply();
-        }
-        let facts = noted.facts();
-        if burden.foreign {
-            let end = if facts.reply { vip } else { client };
-            let owner = steer::owner(end.0.into(), end.1, self.setup.workers, &self.setup.steer_key);
-            if owner != self.id {
-                batch.pop();
-                owners.push(owner);
-                return Kind::Foreign;
-            }
-        }
-        let second = self.first_of(&key, &facts, probe);
-        batch.seconds.push(second);
-        own
-    }
-
-    /// What a packet is looked up by first, its pair or its connection; it is asked for.
-    #[inline(always)]
-    fn first_of<K: Ends>(&self, key: &K, facts: &Facts, probe: Probe) -> Second {
+        let Some((key, mut noted)) = K::glance(bytes) else { return Kind::Other };
         let (table, pairs) = K::tables_ref(&self.tables);
-        if !facts.reply {
-            table.prefetch(probe);
-            return Second::No;
+        let probe = table.probe(&key, noted.number());
+        if burden.foreign {
+            batch.push(key, noted, probe);
+            return self.note_foreign(burden, batch, owners, own);
         }
-        let probe = pairs.probe(&Pair::wanted(*key), facts.number);
-        pairs.prefetch(probe);
-        Second::Pair(probe)
+        if burden.replies && self.snapshot.may_be_reply(key.client().into(), key.vip().into()) {
+            noted.set_reply();
+            pairs.prefetch(pairs.probe_like(probe));
+        } else {
+            table.prefetch(probe);
+        }
+        batch.push(key, noted, probe);
+        own
     }
 
     /// The second pass.
@@ -271,42 +235,12 @@ impl<I: PacketIo> Worker<I> {
         }
         let (table, _) = K::tables_ref(&self.tables);
         let dests = &self.counters.dests[..];
-        for row in batch.rows() {
+        for row in &batch.rows {
             table.prefetch_spilled(&row.key, row.noted.number(), row.probe);
         }
-        for row in batch.rows_mut().0 {
+        for row in &mut batch.rows {
             table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
             prefetch::place(dests, row.found.meta.dest().0 as usize);
-        }
-    }
-
-    /// The second pass where replies come: their pairs first, of all others the connections.
-    #[inline(never)]
-    fn look_both_ways<K: Ends>(&self, batch: &mut Batch<K>) {
-        let (table, pairs) = K::tables_ref(&self.tables);
-        let (rows, seconds) = batch.rows_mut();
-        for (row, second) in rows.iter_mut().zip(seconds) {
-            let (key, protocol) = (&row.key, row.noted.number());
-            if let Second::Pair(probe) = *second
-                && let Some(pair) = pairs.find(&Pair::wanted(*key), protocol, probe)
-            {
-                let key = pairs.key(pair).other;
-                let probe = table.probe(&key, protocol);
-                table.prefetch(probe);
-                *second = Second::Connection(pair, probe);
-                continue;
-            }
-            *second = Second::No;
-            let Some(found) = table.find(key, protocol, row.probe) else { continue };
-            row.found = found;
-            self.counters.prefetch_dest(found.meta.dest());
-            if let Some(entry) = self.snapshot.dest(found.meta.dest())
-                && entry.way.local_ends().is_some()
-            {
-                let probe = self.onward_probe(key, protocol);
-                pairs.prefetch(probe);
-                *second = Second::Pair(probe);
-            }
         }
     }
 
@@ -319,7 +253,7 @@ impl<I: PacketIo> Worker<I> {
         if board.v6.len() == burst.len() {
             return self.act_alike(burst, &board.v6);
         }
-        let mut progress = Progress { fresh: true, disturbed: false };
+        let mut progress = Progress::BEGUN;
         let (mut at4, mut at6, mut other, mut foreign) = (0, 0, 0, 0);
         for (frame, kind) in burst.drain(..).zip(&board.kinds) {
             if *kind == Kind::V4 {
@@ -334,7 +268,7 @@ impl<I: PacketIo> Worker<I> {
                 }
                 foreign += 1;
             } else {
-                progress = Progress { fresh: false, disturbed: true };
+                progress = Progress::UNSURE;
                 match board.others.get(other) {
                     Some((Ok(parsed), probe)) => self.dispatch(frame, parsed, *probe, origin),
                     // with the rest of it in view it may be right
@@ -349,9 +283,9 @@ impl<I: PacketIo> Worker<I> {
 
     /// The third pass of a burst of this worker's plain packets of one family.
     #[inline(never)]
-    fn act_alike<K: Ends>(&mut self, burst: &mut Burst<I::Packet>, batch: &Batch<K>) {
-        let mut progress = Progress { fresh: true, disturbed: false };
-        let mut run = self.direct(burst, batch.rows(), progress);
+    fn act_alike<K: Redirect>(&mut self, burst: &mut Burst<I::Packet>, batch: &Batch<K>) {
+        let mut progress = Progress::BEGUN;
+        let mut run = self.in_place(burst, batch, 0, &mut progress);
         if run.count == burst.len()
             && let Some(out) = self.out.get_mut(usize::from(run.device.0))
             && out.take(burst, run.bytes)
@@ -359,39 +293,48 @@ impl<I: PacketIo> Worker<I> {
             return;
         }
         let mut frames = std::mem::take(burst).into_iter();
-        let mut at = 0;
+        let (mut at, mut opened) = (0, Openings::new());
         loop {
             for frame in frames.by_ref().take(run.count) {
                 self.send(run.device, frame);
             }
             at += run.count;
-            if run.goes_on {
-                run =
-                    self.direct(frames.as_mut_slice(), batch.rows().get(at..).unwrap_or_default(), progress);
-                continue;
+            if !run.goes_on {
+                self.admit_run(batch, (at, BURST), &mut progress, &mut opened);
+                if opened.is_empty() {
+                    let Some(frame) = frames.next() else { break };
+                    self.indirect(frame, batch, at, &mut progress);
+                    at += 1;
+                }
+                for (opening, frame) in opened.iter().zip(frames.by_ref()) {
+                    if let Some(row) = batch.rows().get(at) {
+                        self.admitted(frame, row, opening, &mut progress);
+                    }
+                    at += 1;
+                }
             }
-            let Some(frame) = frames.next() else { break };
-            self.indirect(frame, batch, at, &mut progress);
-            at += 1;
-            run = self.direct(frames.as_mut_slice(), batch.rows().get(at..).unwrap_or_default(), progress);
+            run = self.in_place(frames.as_mut_slice(), batch, at, &mut progress);
         }
     }
 
     /// The third pass of a plain packet.
     #[inline(never)]
-    fn express<K: Ends>(
+    fn express<K: Redirect>(
         &mut self,
         mut frame: I::Packet,
         batch: &Batch<K>,
         at: usize,
         progress: &mut Progress,
     ) {
-        let rows = batch.rows().get(at..).unwrap_or_default();
-        let run = self.direct(std::slice::from_mut(&mut frame), rows, *progress);
+        let run = self.in_place(std::slice::from_mut(&mut frame), batch, at, progress);
         if run.count > 0 {
-            self.send(run.device, frame);
-        } else {
-            self.indirect(frame, batch, at, progress);
+            return self.send(run.device, frame);
+        }
+        let mut opened = Openings::new();
+        self.admit_run(batch, (at, 1), progress, &mut opened);
+        match (opened.first(), batch.rows().get(at)) {
+            (Some(opening), Some(row)) => self.admitted(frame, row, opening, progress),
+            _ => self.indirect(frame, batch, at, progress),
         }
     }
 
@@ -399,8 +342,8 @@ impl<I: PacketIo> Worker<I> {
     #[inline(never)]
     fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
         let Some(row) = batch.rows().get(at) else { return };
-        let second = batch.seconds.get(at).copied().unwrap_or(Second::No);
-        let packet = glance::Packet { row, second, key: &row.key, fresh: progress.fresh };
+        let fresh = progress.fresh && (row.found.is_some() || !progress.grown);
+        let packet = glance::Packet { row, key: &row.key, fresh };
         let taken =
             if row.noted.facts().steady { self.onward_plain(frame, &packet, progress) } else { Err(frame) };
         #[cfg(test)]
@@ -408,7 +351,7 @@ impl<I: PacketIo> Worker<I> {
             tests::taken(if packet.found().is_some() { 1 } else { 2 });
         }
         if let Err(frame) = taken {
-            *progress = Progress { fresh: false, disturbed: true };
+            *progress = Progress::UNSURE;
             if let Err(frame) = self.first_plain(frame, &packet) {
                 self.at_length(frame, &packet);
             }

@@ -3,8 +3,8 @@
 use lb_config::ClientAddress;
 
 use super::ends::{Ends, raw_mac, set_macs};
-use super::glance::{Facts, Packet, Second};
-use crate::conn::{Found, Meta, Pair, Probe};
+use super::glance::{Facts, Packet};
+use crate::conn::{Found, Meta, Pair};
 use crate::drop_reason::DropReason;
 use crate::flow::{peer_of, server_of};
 use crate::io::{DeviceId, Packet as _, PacketIo};
@@ -41,16 +41,18 @@ pub(super) struct Progress {
     pub fresh: bool,
     /// Entries of connections may be other ones than those that were looked up.
     pub disturbed: bool,
+    /// What was not found then may be there by now.
+    pub grown: bool,
+}
+
+impl Progress {
+    /// Nothing has happened yet.
+    pub const BEGUN: Self = Self { fresh: true, disturbed: false, grown: false };
+    /// Anything may have.
+    pub const UNSURE: Self = Self { fresh: false, disturbed: true, grown: true };
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Where the pair may be that says what the source of a client's packet becomes.
-    #[inline(always)]
-    pub(super) fn onward_probe<K: Ends>(&self, key: &K, protocol: u8) -> Probe {
-        let (_, pairs) = K::tables_ref(&self.tables);
-        pairs.probe(&Pair::wanted(*key), forward(protocol))
-    }
-
     /// Sends a packet on, or gives it back unchanged, when anything about it is unusual.
     #[inline(always)]
     pub(super) fn onward_plain<K: Ends>(
@@ -104,7 +106,7 @@ impl<I: PacketIo> Worker<I> {
         if !done {
             return Err(frame);
         }
-        let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (packet.key, false));
         self.counters.inbound(found.meta.dest(), facts.ip_len);
         self.leave_plain(frame, Going { exit, found, key: packet.key, meta }, progress);
         Ok(())
@@ -136,7 +138,7 @@ impl<I: PacketIo> Worker<I> {
         progress: &mut Progress,
     ) -> Result<(), I::Packet> {
         let Some(entry) = self.snapshot.dest(found.meta.dest()) else { return Err(frame) };
-        let meta = self.renewed(found.meta, entry, packet, (packet.key, false), &frame);
+        let meta = self.renewed(found.meta, entry, packet, (packet.key, false));
         self.counters.inbound(found.meta.dest(), packet.facts().ip_len);
         K::step(frame.bytes_mut());
         if self.wrap_plain(&mut frame, packet, at) {
@@ -189,10 +191,7 @@ impl<I: PacketIo> Worker<I> {
         at: u16,
     ) -> Option<Translation<K::Address>> {
         let (_, pairs) = K::tables_ref(&self.tables);
-        let probe = match packet.second() {
-            Second::Pair(probe) if packet.fresh => probe,
-            _ => self.onward_probe(packet.key, packet.facts().number),
-        };
+        let probe = pairs.probe_like(packet.probe());
         let pair = pairs.find(&Pair::wanted(*packet.key), forward(packet.facts().protocol() as u8), probe)?;
         let told = pair.meta.is_pair_proxied()
             || self.tells(at, packet.facts().protocol()) == ClientAddress::Toa && !pair.meta.answered();
@@ -247,11 +246,10 @@ impl<I: PacketIo> Worker<I> {
         entry: &DestEntry,
         packet: &Packet<'_, K>,
         (key, outbound): (&K, bool),
-        frame: &I::Packet,
     ) -> Meta {
         match self.renewed_settled(meta, entry, &packet.facts(), outbound) {
             Some(meta) => meta,
-            None => self.renewed_otherwise(meta, entry, packet, (key, outbound), frame),
+            None => self.renewed_otherwise(meta, entry, packet, (key, outbound)),
         }
     }
 
@@ -284,8 +282,8 @@ impl<I: PacketIo> Worker<I> {
         entry: &DestEntry,
         packet: &Packet<'_, K>,
         (key, outbound): (&K, bool),
-        frame: &I::Packet,
     ) -> Meta {
-        self.next_meta(key, meta, entry, &packet.flow(frame.bytes()), outbound).with_heard()
+        self.next_meta(key, meta, entry, (packet.facts().protocol(), packet.facts().event), outbound)
+            .with_heard()
     }
 }

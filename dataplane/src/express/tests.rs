@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::*;
-use crate::conn::{ConnKey, HashKey, Meta, Table, TableKey};
+use crate::conn::{ConnKey, HashKey, Meta, Pair, Table, TableKey};
 use crate::counters::WorkerCounters;
 use crate::director::{self, Director};
 use crate::memory::{Frame, MemoryIo};

@@ -98,6 +98,13 @@ impl Flood {
         now_ns < self.strays_until
     }
 
+    /// Whether nothing is asked of new connections because of others: there is no flood, none has just been, and none is
+    /// shed.
+    #[inline]
+    pub fn is_quiet(&self, now_ns: u64) -> bool {
+        !self.active && self.shedding.rate.is_none() && !self.has_strays(now_ns)
+    }
+
     /// A cookie was sent.
     pub fn offered(&mut self, now_ns: u64) {
         self.cookies_until = now_ns + cookie::LIFETIME_NS;

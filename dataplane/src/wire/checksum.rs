@@ -24,10 +24,9 @@ pub fn add(mut sum: u64, bytes: &[u8]) -> u64 {
 /// Folds a sum to 16 bits in one's complement arithmetic.
 #[inline]
 pub fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
+    // both halves added to themselves crosswise: the carry of the lower one ends up where it belongs
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum that goes into a header whose other words add up to `sum`.
