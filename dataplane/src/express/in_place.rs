@@ -105,6 +105,8 @@ impl<I: PacketIo> Worker<I> {
         seconds: &[Second<K>],
         progress: &mut Progress,
     ) -> Run {
+        // other directors hear of such a change where all are told of
+        let told = self.teller.feeds.is_some();
         let Self { snapshot, counters, tables, now, guarded, .. } = self;
         let (snapshot, own, now): (&Snapshot, _, _) = (&**snapshot, &*counters.own, *now);
         let (dests, cells) = (snapshot.dests.view(), snapshot.cells.view());
@@ -159,7 +161,7 @@ impl<I: PacketIo> Worker<I> {
                 let renewed = if calm { found.meta.renewed(after, differs, now) } else { None };
                 let counted = Counted { dest: counted, own };
                 let next = || step(found.meta, (facts.event, back), times, (now, *guarded), counted);
-                let Some(meta) = renewed.or_else(next) else { break };
+                let Some(meta) = renewed.or_else(|| if told { None } else { next() }) else { break };
                 table.update(found, meta);
                 progress.disturbed = true;
             }
@@ -189,6 +191,9 @@ impl<I: PacketIo> Worker<I> {
         rows: &[Row<K>],
         progress: &mut Progress,
     ) -> Run {
+        if self.teller.feeds.is_some() {
+            return Run::NONE;
+        }
         let Self { snapshot, counters, tables, now, guarded, .. } = self;
         let (own, now) = (&*counters.own, *now);
         let (table, _) = K::tables(tables);
