@@ -175,7 +175,10 @@ fn transfer(lab: &mut Lab) -> Result<()> {
         let (row, _) = again(lab, &config)?;
         ensure!(row.taken_over == 1, "{row:?}");
     }
-    let answer = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+    let answer = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
+    let wrong = sink.wrong.load(std::sync::atomic::Ordering::Relaxed);
+    let answer =
+        answer.with_context(|| format!("{} bytes have come, other than those sent: {wrong}", come()))?;
     ensure!(answer.trim() == BYTES.to_string(), "the server got {answer:?} bytes, {BYTES} were sent");
     ensure!(!sink.wrong.load(std::sync::atomic::Ordering::Relaxed), "the server saw other bytes");
     Ok(())
@@ -238,7 +241,7 @@ fn checked(lab: &mut Lab) -> Result<()> {
     ensure!(row.taken_over == HELD as u64, "{row:?}");
     all_go_on(&mut held)?;
     // one that was down is not taken to be up
-    drop(nginx.pop());
+    nginx.pop().context("two servers")?.signal(nix::sys::signal::Signal::SIGTERM)?;
     lb_tests::wait::wait_until("one server is down", PATIENCE, || Ok(up(lab)? == 1))?;
     again(lab, &config)?;
     let answers = (0..6).map(|_| lab.curl(&format!("http://{VIP}/"))).collect::<Result<Vec<_>>>()?;

@@ -3,7 +3,7 @@
 //! A line is the first eight hexadecimal digits of its SHA-256, a space, and JSON. A line that is not whole was never
 //! heard of by a worker; one whose sum is wrong is passed over, and connections to that server are not taken over.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -88,6 +88,8 @@ pub struct Content {
     services: BTreeMap<String, String>,
     /// What each index stands for.
     pub dests: BTreeMap<u32, DestKey>,
+    /// The same the other way round: a server that was gone for good and came back has a new index.
+    indices: HashMap<DestKey, u32>,
     /// Those servers of them that got connections.
     pub standing: HashSet<(ServiceAddress, SocketAddr)>,
     /// Lines that were not whole.
@@ -132,7 +134,12 @@ impl Content {
                 (index, DestKey { owner, address, port: 0, forwarding: Forwarding::FullNat })
             }
         };
-        self.dests.insert(index, key);
+        if let Some(former) = self.indices.insert(key, index).filter(|former| *former != index) {
+            self.dests.remove(&former);
+        }
+        if let Some(other) = self.dests.insert(index, key).filter(|other| *other != key) {
+            self.indices.remove(&other);
+        }
         Some(())
     }
 

@@ -201,6 +201,28 @@ fn a_journal_tells_who_has_which_index() {
 }
 
 #[test]
+fn an_index_is_of_who_had_it_last_and_a_server_has_the_last_one() {
+    let temp = Temp::new();
+    let path = temp.0.join("journal.1");
+    let model = model(&service("web", 80, "dr", &[12, 13, 14]));
+    let key = |at: usize| {
+        let service = model.services.first().unwrap();
+        let server = &service.servers[at];
+        let owner = Owner::Service(service.address);
+        DestKey { owner, address: server.address, port: server.port, forwarding: server.forwarding }
+    };
+    let mut writer = Writer::new(path.clone());
+    writer.begin();
+    let steps =
+        [(0, 0, true), (1, 1, true), (0, 0, false), (2, 0, true), (0, 2, true), (1, 1, false), (1, 0, true)];
+    for (index, server, stands) in steps {
+        writer.dest(lb_dataplane::ids::DestId(index), &key(server), stands);
+        writer.close();
+    }
+    assert_eq!(dests(&path), ["0 192.168.150.14 Dr", "1 192.168.150.12 Dr"]);
+}
+
+#[test]
 fn a_former_service_that_is_not_possible_any_more_costs_no_other() {
     let temp = Temp::new();
     let path = temp.0.join("journal.1");

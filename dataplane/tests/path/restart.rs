@@ -62,7 +62,9 @@ impl Journal for Book {
     }
 
     fn dest(&mut self, dest: DestId, key: &DestKey, _: bool) {
-        self.0.lock().expect("lock").dests.insert(dest.0, *key);
+        let mut notes = self.0.lock().expect("lock");
+        notes.dests.retain(|_, known| known != key);
+        notes.dests.insert(dest.0, *key);
     }
 
     fn close(&mut self) {}
