@@ -13,10 +13,12 @@ use std::process::Command;
 const ROOTS: [&str; 3] = ["Worker<I>>::see>", "Worker<I>>::act_alike>", "Worker<I>>::process>"];
 
 /// Where the express path ends: what is called for packets that are not the usual case, or once a burst.
-const ENDS: [&str; 9] = [
+const ENDS: [&str; 10] = [
     // the general way of a packet: it may schedule, and ask a template behind its lock
     "::dispatch>",
     "::at_length>",
+    // a frame that the parser refused, which may go into the kernel's queue
+    "::unreadable>",
     // a first packet is admitted as there, and may wait for its server's MAC address
     "::first_plain>",
     "::admit_run>",

@@ -71,6 +71,7 @@ impl<I: PacketIo> Worker<I> {
     /// A frame that the parser refused, or that is none of a station's: some of them are of protocols that the kernel
     /// knows.
     #[cold]
+    #[inline(never)]
     pub(crate) fn unreadable(&mut self, frame: I::Packet, reason: DropReason) {
         match self.unreadable_for(&frame, reason) {
             Some((link, class)) => self.give(frame, link, class),

@@ -25,7 +25,7 @@ impl<I: PacketIo> Worker<I> {
             let Some(parcel) = self.mailbox.pipe.take() else { return taken };
             self.counters.own.from_kernel.add(1);
             match self.framed(parcel.link, &parcel.bytes) {
-                Some(frame) => self.from_kernel(frame, parcel.link),
+                Some(frame) => self.kernel_frame(frame, parcel.link),
                 None => self.counters.drop_packet(DropReason::NoBuffer),
             }
             self.mailbox.pipe.emptied(parcel.bytes);
@@ -46,7 +46,7 @@ impl<I: PacketIo> Worker<I> {
         vlan::set_vlan(&mut frame, tag).then_some(frame)
     }
 
-    fn from_kernel(&mut self, mut frame: I::Packet, link: LinkId) {
+    fn kernel_frame(&mut self, mut frame: I::Packet, link: LinkId) {
         let Some(on) = self.snapshot.links.get(usize::from(link.0)) else {
             return self.counters.drop_packet(DropReason::NotForUs);
         };

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use lb_dataplane::exception::director_mac;
+use lb_dataplane::neighbor::LinkId;
 use proptest::prelude::*;
 
 use crate::arms::{cut, datagram, framed, packet};
-use crate::frames::{ACK, SYN, arp, from_client, icmp, sctp, segment, server_mac, tcp, udp};
+use crate::frames::{ACK, DIRECTOR, SYN, arp, from_client, icmp, sctp, segment, server_mac, tcp, udp};
 use crate::lab::{Lab, web};
 
 const SCTP: &str = "[[services]]\nname = \"s1ap\"\nvip = \"192.168.150.101\"\nport = 36412\nprotocol = \"sctp\"\n\
@@ -84,16 +86,29 @@ proptest! {
         workers in 1u16..4,
         room in prop_oneof![Just(usize::MAX), 0usize..100],
         cold: bool,
+        tap: bool,
     ) {
-        let text = format!("{}{}{SCTP}{UDP}", crate::lab::BASE, web("rr", &[(12, 1), (13, 1)]));
+        let more = if tap { "\"null\"\nexception = \"tap\"\nexception_rate = 1000" } else { "\"null\"" };
+        let base = crate::lab::BASE.replace("\"null\"", more);
+        let text = format!("{base}{}{SCTP}{UDP}", web("rr", &[(12, 1), (13, 1)]));
         let mut lab = Lab::of(&text, workers);
         if !cold {
             lab = lab.resolved();
         }
+        let kernel = lab.director.kernel();
+        kernel.furnish(if tap { 1600 } else { 0 });
         let before = lab.director.totals();
         lab.workers.iter_mut().for_each(|worker| worker.io_mut().room = room);
-        for frame in &frames {
+        for (n, frame) in frames.iter().enumerate() {
             lab.put(frame);
+            if tap && n % 3 == 0 {
+                // some to the director, some through it
+                let mut own = frame.clone();
+                if n % 2 == 0 && own.len() > 6 {
+                    own[..6].copy_from_slice(&director_mac(DIRECTOR));
+                }
+                kernel.send(LinkId(0), &own);
+            }
         }
         lab.settle();
         lab.wait(200);
