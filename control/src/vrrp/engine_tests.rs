@@ -2,7 +2,7 @@ use super::*;
 use crate::bfd::SessionState;
 use crate::lease::SeatState;
 use crate::vrrp::plan::{Exit, InstancePlan, SessionPlan};
-use lb_config::{Bfd, Track, VirtualAddress, Vrrp, VrrpGroup, VrrpPeer, VrrpScript, VrrpVersion};
+use lb_config::{Bfd, Track, VirtualAddress, Vrrp, VrrpGroup, VrrpNotify, VrrpPeer, VrrpScript, VrrpVersion};
 use lb_dataplane::neighbor::LinkId;
 use lb_dataplane::owner::{OwnerCells, OwnerId};
 use std::sync::Arc;
