@@ -5,8 +5,9 @@
 # play WHO: the chosen sections with `kernel` or `lbd` as the director. Each section has $P, a port of its own on which
 # all servers serve, and source ports of its own: the connections of one say nothing about another's services.
 play() {
-    # LAN: the director's interface on LAN A.
+    # LAN: the director's interface on LAN A, for the script.
     local line WHO=$1 wanted=no number=0 P SOURCE_PORT ALSO='' LAN=eth0
+    # shellcheck disable=SC2034 # the script's
     if [[ $WHO == kernel ]]; then LAN=vec0; fi
     for P in "$A.1" "$A6:1"; do
         ip netns exec "$(ns client)" ping -n -c 1 -W 5 "$P" >/dev/null || die "$P does not answer"

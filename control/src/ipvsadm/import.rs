@@ -62,6 +62,8 @@ fn timeouts(timeouts: Timeouts) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lb_config::{IpvsSync, IpvsSyncState};
+
     use super::*;
 
     const PORTS: &str = "[[ports]]\nname = \"lan\"\ndevice = \"null\"\naddresses = [\"10.0.0.1/24\"]\ngateway = \"10.0.0.254\"\n";
@@ -70,11 +72,14 @@ mod tests {
     fn rules_become_services_that_a_configuration_takes() {
         let rules = "ipvsadm -C\n/sbin/ipvsadm -A -t 10.0.0.100:80 -s rr -p 60\n\
                      -a -t 10.0.0.100:80 -r 10.0.0.11 -g -w 3\n-a -t 10.0.0.100:80 -r 10.1.0.12:8080 -m\n\
-                     # sluice: -e -t 10.0.0.100:80 -r 10.1.0.12:8080 -m -x 9\n# sluice: --set 0 5 0\n";
+                     # sluice: -e -t 10.0.0.100:80 -r 10.1.0.12:8080 -m -x 9\n# sluice: --set 0 5 0\n\
+                     # sluice: --start-daemon backup --mcast-interface eth2 --syncid 7\n";
         let toml = import(rules, &Names::default()).unwrap();
         assert!(toml.starts_with("[timeouts]\ntcp_fin_wait = \"5s\"\n\n[[services]]\n"), "{toml}");
         let model = lb_config::parse(&format!("{PORTS}{toml}")).unwrap();
         let table = Table::of(&model);
+        let daemon = IpvsSync { sync_id: 7, ..IpvsSync::new(IpvsSyncState::Backup, "eth2".to_owned()) };
+        assert_eq!(table.daemons, [daemon]);
         assert_eq!((table.services[0].persistent, table.timeouts.tcp_fin), (Some(60), 5));
         let servers: Vec<_> = table.services[0]
             .servers
