@@ -185,7 +185,7 @@ impl Side {
 }
 
 fn table<K: TableKey>(max: u32, crowded: bool) -> Table<K> {
-    if crowded { Table::with_lines(24, max, KEY).unwrap() } else { Table::new(max, KEY).unwrap() }
+    if crowded { Table::with_lines(18, max, KEY).unwrap() } else { Table::new(max, KEY).unwrap() }
 }
 
 fn rows<K: TableKey + ConnKey>(table: &Table<K>) -> String {
