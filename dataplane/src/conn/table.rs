@@ -42,6 +42,12 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// One bit of 64, the same for a key whenever it is asked for; few keys of a burst share theirs.
+    #[inline(always)]
+    pub(crate) fn bit(self) -> u64 {
+        1 << (self.low & 63)
+    }
+
     /// 16 bits of the hash. For who shares the first line they tell apart; the second line is picked by the upper
     /// bits of the same half, which leaves at least the lower 8 in a table of 16 million lines.
     #[inline(always)]
@@ -359,6 +365,15 @@ impl<K: TableKey> Table<K> {
             return None;
         }
         self.free_slot(probe).map(|(line, slot)| Vacancy { line, slot })
+    }
+
+    /// [`Table::vacancy`] after others have moved.
+    #[cold]
+    pub(crate) fn make_vacancy(&mut self, probe: Probe) -> Option<Vacancy> {
+        if self.len >= self.max {
+            return None;
+        }
+        self.make_room(probe).map(|(line, slot)| Vacancy { line, slot })
     }
 
     /// [`Table::insert`] at a [`Table::vacancy`] of `probe`, the table's latest change being older than that.

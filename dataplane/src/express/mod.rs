@@ -342,7 +342,7 @@ impl<I: PacketIo> Worker<I> {
     #[inline(never)]
     fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
         let Some(row) = batch.rows().get(at) else { return };
-        let fresh = progress.fresh && (row.found.is_some() || !progress.grown);
+        let fresh = progress.fresh && (row.found.is_some() || progress.grown & row.probe.bit() == 0);
         let packet = glance::Packet { row, key: &row.key, fresh };
         let taken =
             if row.noted.facts().steady { self.onward_plain(frame, &packet, progress) } else { Err(frame) };

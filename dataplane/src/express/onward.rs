@@ -41,15 +41,15 @@ pub(super) struct Progress {
     pub fresh: bool,
     /// Entries of connections may be other ones than those that were looked up.
     pub disturbed: bool,
-    /// What was not found then may be there by now.
-    pub grown: bool,
+    /// What was not found then may be there by now: a bit for each of the first lines that have got a connection since.
+    pub grown: u64,
 }
 
 impl Progress {
     /// Nothing has happened yet.
-    pub const BEGUN: Self = Self { fresh: true, disturbed: false, grown: false };
+    pub const BEGUN: Self = Self { fresh: true, disturbed: false, grown: 0 };
     /// Anything may have.
-    pub const UNSURE: Self = Self { fresh: false, disturbed: true, grown: true };
+    pub const UNSURE: Self = Self { fresh: false, disturbed: true, grown: u64::MAX };
 }
 
 impl<I: PacketIo> Worker<I> {

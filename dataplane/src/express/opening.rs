@@ -25,7 +25,7 @@ use crate::local_port::{self, forward};
 use crate::parse::L4;
 use crate::policy::Refusal;
 use crate::sched::NewConnection;
-use crate::snapshot::{DestEntry, ServiceEntry, Way};
+use crate::snapshot::{ServiceEntry, Way};
 use crate::state::{self, Direction, State, TimeoutTable, tcp};
 use crate::wire::PROTOCOL_TCP;
 use crate::worker::Worker;
@@ -125,7 +125,9 @@ impl<I: PacketIo> Worker<I> {
                 break;
             }
             // one that began since it was looked up
-            if (progress.grown || !progress.fresh) && table.find(key, number, row.probe).is_some() {
+            if (progress.grown & row.probe.bit() != 0 || !progress.fresh)
+                && table.find(key, number, row.probe).is_some()
+            {
                 break;
             }
             let (vip, port) = (key.vip(), key.vip_port());
@@ -143,7 +145,16 @@ impl<I: PacketIo> Worker<I> {
                     _ => break,
                 },
             };
-            let Some(vacancy) = table.vacancy(row.probe) else { break };
+            let vacancy = match table.vacancy(row.probe) {
+                Some(vacancy) => vacancy,
+                None => {
+                    *progress = Progress::UNSURE;
+                    match table.make_vacancy(row.probe) {
+                        Some(vacancy) => vacancy,
+                        None => break,
+                    }
+                }
+            };
             let new = NewConnection {
                 client: key.client().into(),
                 client_port: key.client_port(),
@@ -194,7 +205,7 @@ impl<I: PacketIo> Worker<I> {
             counters.own.inserted.add(1);
             snapshot.bound(dest, all_counters);
             room -= 1;
-            progress.grown = true;
+            progress.grown |= row.probe.bit();
             let (start, tuple) = match entry.way {
                 Way::Nat => (0, reply_tuple(key, entry)),
                 Way::FullNat(at) => {
@@ -233,14 +244,15 @@ impl<I: PacketIo> Worker<I> {
         let packet = Packet { row, key: &row.key, fresh: false };
         let number = row.noted.number();
         let entry = self.snapshot.dest(opening.dest).filter(|_| opening.refusal.is_none());
-        let Some(&entry) = entry else {
+        let Some(entry) = entry else {
             let refusal = opening.refusal.unwrap_or(Refusal::silent(DropReason::NoServer));
             let flow = packet.flow(frame.bytes());
             return self.turn_away(frame, &packet.parsed(flow), refusal);
         };
-        let entered = match entry.way {
+        let (way, mtu, exit) = (entry.way, entry.mtu, self.exit(entry));
+        let entered = match way {
             Way::Nat => self.enter_nat(row, opening, progress),
-            Way::FullNat(at) => self.enter_full_nat(row, opening, (&entry, at), progress),
+            Way::FullNat(at) => self.enter_full_nat(row, opening, at, progress),
             Way::Dr | Way::Tunnel(_) | Way::Snat(_) => Ok(None),
         };
         let tuple = match entered {
@@ -250,17 +262,16 @@ impl<I: PacketIo> Worker<I> {
         let ip_len = row.noted.ip_len();
         self.counters.inbound(opening.dest, ip_len);
         let bytes = frame.bytes_mut();
-        let usual = match entry.way {
-            Way::FullNat(at) => number != PROTOCOL_TCP || self.tells(at, L4::Tcp) == ClientAddress::None,
-            _ => true,
+        let told = match way {
+            Way::FullNat(at) => number == PROTOCOL_TCP && self.tells(at, L4::Tcp) != ClientAddress::None,
+            _ => false,
         };
-        let usual = usual
-            && ip_len <= entry.mtu
+        let usual = !told
+            && ip_len <= mtu
             && K::ttl_and_df(bytes).0 > 1
             && (tuple.is_none() || K::is_summed(bytes, number));
-        let Some(exit) = self.exit(&entry).filter(|_| usual) else {
-            let flow = packet.flow(frame.bytes());
-            return self.forward::<K>(frame, &packet.parsed(flow), &flow, &entry);
+        let Some(exit) = exit.filter(|_| usual) else {
+            return self.forward_first(frame, &packet, opening.dest);
         };
         match tuple {
             Some(tuple) => K::redirect(bytes, number, &tuple),
@@ -268,12 +279,22 @@ impl<I: PacketIo> Worker<I> {
         }
         #[cfg(test)]
         super::tests::taken(3);
-        if let Way::Tunnel(at) = entry.way
+        if let Way::Tunnel(at) = way
             && !self.wrap_plain(&mut frame, &packet, at)
         {
             return self.counters.drop_packet(DropReason::NoBuffer);
         }
         self.go(exit, frame);
+    }
+
+    /// A first packet with which more is to be done.
+    #[cold]
+    fn forward_first<K: Redirect>(&mut self, frame: I::Packet, packet: &Packet<'_, K>, dest: DestId) {
+        let flow = packet.flow(frame.bytes());
+        match self.snapshot.dest(dest).copied() {
+            Some(entry) => self.forward::<K>(frame, &packet.parsed(flow), &flow, &entry),
+            None => self.counters.drop_packet(DropReason::NoServer),
+        }
     }
 
     /// Enters what replies by NAT carry; gives it.
@@ -305,7 +326,7 @@ impl<I: PacketIo> Worker<I> {
         &mut self,
         row: &Row<K>,
         opening: &Opening<K>,
-        (entry, at): (&DestEntry, u16),
+        at: u16,
         progress: &mut Progress,
     ) -> Result<Option<K>, DropReason> {
         let number = row.noted.number();
@@ -315,7 +336,9 @@ impl<I: PacketIo> Worker<I> {
         let (tuple, probe) = if is_free {
             (opening.tuple, opening.probe)
         } else {
-            let local = self.choose_local(&row.key, number, (entry, at), opening.start);
+            let entry = self.snapshot.dest(opening.dest);
+            let local =
+                entry.and_then(|entry| self.choose_local(&row.key, number, (entry, at), opening.start));
             let tuple = local.ok_or(DropReason::PortsExhausted)?;
             (tuple, pairs.probe(&Pair::wanted(tuple), number))
         };

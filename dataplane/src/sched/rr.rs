@@ -62,8 +62,15 @@ pub fn pick(cursor: &Cursor, question: &Question<'_>) -> Option<DestId> {
             HEAD => 0,
             last => question.position(DestId(last)).map_or(0, |at| (at + 1).min(candidates.len())),
         };
-        let (before, after) = candidates.split_at(start);
-        let chosen = after.iter().chain(before).find(|candidate| question.able(candidate))?.dest;
+        // most often it is the very next one
+        let next = candidates.get(if start < candidates.len() { start } else { 0 });
+        let chosen = match next.filter(|candidate| question.able(candidate)) {
+            Some(next) => next.dest,
+            None => {
+                let (before, after) = candidates.split_at(start);
+                after.iter().chain(before).find(|candidate| question.able(candidate))?.dest
+            }
+        };
         match cursor.0.compare_exchange_weak(last, chosen.0, Relaxed, Relaxed) {
             Ok(_) => return Some(chosen),
             Err(now) => last = now,

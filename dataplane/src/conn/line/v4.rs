@@ -177,6 +177,12 @@ impl Line<Pair<Key4>> for PairLine4 {
         self.compared[META] & SPILLED != 0
     }
 
+    /// A pair's protocol is never 0, and lies in the half that is compared.
+    #[inline]
+    fn free(&self) -> Option<usize> {
+        (0..4).find(|slot| self.compared[META + slot] & !SPILLED == 0)
+    }
+
     fn spill(&mut self) {
         if self.compared[META] & SPILLED != SPILLED {
             self.compared[META] += ONE_SPILLED;
