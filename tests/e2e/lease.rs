@@ -180,7 +180,10 @@ fn cut(lab: &mut Lab) -> Result<()> {
     watch.wait_for(&other)?;
     let took = begun.elapsed();
     eprintln!("given up after {gave_up:.1?}, taken after {took:.1?}, with a lease of {TTL:?}");
-    ensure!(gave_up < TTL + SLACK && took < TTL + SLACK * 2, "given up after {gave_up:?}, taken after {took:?}");
+    ensure!(
+        gave_up < TTL + SLACK && took < TTL + SLACK * 2,
+        "given up after {gave_up:?}, taken after {took:?}"
+    );
     let shown = row(lab)?.lease.context("a lease")?;
     ensure!(shown.state == "away", "{shown:?}");
     let events: EventList = lab.director()?.json(&["events"])?;

@@ -41,8 +41,8 @@ pub use run::{reload, run};
 pub use show::{DriverRow, Drivers};
 
 use crate::api::{
-    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, SyncStatus, TableRow,
-    Version,
+    ApiError, ConfigText, Drops, ErrorKind, Latency, PROTOCOL, Request, Response, RestartRow, SyncStatus,
+    TableRow, Version,
 };
 use crate::exception;
 use crate::health::Health;

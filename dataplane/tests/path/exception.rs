@@ -432,7 +432,7 @@ fn a_check_by_the_packet_path_gets_to_its_server_alone() {
         pin(61002, "192.168.150.14:80"),
         pin(61003, "192.168.150.13:80"),
     ]);
-    let mut asks = |lab: &mut Lab, port: u16| {
+    let asks = |lab: &mut Lab, port: u16| {
         let packet =
             ipv4(DIP.parse().unwrap(), [192, 168, 150, 100].into(), 6, 64, true, &tcp(port, 80, SYN, 0));
         let (sent, _) =

@@ -338,7 +338,7 @@ fn over_ipv6_a_silent_server_is_called_again_and_its_client_reset() {
     let ends = crate::arms::v6();
     let (client, vip) = ((ends.client, 1000), (ends.vip, 80));
     let mut lab = crate::arms::lab_of("tcp", "nat", 1, 1, "policy.syn_proxy = \"always\"");
-    let mut say = |lab: &mut Lab, segment: Segment| {
+    let say = |lab: &mut Lab, segment: Segment| {
         lab.put(&ethernet(DIRECTOR, crate::arms::ROUTER, 0x86dd, &segment.packet(client, vip)));
         lab.settle();
     };
@@ -384,7 +384,7 @@ policy.syn_proxy = "always"
     lab.put(&crate::frames::vlan(20, &own));
     lab.settle();
     lab.clear();
-    let mut say = |lab: &mut Lab, segment: Segment| {
+    let say = |lab: &mut Lab, segment: Segment| {
         let packet = segment.packet((CIP.into(), 1000), (VIP.into(), 80));
         lab.put(&crate::frames::vlan(10, &ethernet(DIRECTOR, CLIENT, 0x0800, &packet)));
         lab.settle();
