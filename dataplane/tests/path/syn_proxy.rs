@@ -282,8 +282,11 @@ fn what_is_lost_on_the_way_is_said_again() {
     });
 }
 
-/// When segments come out by the clock alone, ms, for so long: to the server, to the client.
-fn by_the_clock(world: &mut World, ms: u64) -> (Vec<(u64, Segment)>, Vec<(u64, Segment)>) {
+/// Segments, and when they came, ms.
+type Timed = Vec<(u64, Segment)>;
+
+/// What comes out by the clock alone for so long: to the server, to the client.
+fn by_the_clock(world: &mut World, ms: u64) -> (Timed, Timed) {
     let (begun, mut there, mut back) = (world.lab.now_ms, vec![], vec![]);
     while world.lab.now_ms < begun + ms {
         world.lab.wait(100);
@@ -313,6 +316,100 @@ fn a_silent_server_is_called_again_and_its_client_hears_of_it_in_the_end() {
         assert_eq!(sum(|row| row.embryonic), 0);
         world.conserved();
     });
+}
+
+/// TCP packets that came out on a device, with what is in front of their IP header.
+fn framed(lab: &mut Lab, device: usize) -> Vec<(Vec<u8>, Segment)> {
+    let mut all = vec![];
+    for frame in lab.sent_on(device) {
+        let l3 = if frame[12..14] == [0x81, 0] { 18 } else { 14 };
+        let protocol = match frame[l3 - 2..l3] {
+            [8, 0] => frame[l3 + 9],
+            [0x86, 0xdd] => frame[l3 + 6],
+            _ => continue,
+        };
+        if protocol == 6 {
+            all.push((frame[..l3].to_vec(), Segment::of(&frame[l3..]).0));
+        }
+    }
+    all
+}
+
+/// The window is one that is kept to the byte.
+#[test]
+fn over_ipv6_a_silent_server_is_called_again_and_its_client_reset() {
+    let ends = crate::arms::v6();
+    let (client, vip) = ((ends.client, 1000), (ends.vip, 80));
+    let mut lab = crate::arms::lab_of("tcp", "nat", 1, 1, "policy.syn_proxy = \"always\"");
+    let say = |lab: &mut Lab, segment: Segment| {
+        lab.put(&ethernet(DIRECTOR, crate::arms::ROUTER, 0x86dd, &segment.packet(client, vip)));
+        lab.settle();
+    };
+    say(&mut lab, Segment { seq: 999, flags: SYN, ..Segment::default() });
+    let cookie = framed(&mut lab, 0)[0].1.seq;
+    say(&mut lab, Segment { window: 512, ..ack(1000, cookie.wrapping_add(1), b"") });
+    let call = framed(&mut lab, 1);
+    assert_eq!((call.len(), call[0].1.flags, call[0].1.seq), (1, SYN, 999));
+    lab.wait(1000);
+    assert_eq!(framed(&mut lab, 1), call);
+    lab.wait(30_000);
+    assert_eq!(framed(&mut lab, 1), [&call[..], &call, &call].concat());
+    let back = framed(&mut lab, 0);
+    assert_eq!((back.len(), &back[0].0[..6]), (1, &crate::arms::ROUTER[..]));
+    let reset = &back[0].1;
+    assert_eq!((reset.flags, reset.seq, reset.ack), (RST | ACK, cookie.wrapping_add(1), 1000));
+    assert_eq!(lab.connections(), []);
+}
+
+#[test]
+fn calls_and_resets_have_the_tags_of_their_networks() {
+    let text = r#"
+[[ports]]
+name = "clients"
+device = "null"
+vlan = 10
+addresses = ["192.168.150.11/24"]
+[[ports]]
+name = "servers"
+device = "null"
+vlan = 20
+addresses = ["10.1.0.1/24"]
+[[services]]
+name = "web"
+vip = "192.168.150.100"
+port = 80
+forwarding = "nat"
+servers = [{ address = "10.1.0.12", port = 8080 }]
+policy.syn_proxy = "always"
+"#;
+    let mut lab = Lab::of(text, 1);
+    let own = crate::frames::arp(2, DIRECTOR, (STATION, RIP.octets()), (DIRECTOR, [10, 1, 0, 1]));
+    lab.put(&crate::frames::vlan(20, &own));
+    lab.settle();
+    lab.clear();
+    let say = |lab: &mut Lab, segment: Segment| {
+        let packet = segment.packet((CIP.into(), 1000), (VIP.into(), 80));
+        lab.put(&crate::frames::vlan(10, &ethernet(DIRECTOR, CLIENT, 0x0800, &packet)));
+        lab.settle();
+        framed(lab, 0)
+    };
+    let cookie = say(&mut lab, Segment { seq: 999, flags: SYN, ..Segment::default() })[0].1.seq;
+    let call = say(&mut lab, Segment { window: 512, ..ack(1000, cookie.wrapping_add(1), b"") });
+    assert_eq!(
+        (call.len(), &call[0].0[..6], &call[0].0[12..]),
+        (1, &STATION[..], &[0x81, 0, 0, 20, 8, 0][..])
+    );
+    lab.wait(1000);
+    assert_eq!(framed(&mut lab, 0), call);
+    lab.wait(14_000);
+    framed(&mut lab, 0);
+    lab.wait(16_000);
+    let back = framed(&mut lab, 0);
+    assert_eq!(
+        (back.len(), &back[0].0[..6], &back[0].0[12..]),
+        (1, &CLIENT[..], &[0x81, 0, 0, 10, 8, 0][..])
+    );
+    assert_eq!(back[0].1.flags, RST | ACK);
 }
 
 #[test]
