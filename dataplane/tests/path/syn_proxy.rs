@@ -282,8 +282,11 @@ fn what_is_lost_on_the_way_is_said_again() {
     });
 }
 
-/// When segments come out by the clock alone, ms, for so long: to the server, to the client.
-fn by_the_clock(world: &mut World, ms: u64) -> (Vec<(u64, Segment)>, Vec<(u64, Segment)>) {
+/// Segments, and when they came, ms.
+type Timed = Vec<(u64, Segment)>;
+
+/// What comes out by the clock alone for so long: to the server, to the client.
+fn by_the_clock(world: &mut World, ms: u64) -> (Timed, Timed) {
     let (begun, mut there, mut back) = (world.lab.now_ms, vec![], vec![]);
     while world.lab.now_ms < begun + ms {
         world.lab.wait(100);
