@@ -241,7 +241,9 @@ fn checked(lab: &mut Lab) -> Result<()> {
     ensure!(row.taken_over == HELD as u64, "{row:?}");
     all_go_on(&mut held)?;
     // one that was down is not taken to be up
-    nginx.pop().context("two servers")?.signal(nix::sys::signal::Signal::SIGTERM)?;
+    let mut second = nginx.pop().context("two servers")?;
+    second.signal(nix::sys::signal::Signal::SIGTERM)?;
+    second.wait(PATIENCE)?;
     lb_tests::wait::wait_until("one server is down", PATIENCE, || Ok(up(lab)? == 1))?;
     again(lab, &config)?;
     let answers = (0..6).map(|_| lab.curl(&format!("http://{VIP}/"))).collect::<Result<Vec<_>>>()?;

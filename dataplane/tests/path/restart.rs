@@ -24,6 +24,14 @@ use crate::nat::{CIP, RIP, STATION, TWO_ARMS, VIP, answer, from_server, hopped, 
 struct Shelf {
     kept: Mutex<HashMap<String, &'static mut [u8]>>,
     lent: Mutex<HashMap<usize, String>>,
+    /// Connections of all workers; 0: 4096.
+    max: u32,
+}
+
+impl Shelf {
+    fn max(&self) -> u32 {
+        if self.max == 0 { 4096 } else { self.max }
+    }
 }
 
 impl Lender for Shelf {
@@ -103,7 +111,7 @@ impl Run {
         away_ms: u64,
     ) -> Self {
         let cpus: Vec<_> = (0..workers).collect();
-        let head = format!("[appliance]\nworkers = {cpus:?}\n[limits]\nmax_connections = 4096\n");
+        let head = format!("[appliance]\nworkers = {cpus:?}\n[limits]\nmax_connections = {}\n", shelf.max());
         let model = model(&format!("{head}{text}"));
         let former_secrets: Vec<_> = secrets.workers.iter().map(|worker| worker.table).collect();
         let fresh = Secrets::random(workers.into());
@@ -141,7 +149,7 @@ impl Run {
             let taken = taken.collect();
             (tables, taken)
         } else {
-            let theirs = 4096_u32.div_ceil(before.into());
+            let theirs = shelf.max().div_ceil(before.into());
             let old = Tables::with_secrets(&former_secrets, theirs, |_| true, &lender).expect("memory");
             // another shelf: of another generation
             let lender: Arc<dyn Lender> = Arc::new(Shelf::default());
@@ -471,6 +479,41 @@ fn what_is_half_there_is_thrown_out_and_told() {
     assert_eq!((life.kept(), life.lab.connections().len()), (0, 0));
     let back = from_server(&mut life.lab, &segment((RIP, 8080), (CIP, 2003), ACK));
     assert!(back.iter().all(|(to, _)| *to != CLIENT), "{back:?}");
+}
+
+/// How long a million connections hold the start up: where they lie, and moved to two workers. In release mode.
+#[test]
+#[ignore = "a measurement"]
+fn a_million_connections_are_taken_over_in_a_second() {
+    const COUNT: u32 = 1_000_000;
+    let text = TWO_ARMS.to_owned()
+        + &service("dr", 102, "dr", "", &[12, 13])
+        + &service("nat", 100, "nat", "", &[12, 13])
+        + &service("full", 101, "fullnat", "", &[12, 13]);
+    for (vip_at, what) in [(102, "direct routing"), (100, "NAT")] {
+        let shelf = Arc::new(Shelf { max: COUNT * 5 / 4, ..Shelf::default() });
+        let secrets = Secrets::random(1);
+        let mut run = Run::start(&text, 1, (shelf, Book::default(), secrets, 1), 10_000, 0).resolved();
+        for n in 0..COUNT {
+            let client = Ipv4Addr::from_bits(0x0808_0000 + n / 50_000);
+            let packet = segment((client, (n % 50_000) as u16 + 1024), (vip(vip_at), 80), SYN);
+            run.lab.put(&ethernet(DIRECTOR, CLIENT, 0x0800, &packet));
+            if n % 32 == 31 {
+                run.lab.workers[0].turn(run.lab.now_ms * 1_000_000);
+                run.lab.clear();
+            }
+        }
+        run.lab.settle();
+        run.lab.clear();
+        for workers in [1, 2] {
+            let began = std::time::Instant::now();
+            run = run.killed(&text, workers, 10);
+            let took = began.elapsed();
+            eprintln!("{} by {what}, {workers} worker(s): {took:?} for all of a start", run.kept());
+            assert_eq!(run.kept(), u64::from(COUNT));
+            assert!(took.as_millis() < 5_000, "{took:?}");
+        }
+    }
 }
 
 proptest! {
