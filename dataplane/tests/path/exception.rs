@@ -232,7 +232,7 @@ fn a_port_with_a_vlan_has_its_tag_on_the_wire_alone() {
     let text = BASE.replace("device = \"null\"", "device = \"null\"\nvlan = 20");
     let (mut lab, kernel) = lab_of(&text, 1);
     let syn = from_client("192.168.150.1", DIP, 6, &tcp(9, 22, SYN, 0));
-    assert_eq!(passed(&mut lab, &kernel, &vlan(20, &syn)).1, [syn.clone()]);
+    assert_eq!(passed(&mut lab, &kernel, &vlan(20, &syn)).1, std::slice::from_ref(&syn));
     assert!(passed(&mut lab, &kernel, &vlan(30, &syn)).1.is_empty());
     assert!(passed(&mut lab, &kernel, &syn).1.is_empty());
     let answer = ethernet(CLIENT, DIRECTOR, 0x0800, &[0x45; 40]);
