@@ -1,9 +1,10 @@
 //! Turns of a worker over ports in memory: instructions and ns per packet of every forwarding kind.
 //!
-//! `turns KIND DIRECTION FAMILY FLOWS PACKETS [general|floor]`, with KIND dr, ipip, gue, nat or full-nat, DIRECTION in or
+//! `turns KIND DIRECTION FAMILY FLOWS PACKETS [general|floor|sync]`, with KIND dr, ipip, gue, nat or full-nat, DIRECTION in or
 //! out, FAMILY 4 or 6. The same seeds and frames every time, so that two runs under
 //! `valgrind --tool=callgrind --toggle-collect=turns::measured` with P and 2P packets differ by what P packets cost.
-//! The test `disassembly` looks at the code of this program. `general`: without the express path; `floor`: frames are received and sent, nothing else. Prints ns per packet, which
+//! The test `disassembly` looks at the code of this program. `general`: without the express path; `floor`: frames are received and sent, nothing else;
+//! `sync`: there is another director that is told of connections. Prints ns per packet, which
 //! under valgrind mean nothing.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a measurement")]
@@ -341,7 +342,11 @@ fn main() {
     let way = args.get(5).map(String::as_str);
     let (v6, flows, packets): (bool, u64, u64) =
         (family == "6", flows.parse().expect("a number"), packets.parse().expect("a number"));
-    let model = lb_config::parse(&text(kind, flows, v6)).unwrap_or_else(|faults| panic!("{faults}"));
+    let mut text = text(kind, flows, v6);
+    if way == Some("sync") {
+        text += "[[sync]]\nname = \"other\"\nlisten = \"127.0.0.1:1\"\npeer = \"127.0.0.1:2\"\nkey = \"0123456789abcdef\"\n";
+    }
+    let model = lb_config::parse(&text).unwrap_or_else(|faults| panic!("{faults}"));
     let (mut director, mut seeds) =
         Director::new(&model, vec![DeviceSetup { mac: MAC, rss: true }]).expect("a director");
     let port = Port {

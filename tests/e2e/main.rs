@@ -3,6 +3,7 @@
 //! One file per topic. `tests/run` builds lbd in release mode and runs this with `SLUICE_BIN` set.
 
 mod api;
+mod failover;
 mod flood;
 mod forwarding;
 mod forwarding_full_nat;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         process::cases(),
         huge_pages::cases(),
         vrrp::cases(),
+        failover::cases(),
     ];
     let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

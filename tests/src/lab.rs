@@ -177,6 +177,12 @@ impl Lab {
         self.node01.ip(&format!("addr add {MANAGEMENT}/24 dev mgmt0")).map(drop)
     }
 
+    /// Gives a node an interface of the kernel's own on the second switch, where nothing else is unless servers are behind
+    /// the director. `name`: of the other end.
+    pub fn wire(&self, node: &Netns, name: &str, interface: &str) -> Result<()> {
+        self.plug(node, name, (interface, "br1"), 1500)
+    }
+
     fn address(&self, node: &Netns, vlan: Option<u16>, v4: &str, v6: &str) -> Result<()> {
         if let Some(tag) = vlan {
             node.ip(&format!("link add link eth0 name {} type vlan id {tag}", self.interface))?;

@@ -50,6 +50,10 @@ pub struct Session {
     heard: bool,
     send_ns: u64,
     expire_ns: Option<u64>,
+    /// When time last passed here, ns.
+    ticked_ns: u64,
+    /// See [`Session::is_gone`].
+    gone: bool,
     random: u64,
 }
 
@@ -71,6 +75,8 @@ impl Session {
             heard: false,
             send_ns: now_ns,
             expire_ns: None,
+            ticked_ns: now_ns,
+            gone: false,
             random: u64::from(mine) | 1 << 40,
         }
     }
@@ -83,6 +89,12 @@ impl Session {
     /// Why it went down last.
     pub fn diag(&self) -> Diag {
         self.diag
+    }
+
+    /// Whether it went down because nothing is heard of the neighbour any more or because that ends; not because the
+    /// neighbour has heard nothing from here.
+    pub fn is_gone(&self) -> bool {
+        self.gone
     }
 
     /// Its number.
@@ -151,8 +163,8 @@ impl Session {
         self.send_ns = now_ns;
     }
 
-    fn fall(&mut self, diag: Diag, now_ns: u64) {
-        self.diag = diag;
+    fn fall(&mut self, diag: Diag, gone: bool, now_ns: u64) {
+        (self.diag, self.gone) = (diag, gone);
         self.enter(SessionState::Down, now_ns);
     }
 
@@ -171,13 +183,13 @@ impl Session {
         self.expire_ns = Some(now_ns + self.detection_ns());
         match (self.state, packet.state) {
             (SessionState::Down, SessionState::AdminDown) => {}
-            (_, SessionState::AdminDown) => self.fall(Diag::NeighborDown, now_ns),
+            (_, SessionState::AdminDown) => self.fall(Diag::NeighborDown, true, now_ns),
             (SessionState::Down, SessionState::Down) => self.enter(SessionState::Init, now_ns),
             (SessionState::Down, SessionState::Init) => self.enter(SessionState::Up, now_ns),
             (SessionState::Init, SessionState::Init | SessionState::Up) => {
                 self.enter(SessionState::Up, now_ns);
             }
-            (SessionState::Up, SessionState::Down) => self.fall(Diag::NeighborDown, now_ns),
+            (SessionState::Up, SessionState::Down) => self.fall(Diag::NeighborDown, false, now_ns),
             _ => {}
         }
         packet.poll.then(|| self.packet(true))
@@ -185,12 +197,17 @@ impl Session {
 
     /// Time has passed; gives the packet that is due.
     pub fn tick(&mut self, now_ns: u64) -> Option<Packet> {
+        let slept_ns = now_ns.saturating_sub(std::mem::replace(&mut self.ticked_ns, now_ns));
+        if self.state == SessionState::Up && slept_ns >= self.detection_ns() {
+            // who was not there has missed nothing yet: what came meanwhile may still be on its way to here
+            self.expire_ns = self.expire_ns.map(|expire| expire.max(now_ns + self.detection_ns()));
+        }
         if self.expire_ns.is_some_and(|expire| expire <= now_ns) {
             self.expire_ns = None;
             // RFC 5880 section 6.8.1: nobody is there that the number is of
             self.yours = 0;
             if matches!(self.state, SessionState::Init | SessionState::Up) {
-                self.fall(Diag::Expired, now_ns);
+                self.fall(Diag::Expired, true, now_ns);
             }
         }
         if self.send_ns > now_ns {
@@ -262,6 +279,26 @@ mod tests {
         run(&mut a, &mut b, 0, 2_500 * MS, false);
         a.receive(2_500 * MS, &b.end());
         assert_eq!((a.state(), a.diag()), (SessionState::Down, Diag::NeighborDown));
+    }
+
+    #[test]
+    fn who_slept_does_not_take_the_neighbour_for_gone() {
+        let (mut a, mut b) = (Session::new(settings(), 1, 0), Session::new(settings(), 2, 0));
+        run(&mut a, &mut b, 0, 2_500 * MS, false);
+        // the first misses the second meanwhile
+        (2_500..3_000).for_each(|ms| drop(a.tick(ms * MS)));
+        assert!(a.state() == SessionState::Down && a.is_gone());
+        b.tick(3_000 * MS);
+        assert_eq!(b.state(), SessionState::Up);
+        b.receive(3_001 * MS, &a.packet(false));
+        assert_eq!((b.state(), b.diag(), b.is_gone()), (SessionState::Down, Diag::NeighborDown, false));
+        // one that is silent after that is gone all the same
+        let (mut a, mut b) = (Session::new(settings(), 1, 0), Session::new(settings(), 2, 0));
+        run(&mut a, &mut b, 0, 2_500 * MS, false);
+        (3_000..3_031).for_each(|ms| drop(b.tick(ms * MS)));
+        assert!(b.state() == SessionState::Down && b.is_gone());
+        a.receive(3_100 * MS, &b.end());
+        assert!(a.is_gone(), "it ends");
     }
 
     #[test]

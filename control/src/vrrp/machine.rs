@@ -269,6 +269,12 @@ impl Machine {
             }
             (State::Backup, Event::Advert(heard)) => self.follow(now_ns, &heard),
             (State::Master, Event::Timer) if self.is_due(now_ns) => self.advertise(now_ns, actions),
+            // it slept, and somebody else has taken over: whose connections are older is not to be found out by force
+            (State::Master, Event::Advert(heard)) if heard.priority > 0 && self.was_held_up(now_ns) => {
+                self.enter(State::Backup, actions);
+                self.timer_ns = Some(now_ns + self.down_ns());
+                self.follow(now_ns, &heard);
+            }
             (State::Master, Event::Advert(heard)) => self.contend(now_ns, &heard, actions),
             (State::Master, Event::Yield) => {
                 self.timer_ns = Some(now_ns + self.down_ns());

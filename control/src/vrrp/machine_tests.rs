@@ -135,6 +135,58 @@ fn who_was_held_up_listens_first() {
 }
 
 #[test]
+fn a_master_that_slept_yields_to_whoever_has_taken_over() {
+    for (slept, after) in [(S, State::Master), (60 * S, State::Backup)] {
+        let mut master = in_state(settings(100), State::Master);
+        let mut actions = Vec::new();
+        master.step(S + slept, heard(50, 20), &mut actions);
+        assert_eq!(master.state(), after, "{slept}");
+    }
+    // with preemption it takes over again, in its time
+    let mut master = in_state(settings(100), State::Master);
+    master.step(60 * S, heard(50, 20), &mut Vec::new());
+    let due = master.due_ns().unwrap();
+    assert_eq!(due, 60 * S + master.down_ns());
+    master.step(61 * S, heard(50, 20), &mut Vec::new());
+    master.step(due, Event::Timer, &mut Vec::new());
+    assert_eq!(master.state(), State::Master);
+}
+
+#[test]
+fn a_lower_master_is_left_alone_until_its_connections_are_here_or_time_is_up() {
+    let taken_after = |copied_ms: u64| {
+        let mut machine = in_state(settings(100), State::Backup);
+        let mut actions = Vec::new();
+        for ms in 0..60_000 {
+            machine.hold(if ms < copied_ms { 10 * S } else { 0 });
+            if ms % 1000 == 500 {
+                machine.step(ms * MS, heard(50, 20), &mut actions);
+            }
+            if machine.due_ns().is_some_and(|due| due <= ms * MS) {
+                machine.step(ms * MS, Event::Timer, &mut actions);
+            }
+            if machine.state() == State::Master {
+                return ms;
+            }
+        }
+        60_000
+    };
+    // three intervals and the skew after the last advert that counted, which comes at half seconds
+    for (copied_ms, wanted) in
+        [(0, 3_609), (1_000, 500 + 3_609), (5_000, 4_500 + 3_609), (50_000, 9_500 + 3_609)]
+    {
+        assert!(taken_after(copied_ms).abs_diff(wanted) < 10, "{copied_ms}: {}", taken_after(copied_ms));
+    }
+}
+
+#[test]
+fn before_the_first_advert_the_end_of_the_bfd_session_is_enough_too() {
+    let mut machine = in_state(settings(100), State::Backup);
+    machine.step(MS, Event::Lost(address(20)), &mut Vec::new());
+    assert_eq!(machine.state(), State::Master);
+}
+
+#[test]
 fn the_end_of_the_masters_bfd_session_is_enough_and_that_of_others_is_not() {
     let mut machine = in_state(settings(100), State::Backup);
     machine.step(0, heard(200, 20), &mut Vec::new());

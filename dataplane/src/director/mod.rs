@@ -50,7 +50,7 @@ use crate::sched::{FlowHash, Overload};
 use crate::setup::{DeviceSetup, Setup, WorkerSeed};
 use crate::shards::Shards;
 use crate::snapshot::Snapshot;
-use crate::sync::{Feeds, TapSettings};
+use crate::sync::Feeds;
 
 use addresses::Addresses;
 use announce::Announcer;
@@ -198,7 +198,7 @@ pub struct Director {
     expiring_ms: u64,
     /// Queues of [`crate::sync`], what they were made for, and those that workers may still have, since when.
     feeds: Option<Arc<Feeds>>,
-    feed_settings: Option<[Option<TapSettings>; 2]>,
+    feeds_wanted: Option<feeds::Wanted>,
     old_feeds: Vec<(u64, Arc<Feeds>)>,
 }
 
@@ -287,7 +287,7 @@ impl Director {
             expiring: 0,
             expiring_ms: 0,
             feeds: None,
-            feed_settings: None,
+            feeds_wanted: None,
             old_feeds: Vec::new(),
         };
         director.apply(model)?;

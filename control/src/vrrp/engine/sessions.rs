@@ -102,7 +102,10 @@ impl Engine {
             info!(session = %name, from = link.last.as_str(), to = state.as_str(), diag, "bfd state");
             if link.last == SessionState::Up {
                 link.downs += 1;
-                lost.push((name.clone(), link.plan.target.address));
+                // one that does not hear this director is there nevertheless
+                if link.session.is_gone() {
+                    lost.push((name.clone(), link.plan.target.address));
+                }
             }
             (link.last, link.since_ns) = (state, now.mono_ns);
             changed = true;
