@@ -38,8 +38,8 @@ impl<I: PacketIo> Worker<I> {
         let received = &self.counters.devices[usize::from(device.0)];
         received.rx_packets.add(burst.len() as u64);
         let rss = self.setup.devices[usize::from(device.0)].rss;
-        let steered =
-            self.setup.workers == 1 || rss && !self.snapshot.has_replies() && self.teller.feeds.is_none();
+        let hears = self.teller.feeds.as_ref().is_some_and(|feeds| feeds.hears);
+        let steered = self.setup.workers == 1 || rss && !self.snapshot.has_replies() && !hears;
         self.process(&mut burst, if steered { Origin::Steered } else { Origin::Device })
     }
 

@@ -11,9 +11,17 @@ use super::Director;
 use crate::conn::HashKey;
 use crate::sync::{Feeds, TapSettings};
 
-/// What the listeners that `model` has want to hear, in the order of [`crate::sync::Listener::ALL`]; `None`: it has none
-/// that speak to other directors, not even such that tell nothing.
-fn settings(model: &Model) -> Option<[Option<TapSettings>; 2]> {
+/// What those who speak to other directors want of the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// To hear, in the order of [`crate::sync::Listener::ALL`].
+    taps: [Option<TapSettings>; 2],
+    /// To hand over what others tell.
+    hears: bool,
+}
+
+/// What they want by this configuration; `None`: there are none.
+fn wanted(model: &Model) -> Option<Wanted> {
     let (peers, daemons) = (&model.ha.sync, &model.ha.ipvs_sync);
     if peers.is_empty() && daemons.is_empty() {
         return None;
@@ -27,7 +35,8 @@ fn settings(model: &Model) -> Option<[Option<TapSettings>; 2]> {
     let master = daemons.iter().find(|daemon| daemon.state == IpvsSyncState::Master);
     let of_ipvs =
         master.map(|daemon| TapSettings { handshakes: false, refresh_ns: nanoseconds(daemon.refresh) });
-    Some([of_peers, of_ipvs])
+    let hears = !peers.is_empty() || daemons.iter().any(|daemon| daemon.state == IpvsSyncState::Backup);
+    Some(Wanted { taps: [of_peers, of_ipvs], hears })
 }
 
 /// Key of [`crate::steer::owner`] where directors share connections: they find the same owners where they have as many
@@ -46,13 +55,15 @@ pub fn steering(model: &Model) -> Option<HashKey> {
 impl Director {
     /// Makes the queues that `model` wants, which the snapshot of generation `building` has first.
     pub(super) fn follow_sync(&mut self, model: &Model, building: u64) {
-        let wanted = settings(model);
-        if wanted == self.feed_settings {
+        let wanted = wanted(model);
+        if wanted == self.feeds_wanted {
             return;
         }
-        self.feed_settings = wanted;
-        let feeds =
-            wanted.map(|wanted| Arc::new(Feeds::new(self.setup.workers, self.setup.steer_key, wanted)));
+        self.feeds_wanted = wanted;
+        let feeds = wanted.map(|Wanted { taps, hears }| {
+            let feeds = Feeds::new(self.setup.workers, self.setup.steer_key, taps);
+            Arc::new(if hears { feeds } else { feeds.deaf() })
+        });
         let old = std::mem::replace(&mut self.feeds, feeds);
         self.old_feeds.extend(old.map(|old| (building, old)));
     }
@@ -68,5 +79,26 @@ impl Director {
     /// The queues between workers and those who speak to other directors; `None`: there are no others.
     pub fn feeds(&self) -> Option<Arc<Feeds>> {
         self.feeds.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_and_who_tells_follows_from_the_configuration() {
+        const SMALL: &str = "[[ports]]\nname = \"lan\"\ndevice = \"null\"\naddresses = [\"10.0.0.1/24\"]\n";
+        let of = |more: &str| wanted(&lb_config::parse(&format!("{SMALL}{more}")).unwrap());
+        let master = "[[ipvs_sync]]\nstate = \"master\"\ninterface = \"eth2\"\nrefresh = \"3s\"\n";
+        let backup = "[[ipvs_sync]]\nstate = \"backup\"\ninterface = \"eth2\"\n";
+        let peer = "[[sync]]\nname = \"p\"\nlisten = \"10.9.0.1:1\"\npeer = \"10.9.0.2:1\"\n\
+                    key = \"0123456789abcdef\"\nrefresh = \"9s\"\nhandshakes = true\n";
+        let ipvs = Some(TapSettings { handshakes: false, refresh_ns: 3_000_000_000 });
+        let peers = Some(TapSettings { handshakes: true, refresh_ns: 9_000_000_000 });
+        assert_eq!(of(""), None);
+        assert_eq!(of(master), Some(Wanted { taps: [None, ipvs], hears: false }));
+        assert_eq!(of(backup), Some(Wanted { taps: [None, None], hears: true }));
+        assert_eq!(of(&format!("{master}{backup}{peer}")), Some(Wanted { taps: [peers, ipvs], hears: true }));
     }
 }

@@ -52,7 +52,7 @@ use crate::sched::{FlowHash, Overload};
 use crate::setup::{DeviceSetup, FloodSeed, Setup, WorkerSeed};
 use crate::shards::Shards;
 use crate::snapshot::Snapshot;
-use crate::sync::{Feeds, TapSettings};
+use crate::sync::Feeds;
 
 use addresses::Addresses;
 use announce::Announcer;
@@ -204,7 +204,7 @@ pub struct Director {
     expiring_ms: u64,
     /// Queues of [`crate::sync`], what they were made for, and those that workers may still have, since when.
     feeds: Option<Arc<Feeds>>,
-    feed_settings: Option<[Option<TapSettings>; 2]>,
+    feeds_wanted: Option<feeds::Wanted>,
     old_feeds: Vec<(u64, Arc<Feeds>)>,
     /// Who writes down what indices stand for, if anybody does.
     journal: Option<Box<dyn Journal>>,
@@ -311,7 +311,7 @@ impl Director {
             expiring: 0,
             expiring_ms: 0,
             feeds: None,
-            feed_settings: None,
+            feeds_wanted: None,
             old_feeds: Vec::new(),
             journal: None,
         };

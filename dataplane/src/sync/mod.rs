@@ -214,6 +214,9 @@ pub struct Feeds {
     pub(crate) handshakes: bool,
     /// Other directors' connections are here. Who speaks with them: wo, VRRP: ro.
     copied: AtomicBool,
+    /// Other directors' connections come by these queues, so those of a client's port are at the worker of
+    /// [`Feeds::owner`], whatever a NIC would choose.
+    pub(crate) hears: bool,
     pub(crate) taps: [Option<Tap>; Listener::ALL.len()],
     pub(crate) inboxes: Box<[Inbox]>,
 }
@@ -242,10 +245,16 @@ impl Feeds {
             workers,
             steer_key,
             copied: AtomicBool::new(false),
+            hears: true,
             handshakes: settings.iter().flatten().any(|settings| settings.handshakes),
             taps: settings.map(|settings| settings.map(tap)),
             inboxes: (0..workers).map(inbox).collect(),
         }
+    }
+
+    /// The same for listeners that only tell: NICs that spread flows go on with it.
+    pub fn deaf(self) -> Self {
+        Self { hears: false, ..self }
     }
 
     /// What a listener asked for; `None`: there is no such.
