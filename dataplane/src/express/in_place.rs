@@ -129,9 +129,9 @@ impl<I: PacketIo> Worker<I> {
                 break;
             }
             // a client's first packet may be of a new connection, a server's is an answer
-            if !facts.steady
-                && !(back && facts.event == tcp::SYN && is_plain_answer::<K>(bytes, snapshot, entry))
-            {
+            let is_usual = facts.steady
+                || back && facts.event == tcp::SYN && is_plain_answer::<K>(bytes, snapshot, entry);
+            if !is_usual {
                 break;
             }
             let leave = if back || matches!(entry.way, Way::Snat(_)) {
