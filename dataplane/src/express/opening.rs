@@ -6,6 +6,8 @@
 //! The second stage enters that, rewrites the packet and sends it. Plain: no persistence, no limit, nothing to be proved,
 //! nothing asked of the segment size; the table has room and there is no flood. Everything else goes by
 //! [`super::first`].
+//!
+//! Instructions per SYN over IPv4 (as for [`super::in_place`]): DR 848, IPIP 959, NAT 1169, full NAT 1515.
 
 use arrayvec::ArrayVec;
 use lb_config::{ClientAddress, SynProxy};
