@@ -70,7 +70,8 @@ impl Incoming {
     /// What is to be acknowledged now: the next number, and what behind it is missing.
     pub fn ack(&mut self, now_ns: u64) -> Option<(u64, Vec<Range>)> {
         let waits = self.kept.keys().next().is_some_and(|first| *first != self.next);
-        if !self.news && !(waits && now_ns.saturating_sub(self.acked_ns) >= AGAIN_NS) {
+        let again = waits && now_ns.saturating_sub(self.acked_ns) >= AGAIN_NS;
+        if !self.news && !again {
             return None;
         }
         (self.news, self.acked_ns) = (false, now_ns);

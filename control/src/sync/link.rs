@@ -55,9 +55,11 @@ pub struct Link {
     wanted: u32,
     asked: u32,
     given: u32,
-    /// When the session began, and how long the copy took, ns.
+    /// When the session began, ns.
     pub since_ns: u64,
-    pub copied_ns: u64,
+    /// When the copy was asked for, and how long it took once it is here and with the workers, ns.
+    asked_ns: u64,
+    copied_ns: Option<u64>,
     /// Sessions so far.
     pub sessions: u64,
     /// Records that were told, and that were heard.
@@ -84,7 +86,8 @@ impl Link {
             asked: 0,
             given: 0,
             since_ns: 0,
-            copied_ns: 0,
+            asked_ns: 0,
+            copied_ns: None,
             sessions: 0,
             told: 0,
             taken: 0,
@@ -196,7 +199,7 @@ impl Link {
 
     fn ask(&mut self, now_ns: u64) {
         self.wanted = self.wanted.wrapping_add(1).max(1);
-        (self.copying, self.copied_ns) = (Copying::Asked, now_ns);
+        (self.copying, self.asked_ns, self.copied_ns) = (Copying::Asked, now_ns, None);
         self.session.hurry();
     }
 
@@ -236,14 +239,14 @@ impl Link {
         }
     }
 
-    /// Hands records to the workers, until `take` gives one back.
-    pub fn deliver(&mut self, mut take: impl FnMut(Record) -> Result<(), Record>) {
+    /// Hands records to the workers, until `take` says that there is no room for one.
+    pub fn deliver(&mut self, mut take: impl FnMut(&Record) -> bool) {
         loop {
-            while let Some(record) = self.heard.pop_front() {
-                if let Err(record) = take(record) {
-                    self.heard.push_front(record);
+            while let Some(record) = self.heard.front() {
+                if !take(record) {
                     return;
                 }
+                self.heard.pop_front();
             }
             self.read();
             if self.heard.is_empty() {
@@ -252,9 +255,23 @@ impl Link {
         }
     }
 
-    /// Whether everything that was heard is with the workers.
-    pub fn is_delivered(&self) -> bool {
-        self.heard.is_empty()
+    /// Whether the copy is here and with the workers.
+    pub fn is_copied(&self) -> bool {
+        self.copying == Copying::Done && self.heard.is_empty()
+    }
+
+    /// How long the copy took, ns.
+    pub fn copied_ns(&self) -> Option<u64> {
+        self.copied_ns
+    }
+
+    /// How long the copy took, ns, when it has come since the last time.
+    pub fn has_copied(&mut self, now_ns: u64) -> Option<u64> {
+        if self.copied_ns.is_some() || !self.is_copied() {
+            return None;
+        }
+        self.copied_ns = Some(now_ns.saturating_sub(self.asked_ns));
+        self.copied_ns
     }
 
     /// Time has passed, and there is no more to be told now: what is due is sent. `random`: a number by chance, not 0.

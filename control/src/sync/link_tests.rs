@@ -74,13 +74,13 @@ impl Node {
         }
         let (known, mut room) = (&mut self.known, self.room);
         self.link.deliver(|record| {
-            let Record::Connection(connection) = record else { return Ok(()) };
+            let Record::Connection(connection) = record else { return true };
             if room == 0 {
-                return Err(record);
+                return false;
             }
             room -= 1;
             known.insert(connection.client.1, connection.state);
-            Ok(())
+            true
         });
         for port in std::mem::take(&mut self.changes) {
             if let Some(state) = self.own.get(&port) {
@@ -323,9 +323,9 @@ fn what_lives_on_is_kept_until_it_is_told_again() {
         let datagrams = std::mem::take(&mut out.datagrams);
         datagrams.iter().for_each(|datagram| lab.nodes[1].link.hear(now, datagram, 2, &mut out));
         lab.nodes[1].link.deliver(|record| {
-            let Record::Connection(connection) = record else { return Ok(()) };
+            let Record::Connection(connection) = record else { return true };
             lefts.insert(state, connection.left);
-            Ok(())
+            true
         });
     };
     heard(&mut lab, State::Established);

@@ -194,7 +194,7 @@ impl Speaker {
                 }
                 self.send(at, &mut out);
             }
-            self.follow_copies();
+            self.follow_copies(now);
             if records > 0 {
                 busy_ns = now;
             }
@@ -293,16 +293,11 @@ impl Speaker {
         let Some(at) = self.peers.iter().position(is_from) else { return };
         let mut out = Out::default();
         if let Some(peer) = self.peers.get_mut(at) {
-            let (up, copied) = (peer.link.sessions, peer.link.copying());
+            let sessions = peer.link.sessions;
             peer.link.hear(now, datagram, random, &mut out);
             let name = &peer.config.name;
-            if peer.link.sessions != up {
+            if peer.link.sessions != sessions {
                 info!(peer = %name, "sync: a session begins");
-            }
-            if peer.link.copying() != copied && peer.link.copying() == Copying::Done {
-                let ms = now.saturating_sub(peer.link.copied_ns) / 1_000_000;
-                peer.link.copied_ns = now.saturating_sub(peer.link.copied_ns);
-                info!(peer = %name, ms, "sync: the other director's connections are here");
             }
         }
         if out.copy
@@ -321,7 +316,7 @@ impl Speaker {
     fn deliver(&mut self) {
         let Some(feeds) = &self.plan.feeds else { return };
         for peer in &mut self.peers {
-            peer.link.deliver(|record| feeds.apply(record));
+            peer.link.deliver(|record| feeds.apply(*record).is_ok());
         }
     }
 
@@ -366,10 +361,15 @@ impl Speaker {
     }
 
     /// Says whether all copies are here and in the tables.
-    fn follow_copies(&self) {
-        let Some(feeds) = &self.plan.feeds else { return };
-        let done = |peer: &Peer| peer.link.copying() == Copying::Done && peer.link.is_delivered();
-        feeds.set_copied(self.peers.iter().all(done) && feeds.is_applied());
+    fn follow_copies(&mut self, now: u64) {
+        for peer in &mut self.peers {
+            if let Some(ns) = peer.link.has_copied(now) {
+                info!(peer = %peer.config.name, ms = ns / 1_000_000, "sync: the other director's connections are here");
+            }
+        }
+        if let Some(feeds) = &self.plan.feeds {
+            feeds.set_copied(self.peers.iter().all(|peer| peer.link.is_copied()) && feeds.is_applied());
+        }
     }
 
     fn send(&mut self, at: usize, out: &mut Out) {
@@ -434,7 +434,7 @@ fn row(peer: &Peer, now: u64) -> SyncRow {
         since_ms: if link.is_up() { now.saturating_sub(link.since_ns) / 1_000_000 } else { 0 },
         sessions: link.sessions,
         copy: copy.to_owned(),
-        copy_ms: if link.copying() == Copying::Done { link.copied_ns / 1_000_000 } else { 0 },
+        copy_ms: link.copied_ns().unwrap_or_default() / 1_000_000,
         told: link.told,
         heard: link.taken,
         datagrams_sent: outgoing.datagrams,

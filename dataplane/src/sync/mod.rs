@@ -302,6 +302,7 @@ impl Feeds {
     }
 
     /// Hands what another director told to the worker whose it is. Errors: its queue is full; the record is given back.
+    #[allow(clippy::result_large_err, reason = "the queue gives back what it was given")]
     pub fn apply(&self, record: Record) -> Result<(), Record> {
         let worker = match &record {
             Record::Connection(connection) => self.owner(connection.client),
