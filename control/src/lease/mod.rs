@@ -4,7 +4,7 @@
 //! vrrp::thread -> Client -> Order -> a task per lease (unit) -> etcd's JSON gateway over HTTP
 //!              <- Report <----------------'
 //! ```
-//! * [`etcd`]: requests and answers; [`unit`]: one lease, taken, renewed, given back
+//! * [`etcd`]: requests and answers; [`unit`](mod@unit): one lease, taken, renewed, given back
 //! * this file: the words of both sides, and the thread
 //!
 //! Invariant: a lease is reported as held until a moment that is `margin` before etcd may give it to somebody else,
