@@ -488,7 +488,7 @@ fn what_is_half_there_is_thrown_out_and_told() {
 /// How long a million connections hold the start up: where they lie, and moved to two workers. In release mode.
 #[test]
 #[ignore = "a measurement"]
-fn a_million_connections_are_taken_over_in_a_second() {
+fn a_million_connections_are_taken_over_in_seconds() {
     const COUNT: u32 = 1_000_000;
     // SYNs alone make a million connections
     let text = "[policy]\nsyn_flood = 0\n".to_owned()
