@@ -115,6 +115,10 @@ impl<I: PacketIo> Worker<I> {
         if !rows.first().is_some_and(begins) || !self.flood.is_quiet(self.now_ns) {
             return;
         }
+        // other directors hear of each, where they want to
+        if self.teller.feeds.as_ref().is_some_and(|feeds| feeds.handshakes) {
+            return;
+        }
         let mut room = self.tables.max.saturating_sub(self.tables.len());
         let Self { snapshot, counters, all_counters, tables, draws, setup, now, guarded, id, .. } = self;
         let (table, pairs) = K::tables(tables);
