@@ -21,10 +21,17 @@ use super::wire::Builder;
 const FLUSH: Duration = Duration::from_millis(20);
 /// How often the workers' queues are looked at.
 const LOOK: Duration = Duration::from_millis(5);
-/// Most records taken of a worker before the others' turn, and the pause after such a turn: eight messages a millisecond,
-/// 250,000 connections a second. A Linux has room for some 90 messages (`net.core.rmem_default`) while it is busy.
-const TURN: usize = 256;
-const PACE: Duration = Duration::from_millis(1);
+/// Most records taken of a worker before the others' turn.
+const TURN: usize = 1024;
+/// While everything is told: most records of all workers in a turn, and the pause after it; four messages a millisecond,
+/// 144,000 connections a second. A Linux has room for some 90 messages (`net.core.rmem_default`) while it is busy.
+const COPY_TURN: usize = 144;
+const COPY_PAUSE: Duration = Duration::from_millis(1);
+/// When everything is told again after the first time: nobody confirms a message, and one that was lost is missed only
+/// when it counts. Linux repeats likewise (`sync_retries`).
+const AGAIN: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
+/// How often everything is told because records were lost on their way here.
+const REPAIR: Duration = Duration::from_secs(10);
 /// Time between attempts to open the socket.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -81,33 +88,71 @@ impl Speaker {
 /// The thread: sends until it is stopped.
 pub(super) fn run(daemon: &IpvsSync, common: &Common) {
     let mut speaker = Speaker::new(daemon);
-    let (mut lost, mut all) = (0, Instant::now());
     let mut view = View::default();
     while let Some(socket) = common.open(RETRY, || socket::sender(daemon)) {
         // who listens has heard nothing yet, or not for a while
-        let mut known: Option<Arc<Feeds>> = None;
+        let mut copies: Option<Copies> = None;
         while !common.stop.load(Relaxed) {
             common.follow(&mut view);
             let (Some(feeds), Some(book)) = (&view.feeds, view.book()) else {
                 thread::park_timeout(RETRY);
                 continue;
             };
-            let new = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, feeds));
-            let missed = feeds.lost(Listener::Ipvs);
-            let due = !daemon.resync.is_zero() && all.elapsed() >= daemon.resync;
-            if new || due || missed != lost && feeds.is_all_told(Listener::Ipvs) {
-                (lost, all) = (missed, Instant::now());
-                feeds.ask_for_all(Listener::Ipvs);
-                known = Some(feeds.clone());
-            }
-            match speak(&mut speaker, feeds, book, &socket, &common.counters) {
-                Ok(true) => thread::park_timeout(PACE),
-                Ok(false) => thread::park_timeout(LOOK),
+            let copies = match &mut copies {
+                Some(copies) if Arc::ptr_eq(&copies.feeds, feeds) => copies,
+                other => other.insert(Copies::begin(feeds)),
+            };
+            copies.turn(daemon.resync);
+            let turn =
+                if copies.under_way { COPY_TURN / usize::from(feeds.workers()).max(1) + 1 } else { TURN };
+            match speak(&mut speaker, feeds, book, &socket, (&common.counters, turn)) {
+                Ok(true) if copies.under_way => thread::park_timeout(COPY_PAUSE),
+                Ok(true) => {}
+                Ok(false) => {
+                    // only now has what was told left the queues
+                    copies.under_way &= !feeds.is_all_told(Listener::Ipvs);
+                    thread::park_timeout(if copies.under_way { COPY_PAUSE } else { LOOK });
+                }
                 Err(error) => {
                     common.fault(&error);
                     break;
                 }
             }
+        }
+    }
+}
+
+/// When everything is told.
+struct Copies {
+    feeds: Arc<Feeds>,
+    /// The latest began.
+    since: Instant,
+    /// How many of [`AGAIN`] there were.
+    again: usize,
+    under_way: bool,
+    /// Records lost when it began.
+    lost: u64,
+}
+
+impl Copies {
+    fn begin(feeds: &Arc<Feeds>) -> Self {
+        feeds.ask_for_all(Listener::Ipvs);
+        let lost = feeds.lost(Listener::Ipvs);
+        Self { feeds: feeds.clone(), since: Instant::now(), again: 0, under_way: true, lost }
+    }
+
+    /// Begins another when it is time; `resync`: how often, 0: never.
+    fn turn(&mut self, resync: Duration) {
+        if self.under_way {
+            return;
+        }
+        let elapsed = self.since.elapsed();
+        let repeat = AGAIN.get(self.again).is_some_and(|after| elapsed >= *after);
+        let due = !resync.is_zero() && elapsed >= resync;
+        let repair = elapsed >= REPAIR && self.feeds.lost(Listener::Ipvs) != self.lost;
+        if repeat || due || repair {
+            let again = self.again + usize::from(repeat);
+            *self = Self { again, ..Self::begin(&self.feeds) };
         }
     }
 }
@@ -118,7 +163,7 @@ fn speak(
     feeds: &Feeds,
     book: &Book,
     socket: &UdpSocket,
-    counters: &Counters,
+    (counters, turn): (&Counters, usize),
 ) -> io::Result<bool> {
     let (mut result, mut more) = (Ok(()), false);
     let mut send = |message: Vec<u8>| match socket.send(&message) {
@@ -131,13 +176,13 @@ fn speak(
     let now = Instant::now();
     for worker in 0..feeds.workers() {
         let mut told = 0;
-        while told < TURN
+        while told < turn
             && let Some(record) = feeds.next(Listener::Ipvs, worker)
         {
             speaker.tell(&record, book, now, counters, &mut send);
             told += 1;
         }
-        more |= told == TURN;
+        more |= told == turn;
     }
     if let Some(message) = speaker.due(now) {
         send(message);

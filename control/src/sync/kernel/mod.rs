@@ -11,7 +11,8 @@
 //! * [`counters`]: what they did
 //!
 //! Limits, all of the protocol: no authentication, no confirmation, no repair. What this side adds: messages leave within
-//! 20 ms, not 2 s; all connections are told at the start of the master, again every `resync`, and when a queue overflowed.
+//! 20 ms, not 2 s; all connections are told at the start of the master, twice more soon after, every `resync`, and when a
+//! queue overflowed.
 //! Linux counts packets to tell when a connection is told again (`sync_threshold`); here it is time (`refresh`).
 
 pub mod backup;
