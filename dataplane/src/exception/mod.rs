@@ -9,7 +9,7 @@
 //! system call. DPDK's own ways to the kernel (net_tap, virtio_user) would be one more device in every worker's turn,
 //! polled whether or not there is anything, with system calls (net_tap) in the turn: a flood to the director's own
 //! address would cost the balanced packets behind it what the kernel takes to receive one, some microseconds; here it
-//! costs a copy of those that [`bucket`] lets through. The price is up to a millisecond until the idle thread looks.
+//! costs a copy of those that [`bucket`] lets through. The price is up to four milliseconds until the idle thread looks.
 //!
 //! Who answers what: ARP, ND and ping for VIPs and the director's own addresses are the director's
 //! ([`local`](crate::local)), whatever the kernel would say, so that a flood of them is no flood of the kernel. All
