@@ -18,7 +18,7 @@
 //! ports without a service are refused as without the exception path.
 //!
 //! The kernel may be a client of a VIP, and a server ([`NeighborId::KERNEL`](crate::neighbor::NeighborId::KERNEL) is a
-//! next hop). Its frames to a VIP have [`director_mac`] for their destination, by which [`take`] knows them.
+//! next hop). Its frames to a VIP have [`director_mac`] for their destination, by which `take` knows them.
 //!
 //! Files: [`bucket`] (how much), [`pipe`] (queues), `give` (to the kernel), `take` (from it).
 

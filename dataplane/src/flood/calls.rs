@@ -9,7 +9,7 @@
 //! the first is the one that is due. Whether it was answered meanwhile is what its connection says then. Limits:
 //! [`BEGUN`] calls wait for the first attempt, [`SILENT`] for each other one, in memory that the system gives when it is
 //! first used; a call that finds its queue full is said again by its client alone, whose next segment does the same. A
-//! turn works on [`A_TURN`].
+//! turn works on `A_TURN`.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

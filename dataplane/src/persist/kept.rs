@@ -94,7 +94,7 @@ pub fn left(memory: &[u8]) -> Vec<Left> {
 }
 
 impl Templates {
-    /// Memory that [`Templates::keep_in`] wants for about `capacity` templates, bytes.
+    /// Memory that `Templates::keep_in` wants for about `capacity` templates, bytes.
     pub fn kept_bytes(capacity: usize) -> usize {
         Self::buckets_for(capacity) * SLOTS * size_of::<Row>()
     }

@@ -10,7 +10,7 @@
 //! - When its state changes, and at its second packet: in the branch that keeps count of handshakes, which established
 //!   connections do not take. What is told is read from the tables at the end of the turn, once all packets of the turn
 //!   have left their marks.
-//! - Once in [`TapSettings::refresh`], when a packet of it was seen since: a hand goes through the tables, so that a
+//! - Once in [`TapSettings::refresh_ns`], when a packet of it was seen since: a hand goes through the tables, so that a
 //!   packet of an established connection costs nothing.
 //! - All of them when somebody asks, see [`Feeds::ask_for_all`].
 //!
