@@ -73,6 +73,7 @@ pub mod steer;
 pub mod tables;
 pub mod transmit;
 pub mod tunnel_error;
+pub(crate) mod wide;
 pub mod wire;
 pub mod worker;
 

@@ -155,14 +155,7 @@ const _: () = assert!(size_of::<DestEntry>() == 64);
 
 impl DestEntry {
     /// Its service has no persistence.
-    pub const NO_RULE: u16 = u16::MAX;
-
-    /// Whether packets get to it by other MAC addresses alone.
-    #[inline(always)]
-    pub(crate) fn is_direct(&self) -> bool {
-        self.way == Way::Dr && !self.removed && self.vlan == 0
-    }
-}
+    pub const NO_RULE: u16 = u16::MAX;}
 
 /// Where the next hop of an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

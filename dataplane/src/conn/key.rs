@@ -1,7 +1,7 @@
 //! The key of a connection and its hash.
 //!
-//! A key is what the client's packets carry: client address and port, virtual address and port, as words; of IPv4 as
-//! they lie in the packet, so that nothing needs to be swapped. The protocol takes part in the hash and in every comparison, but lives beside the key, in
+//! A key is what the client's packets carry: client address and port, virtual address and port, as words that lie as in
+//! the packet, so that nothing needs to be swapped. The protocol takes part in the hash and in every comparison, but lives beside the key, in
 //! [`Meta`](super::entry::Meta), which has bits to spare.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -24,7 +24,11 @@ impl HashKey {
 }
 
 /// Multiplies to 128 bits and folds the halves: every input bit reaches every output bit.
-#[inline]
+///
+/// Keys are folded twice: once alone is multiplication by a constant for keys that differ in their ports alone, and of
+/// such sets the two lines depend on each other (Dietzfelbinger and Schellbach 2009, on cuckoo hashing with simple
+/// universal hash classes).
+#[inline(always)]
 fn fold(a: u64, b: u64) -> u64 {
     let wide = u128::from(a) * u128::from(b);
     (wide as u64) ^ ((wide >> 64) as u64)
@@ -68,7 +72,7 @@ pub struct Key4([u32; 3]);
 #[repr(transparent)]
 pub struct Key6([u32; 9]);
 
-/// Both ports in one word, wire order.
+/// Both ports in one word, host order.
 #[inline]
 fn ports(client: u16, vip: u16) -> u32 {
     u32::from(client) << 16 | u32::from(vip)
@@ -91,7 +95,7 @@ impl Key4 {
 impl TableKey for Key4 {
     type Line = Line4;
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
         let addresses = u64::from(self.0[1]) << 32 | u64::from(self.0[0]);
         let rest = u64::from(self.0[2]) << 8 | u64::from(protocol);
@@ -132,20 +136,41 @@ impl ConnKey for Key4 {
 }
 
 impl Key6 {
-    fn address(words: &[u32; 9], at: usize) -> Ipv6Addr {
-        let wide = (0..4).fold(0u128, |wide, word| wide << 32 | u128::from(words[at + word]));
-        Ipv6Addr::from_bits(wide)
+    /// Client, VIP, ports, as they lie in a packet.
+    #[inline(always)]
+    pub(crate) fn of_words(words: [u32; 9]) -> Self {
+        Self(words)
+    }
+
+    /// Whether it is the same key: three comparisons, none of them by a call.
+    #[inline(always)]
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let [ours, theirs] = [&self.0, &other.0];
+        let wide = |words: &[u32; 9], at: usize| {
+            (0..4).fold(0u128, |wide, n| wide | u128::from(words[at + n]) << (32 * n))
+        };
+        let differs = (wide(ours, 0) ^ wide(theirs, 0)) | (wide(ours, 4) ^ wide(theirs, 4));
+        differs == 0 && ours[8] == theirs[8]
+    }
+
+    /// Two words as they lie in memory.
+    #[inline(always)]
+    fn pair(&self, at: usize) -> u64 {
+        u64::from(self.0[at + 1]) << 32 | u64::from(self.0[at])
+    }
+
+    fn address(words: [u32; 4]) -> Ipv6Addr {
+        Ipv6Addr::from_bits(words.iter().fold(0, |wide, word| wide << 32 | u128::from(word.swap_bytes())))
     }
 }
 
 impl TableKey for Key6 {
     type Line = Line6;
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
-        let pair = |at: usize| u64::from(self.0[at]) << 32 | u64::from(self.0[at + 1]);
-        let client = fold(pair(0) ^ key.0[0], pair(2) ^ key.0[1]);
-        let vip = fold(pair(4) ^ key.0[2], pair(6) ^ key.0[3]);
+        let client = fold(self.pair(0) ^ key.0[0], self.pair(2) ^ key.0[1]);
+        let vip = fold(self.pair(4) ^ key.0[2], self.pair(6) ^ key.0[3]);
         let rest = u64::from(self.0[8]) << 8 | u64::from(protocol);
         let mixed = fold(client ^ rest ^ key.0[1], vip ^ key.0[0]);
         fold(mixed ^ key.0[2], key.0[3] | 1)
@@ -159,7 +184,7 @@ impl ConnKey for Key6 {
     #[inline]
     fn new(client: Ipv6Addr, client_port: u16, vip: Ipv6Addr, vip_port: u16) -> Self {
         let (c, v) = (client.to_bits(), vip.to_bits());
-        let word = |wide: u128, shift: u32| (wide >> shift) as u32;
+        let word = |wide: u128, shift: u32| ((wide >> shift) as u32).swap_bytes();
         Self([
             word(c, 96),
             word(c, 64),
@@ -169,24 +194,26 @@ impl ConnKey for Key6 {
             word(v, 64),
             word(v, 32),
             word(v, 0),
-            ports(client_port, vip_port),
+            ports(client_port, vip_port).swap_bytes(),
         ])
     }
 
     fn client(&self) -> Ipv6Addr {
-        Self::address(&self.0, 0)
+        let [a, b, c, d, ..] = self.0;
+        Self::address([a, b, c, d])
     }
 
     fn client_port(&self) -> u16 {
-        (self.0[8] >> 16) as u16
+        (self.0[8] as u16).swap_bytes()
     }
 
     fn vip(&self) -> Ipv6Addr {
-        Self::address(&self.0, 4)
+        let [_, _, _, _, a, b, c, d, _] = self.0;
+        Self::address([a, b, c, d])
     }
 
     fn vip_port(&self) -> u16 {
-        self.0[8] as u16
+        ((self.0[8] >> 16) as u16).swap_bytes()
     }
 }
 

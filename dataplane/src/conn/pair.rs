@@ -38,7 +38,7 @@ impl<K: ConnKey> Pair<K> {
 impl<K: ConnKey> TableKey for Pair<K> {
     type Line = K::PairLine;
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
         self.tuple.hash(protocol, key)
     }

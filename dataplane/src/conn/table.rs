@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::entry::Meta;
-use super::key::{HashKey, TableKey};
+use super::key::{ConnKey, HashKey, TableKey};
 use super::line::Line;
 use super::memory::{Lender, Pages, Region};
 
@@ -249,16 +249,14 @@ impl<K: TableKey> Table<K> {
     pub(crate) fn find_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
         let lines = &*self.lines;
         let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
-        let here = first.suspects(key, protocol, probe.tag());
-        let there = second.suspects(key, protocol, probe.tag());
-        let slots = here | there << 8;
+        let slots = first.suspects_of_two(second, key, protocol, probe.tag());
         if slots == 0 {
             (found.line, found.slot, found.meta) = (0, 0, Meta::EMPTY);
             return;
         }
         let at = slots.trailing_zeros() as usize;
-        let (line, held) = if at < 8 { (probe.first, first) } else { (probe.second, second) };
-        let slot = at & 7;
+        let (line, held) = if at & 4 == 0 { (probe.first, first) } else { (probe.second, second) };
+        let slot = at & 3;
         if K::Line::EXACT || held.holds(slot, key, protocol) {
             (found.line, found.slot, found.meta) = (line, slot as u8, held.meta(slot));
         } else {
@@ -358,5 +356,26 @@ impl<K: TableKey> Table<K> {
     pub(super) fn entry(&self, line: u32, slot: usize) -> (K, Meta) {
         let held = &self.lines[line as usize];
         (held.key(slot), held.meta(slot))
+    }
+}
+
+impl<K: ConnKey> Table<K> {
+    /// The first slot that looks as if it held the key, if it has it, whatever its protocol, which the caller compares
+    /// as a part of the entry. [`Found::NOTHING`] where it has not, though another slot may hold the key.
+    #[inline(always)]
+    pub(crate) fn near(&self, key: &K, probe: Probe) -> Found {
+        let lines = &*self.lines;
+        let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
+        let slots = first.suspects_of_two(second, key, 0, probe.tag());
+        if slots == 0 {
+            return Found::NOTHING;
+        }
+        let at = slots.trailing_zeros() as usize;
+        let (line, held) = if at & 4 == 0 { (probe.first, first) } else { (probe.second, second) };
+        let slot = at & 3;
+        if !held.has(slot, key) {
+            return Found::NOTHING;
+        }
+        Found { line, slot: slot as u8, meta: held.meta(slot) }
     }
 }

@@ -1,136 +1,204 @@
-//! Direct routing: packets of settled connections get other MAC addresses, a run of them at a time.
+//! Direct routing and tunnels: packets of settled connections get other MAC addresses or outer headers, a run of them at
+//! a time.
 //!
 //! Of such a packet nothing is kept but that it came: its connection's word is compared with what it would be after it,
-//! and most often is that already.
+//! and most often is that already. What its destination takes is in one cache line, see [`super::shortcut`].
 
-use super::ends::{Ends, raw_mac, set_macs};
-use super::glance::Row;
+use std::marker::PhantomData;
+
+use super::ends::Ends;
+use super::glance::{Row, place};
 use super::onward::Progress;
+use super::shortcut::Class;
 use crate::conn::{Found, Meta, Table, Tick};
 use crate::io::{DeviceId, Packet as _, PacketIo};
-use crate::state::{State, TimeoutTable};
-use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::rewrite::wrap_grown;
+use crate::snapshot::Way;
+use crate::steer;
+use crate::wide::Work;
 use crate::worker::Worker;
 
 /// The first packets of a burst that were rewritten: as many as leave by one device.
 pub(super) struct Run {
     pub count: usize,
     pub device: DeviceId,
-    /// Bytes of their frames.
-    pub bytes: u64,
-    /// Behind them comes one that leaves by another device.
+    /// Bytes by which their frames have grown, modulo 2^64.
+    pub grown: u64,
+    /// Behind them comes one that leaves by another device, or is of the other kind.
     pub goes_on: bool,
 }
 
 impl Run {
-    /// No device: more than there can be.
-    const NOWHERE: u16 = u16::MAX;
-    const NONE: Self = Self { count: 0, device: DeviceId(Self::NOWHERE), bytes: 0, goes_on: false };
+    pub const NONE: Self = Self { count: 0, device: Class::NONE.device, grown: 0, goes_on: false };
 }
 
-/// What the words of settled connections are after a packet, under one table of timeouts.
-#[derive(Clone, Copy)]
-struct Settled {
-    /// Index of the table; none while it is more than an index can be.
-    timeouts: u32,
-    tcp: Meta,
-    udp: Meta,
+/// Where a packet's connection is to be had from.
+mod from {
+    /// The second pass has found it, and nothing has changed since.
+    pub const FOUND: u8 = 0;
+    /// There was no second pass.
+    pub const TABLE: u8 = 1;
+    /// It may be another one by now.
+    pub const AGAIN: u8 = 2;
 }
 
-impl Settled {
-    const NONE: Self = Self { timeouts: u32::MAX, tcp: Meta::EMPTY, udp: Meta::EMPTY };
+/// Packets to be rewritten, the first of which stands at `at`. `TUNNEL`: they go by tunnels.
+struct Packets<'a, I: PacketIo, K, const FROM: u8, const TUNNEL: bool> {
+    worker: &'a mut Worker<I>,
+    frames: &'a mut [I::Packet],
+    at: usize,
+    progress: Progress,
+    family: PhantomData<K>,
+}
 
-    #[inline(never)]
-    fn new(at: u16, timeouts: &TimeoutTable, now: Tick) -> Self {
-        let of = |protocol, state| {
-            Meta::settled(protocol, state, timeouts.is_active(state), now.later(timeouts.of(state)))
-        };
-        Self {
-            timeouts: at.into(),
-            tcp: of(PROTOCOL_TCP, State::Established),
-            udp: of(PROTOCOL_UDP, State::Udp),
-        }
+impl<I: PacketIo, K: Ends, const FROM: u8, const TUNNEL: bool> Work for Packets<'_, I, K, FROM, TUNNEL> {
+    type Out = Run;
+
+    #[inline(always)]
+    fn run(self) -> Run {
+        self.worker.direct_run::<K, FROM, TUNNEL>(self.frames, self.at, self.progress)
     }
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Rewrites packets from the first on, until one of them goes otherwise, by another device, or is unusual in any
-    /// way: that one is unchanged.
+    /// Rewrites packets from the first on, which stands at `at`, until one of them goes otherwise, by another device, or
+    /// is unusual in any way: that one is unchanged.
     #[inline(always)]
     pub(super) fn direct<K: Ends>(
         &mut self,
         frames: &mut [I::Packet],
-        rows: &[Row<K>],
+        at: usize,
         progress: Progress,
     ) -> Run {
+        let row = &K::batch(&self.board).rows[place(at)];
         // as the second pass saw it: what is wrong by now goes the other way, which looks again
-        let leads = |row: &Row<K>| match self.snapshot.dest(row.found.meta.dest()) {
-            Some(entry) if row.found.is_some() => entry.is_direct(),
-            _ => !progress.fresh,
+        let stamp = match self.counters.dests.get(row.found.meta.dest().0 as usize) {
+            Some(counted) if row.found.is_some() => counted.shortcut.words().2,
+            _ if progress.fresh => self.shortcuts.otherwise(),
+            _ => Class::NONE.stamp,
         };
-        let begins = |row: &Row<K>| row.noted.is_calm() && leads(row);
-        if !rows.first().is_some_and(begins) {
-            Run::NONE
-        } else if progress.disturbed {
-            self.direct_run::<K, true>(frames, rows, progress)
-        } else {
-            self.direct_run::<K, false>(frames, rows, progress)
+        if stamp == self.shortcuts.otherwise() || frames.is_empty() {
+            return Run::NONE;
+        }
+        let tunnel = self.shortcuts.class(stamp).is_some_and(|class| class.inner_mtu > 0);
+        match (tunnel, progress.disturbed) {
+            (false, false) => self.direct_from::<K, { from::FOUND }, false>(frames, at, progress),
+            (false, true) => self.direct_from::<K, { from::AGAIN }, false>(frames, at, progress),
+            (true, false) => self.direct_from::<K, { from::FOUND }, true>(frames, at, progress),
+            (true, true) => self.direct_from::<K, { from::AGAIN }, true>(frames, at, progress),
         }
     }
 
-    /// `AGAIN`: what was looked up may not be so any more.
+    /// [`Worker::direct`] of a burst without a second pass, for direct routing alone.
+    #[inline(always)]
+    pub(super) fn direct_at_once<K: Ends>(&mut self, frames: &mut [I::Packet]) -> Run {
+        let progress = Progress { fresh: true, disturbed: false };
+        self.direct_from::<K, { from::TABLE }, false>(frames, 0, progress)
+    }
+
     #[inline(never)]
-    fn direct_run<K: Ends, const AGAIN: bool>(
+    fn direct_from<K: Ends, const FROM: u8, const TUNNEL: bool>(
         &mut self,
         frames: &mut [I::Packet],
-        rows: &[Row<K>],
+        at: usize,
         progress: Progress,
     ) -> Run {
-        let Self { snapshot, counters, tables, now, .. } = self;
+        let wide = self.wide;
+        wide.run(Packets::<I, K, FROM, TUNNEL> { worker: self, frames, at, progress, family: PhantomData })
+    }
+
+    #[inline(always)]
+    fn direct_run<K: Ends, const FROM: u8, const TUNNEL: bool>(
+        &mut self,
+        frames: &mut [I::Packet],
+        at: usize,
+        progress: Progress,
+    ) -> Run {
+        let Self { snapshot, counters, tables, now, board, shortcuts, setup, error_id, .. } = self;
         // what packets are written to might be any of this, for all that the compiler knows
-        let (dests, cells) = (snapshot.dests.view(), snapshot.cells.view());
-        let (counters, timeouts, now) = (&counters.dests[..], &snapshot.timeouts[..], *now);
+        let (dests, entries, tunnels) = (&counters.dests[..], snapshot.dests.view(), &snapshot.tunnels[..]);
+        let (now, mut id) = (*now, *error_id);
         let (table, _) = K::tables(tables);
-        let mut settled = Settled::NONE;
-        let (mut count, mut bytes, mut device, mut goes_on) = (0, 0, DeviceId(Run::NOWHERE), false);
+        let rows = K::batch(board).rows.get(at..).unwrap_or_default();
+        let mut class = Class::NONE;
+        let (mut count, mut grown, mut goes_on) = (0, 0u64, false);
         for (frame, row) in frames.iter_mut().zip(rows) {
-            let found = if AGAIN { once_more(table, row, progress) } else { row.found };
-            let dest = found.meta.dest().0 as usize;
-            let Some(Some(entry)) = dests.get(dest) else { break };
-            if !row.noted.is_calm() || !entry.is_direct() || row.noted.ip_len() > entry.mtu {
-                break;
-            }
-            let (Some(dst), Some(counted)) = (cells.known(entry.neighbor), counters.get(dest)) else { break };
-            if settled.timeouts != u32::from(entry.timeouts) {
-                let Some(table) = timeouts.get(usize::from(entry.timeouts)) else { break };
-                settled = Settled::new(entry.timeouts, table, now);
-            }
-            let after = if row.noted.number() == PROTOCOL_TCP { settled.tcp } else { settled.udp };
-            let frame = frame.bytes_mut();
-            if frame.len() < K::HEAD {
-                break;
-            }
-            if device != entry.device {
-                goes_on = count > 0;
-                if goes_on {
+            let found = match FROM {
+                from::TABLE => table.near(&row.key, row.probe),
+                from::AGAIN => once_more(table, row, progress),
+                _ => row.found,
+            };
+            let dest = found.meta.dest();
+            let Some(counted) = dests.get(dest.0 as usize) else { break };
+            let (mut first, mut second, stamp) = counted.shortcut.words();
+            if stamp != class.stamp {
+                let known = shortcuts.class(stamp).copied();
+                let Some(next) = known.or_else(|| shortcuts.work_out(snapshot, counters, dest)) else { break };
+                let limit = if TUNNEL { next.inner_mtu } else { next.mtu };
+                if count > 0 && (next.device != class.device || limit == 0) {
+                    goes_on = true;
                     break;
                 }
-                device = entry.device;
+                class = next;
+                if known.is_none() {
+                    (first, second, _) = counted.shortcut.words();
+                }
             }
-            let differs = found.meta.differs(after);
-            if differs != 0 && !renew(table, &found, after, now) {
+            let after = if row.noted.is_calm_tcp() {
+                class.tcp
+            } else if row.noted.is_calm_udp() {
+                class.udp
+            } else {
+                break;
+            };
+            let ip_len = row.noted.ip_len();
+            if ip_len > if TUNNEL { class.inner_mtu } else { class.mtu } || frame.bytes().len() < K::HEAD {
                 break;
             }
+            if found.meta.differs(after) != 0 && !renew(table, &found, after, now) {
+                break;
+            }
+            if TUNNEL {
+                let Some(Some(Way::Tunnel(tunnel))) = entries.get(dest.0 as usize).map(|e| e.map(|e| e.way)) else {
+                    break;
+                };
+                let Some(encap) = tunnels.get(usize::from(tunnel)) else { break };
+                let (len, overhead) = (frame.frame_len(), usize::from(encap.overhead()));
+                if !frame.grow_front(overhead) {
+                    break;
+                }
+                id = id.wrapping_add(1);
+                K::step(frame.bytes_mut().get_mut(overhead..).unwrap_or_default());
+                let hash = || steer::hash(row.key.client().into(), row.key.client_port(), &setup.steer_key);
+                let hash = if encap.wants_hash() { hash() } else { 0 };
+                let wrapped = wrap_grown(frame, encap, ip_len, hash, id);
+                debug_assert!(wrapped.is_some(), "there is room, and it fits");
+                grown = grown.wrapping_add(frame.frame_len() as u64).wrapping_sub(len as u64);
+            } else {
+                K::step(frame.bytes_mut());
+            }
             #[cfg(test)]
-            super::tests::taken(0);
+            super::tests::taken(if TUNNEL { 1 } else { 0 });
             count += 1;
-            bytes += frame.len() as u64;
-            K::step(frame);
-            set_macs(frame, dst, raw_mac(entry.mac));
+            put_macs(frame.bytes_mut(), (first, second));
             counted.in_packets.add(1);
-            counted.in_bytes.add(row.noted.ip_len().into());
+            counted.in_bytes.add(ip_len.into());
         }
-        Run { count, device, bytes, goes_on }
+        *error_id = id;
+        Run { count, device: class.device, grown, goes_on }
+    }
+}
+
+/// Writes both MAC addresses as they lie in a frame.
+#[inline(always)]
+fn put_macs(frame: &mut [u8], (first, second): (u64, u32)) {
+    if let Some(head) = frame.first_chunk_mut::<12>() {
+        if let Some(bytes) = head.first_chunk_mut::<8>() {
+            *bytes = first.to_le_bytes();
+        }
+        if let Some(bytes) = head.last_chunk_mut::<4>() {
+            *bytes = second.to_le_bytes();
+        }
     }
 }
 

@@ -1,15 +1,18 @@
 //! A glance at a frame: is it a plain TCP segment or UDP datagram, and of which flow?
 //!
 //! Plain: untagged, IPv4 without options or IPv6 without extension headers, whole, every length right, IPv4's header
-//! checksum right, from an address that may send. Invariant: what is plain here is the same to
-//! [`parse`](crate::parse::parse()), which judges everything else; a property test holds the two together.
+//! checksum right. Invariant: what is plain here is the same to [`parse`](crate::parse::parse()), which judges everything
+//! else, but that it may come from an address that may not send: of a known connection that was seen when it began, and
+//! only where there is none [`Plain::may_send`] is asked. Calm is what is plain and leaves an established connection as
+//! it is. A property test holds the three together.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU64;
 
-use arrayvec::ArrayVec;
-
+use super::{Board, Kind, Seen};
+use crate::conn::simd::{self, Pattern};
 use crate::conn::{ConnKey, Found, Key4, Key6, Probe};
+use crate::drop_reason::DropReason;
 use crate::flow::Family;
 use crate::io::BURST;
 use crate::parse::{Flow, L4, Net, Parsed, TcpFlags};
@@ -51,6 +54,16 @@ impl Noted {
     const STEADY: u64 = 1 << 32;
     const CALM: u64 = 1 << 33;
     const REPLY: u64 = 1 << 34;
+    /// All but the length of a calm packet of TCP and UDP.
+    const CALM_TCP: u64 =
+        (PROTOCOL_TCP as u64) << Self::NUMBER | (tcp::ACK.number() as u64) << Self::EVENT | Self::STEADY | Self::CALM;
+    const CALM_UDP: u64 = (PROTOCOL_UDP as u64) << Self::NUMBER | Self::STEADY | Self::CALM;
+
+    /// A calm packet: `what` is one of the two.
+    #[inline(always)]
+    fn calm(ip_len: u16, what: u64) -> Option<Self> {
+        NonZeroU64::new(u64::from(ip_len) | what).map(Self)
+    }
 
     /// `number` is not 0; `flags`: of those above.
     #[inline(always)]
@@ -69,9 +82,16 @@ impl Noted {
         self.0.get() as u16
     }
 
+    /// Whether it is a calm TCP segment that is not taken for a reply.
     #[inline(always)]
-    pub fn is_calm(self) -> bool {
-        self.0.get() & Self::CALM != 0
+    pub fn is_calm_tcp(self) -> bool {
+        self.0.get() >> Self::NUMBER == Self::CALM_TCP >> Self::NUMBER
+    }
+
+    /// The same of a UDP datagram.
+    #[inline(always)]
+    pub fn is_calm_udp(self) -> bool {
+        self.0.get() >> Self::NUMBER == Self::CALM_UDP >> Self::NUMBER
     }
 
     pub fn set_reply(&mut self) {
@@ -112,11 +132,19 @@ pub(crate) struct Row<K> {
     pub found: Found,
 }
 
-/// The plain packets of one family in a burst, in their order.
+impl<K: ConnKey> Row<K> {
+    /// Of no packet.
+    fn none() -> Self {
+        let noted = Noted(NonZeroU64::MIN);
+        Self { key: K::default(), probe: Probe::default(), noted, found: Found::NOTHING }
+    }
+}
+
+/// The plain packets of one family in a burst, each in its place.
 pub(crate) struct Batch<K> {
-    rows: ArrayVec<Row<K>, BURST>,
-    /// As many as rows where there are second lookups at all, else none.
-    pub seconds: ArrayVec<Second, BURST>,
+    pub rows: [Row<K>; BURST],
+    /// Where there are second lookups at all.
+    pub seconds: [Second; BURST],
 }
 
 /// A place in a burst, so that the compiler sees that it is one.
@@ -125,43 +153,15 @@ pub(super) fn place(at: usize) -> usize {
     at % BURST
 }
 
-impl<K: Plain> Batch<K> {
-    #[inline(always)]
+impl<K: ConnKey> Batch<K> {
     pub fn new() -> Self {
-        Self { rows: ArrayVec::new(), seconds: ArrayVec::new() }
+        Self { rows: std::array::from_fn(|_| Row::none()), seconds: [Second::No; BURST] }
     }
 
+    /// A packet.
     #[inline(always)]
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Adds a packet; to be called at most [`BURST`] times.
-    #[inline(always)]
-    pub fn push(&mut self, key: K, noted: Noted, probe: Probe) {
-        self.rows.push(Row { key, noted, probe, found: Found::NOTHING });
-    }
-
-    /// The packet that was added last.
-    #[inline(always)]
-    pub fn last(&mut self) -> Option<&mut Row<K>> {
-        self.rows.last_mut()
-    }
-
-    /// Takes the packet back that was added last.
-    pub fn pop(&mut self) {
-        self.rows.pop();
-    }
-
-    #[inline(always)]
-    pub fn rows(&self) -> &[Row<K>] {
-        &self.rows
-    }
-
-    /// The packets, and what their second lookups are.
-    #[inline(always)]
-    pub fn rows_mut(&mut self) -> (&mut [Row<K>], &mut [Second]) {
-        (&mut self.rows, &mut self.seconds)
+    pub fn row(&mut self, at: usize) -> &mut Row<K> {
+        &mut self.rows[place(at)]
     }
 }
 
@@ -177,14 +177,33 @@ pub(crate) struct Packet<'a, K> {
 
 /// A family whose plain packets are told at a glance.
 pub(crate) trait Plain: Family {
+    /// Its packets.
+    const KIND: Kind;
     /// Offset of the TCP or UDP header in a plain frame, bytes.
     const L4_AT: usize;
     /// Bytes of the longest plain headers; frames shorter than that are left to the parser.
     const HEAD: usize;
+    /// What the parser says of one from an address that may not send.
+    const BAD_SOURCE: DropReason;
+
+    /// A calm packet in a frame to the MAC address `to`, as [`Gate`](super::Gate) has it.
+    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)>;
 
     /// What a frame of this EtherType is, if it is plain; [`Gate`](super::Gate) has seen that its first header is plain
     /// by its first byte.
     fn glance(frame: &[u8]) -> Option<(Self, Noted)>;
+
+    /// Whether the client's address is one that may send.
+    fn may_send(&self) -> bool;
+
+    /// Its part of what is known of a burst.
+    fn batch(board: &Board) -> &Batch<Self>;
+
+    /// The same with what every frame is.
+    fn batch_mut(board: &mut Board) -> (&mut [Kind; BURST], &mut Batch<Self>);
+
+    /// How many of its packets were seen.
+    fn count(seen: &mut Seen) -> &mut usize;
 
     /// TTL or hop limit, and DF, of a plain frame.
     fn ttl_and_df(frame: &[u8]) -> (u8, bool);
@@ -213,11 +232,6 @@ fn raw64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
 #[inline(always)]
 fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
     bytes[at..].first_chunk().map_or(0, |word| u16::from_be_bytes(*word))
-}
-
-#[inline(always)]
-fn be128<const N: usize>(bytes: &[u8; N], at: usize) -> u128 {
-    bytes[at..].first_chunk().map_or(0, |word| u128::from_be_bytes(*word))
 }
 
 /// What a packet is, by its transport header at `at`; `rest`: bytes of the packet from there on.
@@ -257,16 +271,72 @@ fn transport<const N: usize>(
 /// Flags that make a segment another event than [`tcp::ACK`], and ACK.
 const DECIDING: u8 = TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::FIN.0 | TcpFlags::ACK.0;
 
-/// The first bytes of IPv4 addresses that may send; of 0.0.0.0/8 and 240.0.0.0/4, where some may, none.
-static USUAL_SOURCES: [bool; 256] = {
-    let mut usual = [false; 256];
-    let mut first = 1;
-    while first < 224 {
-        usual[first] = first != 127;
-        first += 1;
+/// Bytes 8 to 23 of a frame, in which what decides about its kind stands: EtherType, version, flags and offset of
+/// IPv4, protocol.
+#[inline(always)]
+fn window<const N: usize>(head: &[u8; N]) -> &[u8; 16] {
+    const NONE: &[u8; 16] = &[0; 16];
+    head[8..].first_chunk().unwrap_or(NONE)
+}
+
+/// Untagged IPv4 of a header of five words, not a fragment, with this protocol, in a [`window`].
+const fn pattern4(protocol: u8) -> Pattern {
+    Pattern {
+        value: [0, 0, 0, 0, 0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 0, protocol],
+        mask: [0, 0, 0, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0x3f, 0xff, 0, 0xff],
     }
-    usual
-};
+}
+
+/// Untagged IPv6 with this protocol right behind its header, in a [`window`].
+const fn pattern6(protocol: u8) -> Pattern {
+    Pattern {
+        value: [0, 0, 0, 0, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, protocol, 0, 0, 0],
+        mask: [0, 0, 0, 0, 0xff, 0xff, 0xf0, 0, 0, 0, 0, 0, 0xff, 0, 0, 0],
+    }
+}
+
+static TCP4: Pattern = pattern4(PROTOCOL_TCP);
+static UDP4: Pattern = pattern4(PROTOCOL_UDP);
+static TCP6: Pattern = pattern6(PROTOCOL_TCP);
+static UDP6: Pattern = pattern6(PROTOCOL_UDP);
+
+/// Whether a TCP header at `at` of a packet of so many bytes is whole and changes no established connection.
+#[inline(always)]
+fn is_calm_tcp<const N: usize>(head: &[u8; N], at: usize, ip_len: u16) -> bool {
+    let offset = head[at + 12];
+    let end = u32::from(offset >> 4) * 4 + (at - ethernet::HEADER_LEN) as u32;
+    head[at + 13] & DECIDING == TcpFlags::ACK.0 && offset >= 0x50 && end <= u32::from(ip_len)
+}
+
+/// Whether a UDP header is whole, likewise.
+#[inline(always)]
+fn is_right_udp<const N: usize>(head: &[u8; N], at: usize, ip_len: u16) -> bool {
+    let len = u32::from(be16(head, at + 4));
+    len >= udp::HEADER_LEN as u32 && len + (at - ethernet::HEADER_LEN) as u32 <= u32::from(ip_len)
+}
+
+/// What calm packets with this transport header are.
+#[inline(always)]
+fn calm_transport<const N: usize>(
+    head: &[u8; N],
+    (tcp, udp): (&Pattern, &Pattern),
+    at: usize,
+    ip_len: u16,
+) -> Option<u64> {
+    if simd::matches(window(head), tcp) {
+        is_calm_tcp(head, at, ip_len).then_some(Noted::CALM_TCP)
+    } else if simd::matches(window(head), udp) {
+        is_right_udp(head, at, ip_len).then_some(Noted::CALM_UDP)
+    } else {
+        None
+    }
+}
+
+/// Whether a frame is to a MAC address that stands in the upper 48 bits, as it lies in memory.
+#[inline(always)]
+fn is_to<const N: usize>(head: &[u8; N], to: u64) -> bool {
+    raw64(head, 0) << 16 == to
+}
 
 /// The sum of an IPv4 header's words in one's complement arithmetic: the same modulo 0xffff whatever their width.
 #[inline(always)]
@@ -276,28 +346,77 @@ fn sum(a: u64, b: u64, c: u32) -> u64 {
     abc.wrapping_add(u64::from(more))
 }
 
+/// Whether the checksum of an IPv4 header without options is right.
+#[inline(always)]
+fn is_sum_right(head: &[u8; HEAD4]) -> bool {
+    checksum::is_valid(sum(raw64(head, 14), raw64(head, 22), raw32(head, 30)))
+}
+
+/// Client, VIP and ports stand in a row in packets without options, as they do in a key.
+#[inline(always)]
+fn key4(head: &[u8; HEAD4]) -> Key4 {
+    Key4::of_words([raw32(head, 26), raw32(head, 30), raw32(head, 34)])
+}
+
+#[inline(always)]
+fn key6(head: &[u8; HEAD6]) -> Key6 {
+    Key6::of_words(std::array::from_fn(|n| raw32(head, 22 + 4 * n)))
+}
+
 impl Plain for Key4 {
+    const KIND: Kind = Kind::V4;
     const L4_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
     const HEAD: usize = HEAD4;
+    const BAD_SOURCE: DropReason = DropReason::Ipv4Source;
+
+    #[inline(always)]
+    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
+        let head = frame.first_chunk::<HEAD4>()?;
+        let ip_len = be16(head, 16);
+        if !is_to(head, to)
+            || head[22] <= 1
+            || usize::from(ip_len) + ethernet::HEADER_LEN > frame.len()
+            || !is_sum_right(head)
+        {
+            return None;
+        }
+        let what = calm_transport(head, (&TCP4, &UDP4), Self::L4_AT, ip_len)?;
+        Some((key4(head), Noted::calm(ip_len, what)?))
+    }
 
     #[inline(always)]
     fn glance(frame: &[u8]) -> Option<(Self, Noted)> {
-        /// More fragments, or a fragment offset, as they lie in the first eight bytes.
-        const FRAGMENT: u64 = 0xff3f << 48;
         let head = frame.first_chunk::<HEAD4>()?;
-        let (a, b, dst) = (raw64(head, 14), raw64(head, 22), raw32(head, 30));
-        let src = (b >> 32) as u32;
-        let ip_len = ((a >> 16) as u16).swap_bytes();
-        if a & FRAGMENT != 0
-            || !checksum::is_valid(sum(a, b, dst))
+        let ip_len = be16(head, 16);
+        if be16(head, 20) & 0x3fff != 0
+            || !is_sum_right(head)
             || usize::from(ip_len) + ethernet::HEADER_LEN > frame.len()
-            || !USUAL_SOURCES[usize::from(src as u8)]
         {
             return None;
         }
         let rest = i32::from(ip_len) - ipv4::HEADER_LEN as i32;
-        let noted = transport(head, Self::L4_AT, ((b >> 8) as u8, b as u8), ip_len, rest)?;
-        Some((Key4::of_words([src, dst, raw32(head, 34)]), noted))
+        let noted = transport(head, Self::L4_AT, (head[23], head[22]), ip_len, rest)?;
+        Some((key4(head), noted))
+    }
+
+    #[inline]
+    fn may_send(&self) -> bool {
+        ipv4::is_source(self.client())
+    }
+
+    #[inline(always)]
+    fn batch(board: &Board) -> &Batch<Self> {
+        &board.v4
+    }
+
+    #[inline(always)]
+    fn batch_mut(board: &mut Board) -> (&mut [Kind; BURST], &mut Batch<Self>) {
+        (&mut board.kinds, &mut board.v4)
+    }
+
+    #[inline(always)]
+    fn count(seen: &mut Seen) -> &mut usize {
+        &mut seen.v4
     }
 
     #[inline]
@@ -312,24 +431,54 @@ impl Plain for Key4 {
 }
 
 impl Plain for Key6 {
+    const KIND: Kind = Kind::V6;
     const L4_AT: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
     const HEAD: usize = HEAD6;
+    const BAD_SOURCE: DropReason = DropReason::Ipv6Source;
+
+    #[inline(always)]
+    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
+        let head = frame.first_chunk::<HEAD6>()?;
+        let room = be16(head, 18);
+        let ip_len = room.checked_add(ipv6::HEADER_LEN as u16)?;
+        if !is_to(head, to) || head[21] <= 1 || usize::from(ip_len) + ethernet::HEADER_LEN > frame.len() {
+            return None;
+        }
+        let what = calm_transport(head, (&TCP6, &UDP6), Self::L4_AT, ip_len)?;
+        Some((key6(head), Noted::calm(ip_len, what)?))
+    }
 
     #[inline(always)]
     fn glance(frame: &[u8]) -> Option<(Self, Noted)> {
         let head = frame.first_chunk::<HEAD6>()?;
         let room = be16(head, 18);
         let ip_len = room.checked_add(ipv6::HEADER_LEN as u16)?;
-        let src = Ipv6Addr::from_bits(be128(head, 22));
-        if usize::from(ip_len) + ethernet::HEADER_LEN > frame.len()
-            || src.is_unspecified()
-            || !ipv6::is_source(src)
-        {
+        if usize::from(ip_len) + ethernet::HEADER_LEN > frame.len() {
             return None;
         }
         let noted = transport(head, Self::L4_AT, (head[20], head[21]), ip_len, room.into())?;
-        let dst = Ipv6Addr::from_bits(be128(head, 38));
-        Some((Key6::new(src, be16(head, 54), dst, be16(head, 56)), noted))
+        Some((key6(head), noted))
+    }
+
+    #[inline]
+    fn may_send(&self) -> bool {
+        let client = self.client();
+        !client.is_unspecified() && ipv6::is_source(client)
+    }
+
+    #[inline(always)]
+    fn batch(board: &Board) -> &Batch<Self> {
+        &board.v6
+    }
+
+    #[inline(always)]
+    fn batch_mut(board: &mut Board) -> (&mut [Kind; BURST], &mut Batch<Self>) {
+        (&mut board.kinds, &mut board.v6)
+    }
+
+    #[inline(always)]
+    fn count(seen: &mut Seen) -> &mut usize {
+        &mut seen.v6
     }
 
     #[inline]
@@ -397,3 +546,6 @@ impl<K: Plain> Packet<'_, K> {
         Parsed { vlan: 0, l3: ethernet::HEADER_LEN as u16, net: K::net(flow) }
     }
 }
+
+#[cfg(test)]
+mod tests;

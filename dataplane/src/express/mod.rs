@@ -3,24 +3,25 @@
 //! Three passes over a burst, so that no packet waits for memory that could have been asked for before:
 //! - a `glance` at every frame: its flow, and the connection's line is asked for;
 //! - the connection is looked up, and what it leads to is asked for: a destination, a pair, or of a server's reply the
-//!   connection itself;
+//!   connection itself. Of a burst in which nothing but direct routing has been seen so far this is left to the third;
 //! - packet after packet is judged (`direct`, `onward`, `back`, and `first` if it has no connection), rewritten in place
 //!   (`ends`) and put among those to be sent.
+//!
+//! The first pass and direct routing are compiled twice ([`crate::wide`]).
 //!
 //! Only what is plainly the usual case goes this way: `glance` says which frames, `onward` and `back` which
 //! connections. Everything else is parsed and goes the way of [`crate::receive`], in its turn. Invariant: nothing that
 //! can be seen from outside depends on which way a packet went, except that its frame comes sooner; the tests send the
 //! same frames through workers with and without.
 
-use arrayvec::ArrayVec;
-
-use crate::conn::{Key4, Key6, Pair, Probe};
+use crate::conn::{Found, Key4, Key6, Pair, Probe};
 use crate::drop_reason::DropReason;
 use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo, WorkerId};
 use crate::parse::{Parsed, parse};
 use crate::prefetch;
 use crate::receive::Origin;
 use crate::steer;
+use crate::wide::Work;
 use crate::worker::Worker;
 
 mod back;
@@ -30,18 +31,22 @@ mod first;
 mod glance;
 mod onward;
 mod reply_ends;
+mod shortcut;
 #[cfg(test)]
 mod tests;
 
 pub use reply_ends::ReplyEnds;
+pub use shortcut::{NextStamp, Shortcut};
+pub(crate) use shortcut::Shortcuts;
 
+use direct::Run;
 use ends::Ends;
 use glance::{Batch, Facts, Row, Second, place};
 use onward::Progress;
 
 /// What a burst's first pass makes of a frame.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
     /// Not plain.
     Other,
     V4,
@@ -50,15 +55,35 @@ enum Kind {
     Foreign,
 }
 
-/// What is known of a burst's frames.
-struct Board {
+/// What is known of a burst's frames, each in its place. Kept from burst to burst because it need not be made anew.
+pub(crate) struct Board {
     kinds: [Kind; BURST],
     v4: Batch<Key4>,
     v6: Batch<Key6>,
-    /// Whose the foreign ones are, in their order.
-    owners: ArrayVec<WorkerId, BURST>,
-    /// What the parser said of those that are not plain, in their order.
-    others: ArrayVec<(Result<Parsed, DropReason>, Probe), BURST>,
+    /// Whose the foreign ones are.
+    owners: [WorkerId; BURST],
+    /// What the parser said of those that are not plain.
+    others: [(Result<Parsed, DropReason>, Probe); BURST],
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            kinds: [Kind::Other; BURST],
+            v4: Batch::new(),
+            v6: Batch::new(),
+            owners: [WorkerId(0); BURST],
+            others: [(Err(DropReason::EthernetTruncated), Probe::default()); BURST],
+        }
+    }
+}
+
+/// How many frames of a burst are what, and how long they are together.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    bytes: u64,
+    v4: usize,
+    v6: usize,
 }
 
 /// What frames of one device must carry to be seen.
@@ -71,6 +96,12 @@ struct Gate {
 impl Gate {
     /// The address stands in the upper 48 bits.
     const NONE: u64 = u64::MAX;
+
+    /// A MAC address as [`Gate::mac`] has it.
+    #[inline(always)]
+    fn raw([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+        u64::from_le_bytes([0, 0, a, b, c, d, e, f])
+    }
 
     /// EtherType and the byte behind it of a frame to this device's MAC address.
     #[inline(always)]
@@ -97,6 +128,33 @@ struct Burden {
     mixed: bool,
     /// Servers' replies pass the director.
     replies: bool,
+    /// Some address is another director's.
+    absent: bool,
+}
+
+impl Burden {
+    /// Whether a packet must be looked at for more than its connection.
+    #[inline(always)]
+    fn is_any(&self) -> bool {
+        self.foreign | self.mixed | self.replies | self.absent
+    }
+}
+
+/// The first pass over a burst.
+struct See<'a, I: PacketIo> {
+    worker: &'a mut Worker<I>,
+    burst: &'a Burst<I::Packet>,
+    burden: &'a Burden,
+}
+
+impl<I: PacketIo> Work for See<'_, I> {
+    type Out = Seen;
+
+    #[inline(always)]
+    fn run(self) -> Seen {
+        let Self { worker, burst, burden } = self;
+        if burden.is_any() { worker.see_all::<true>(burst, burden) } else { worker.see_all::<false>(burst, burden) }
+    }
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -109,142 +167,201 @@ impl<I: PacketIo> Worker<I> {
     /// Takes in a burst. Returns its size.
     pub(crate) fn process(&mut self, burst: &mut Burst<I::Packet>, origin: Origin) -> usize {
         let frames = burst.len();
+        let Some(first) = burst.first() else { return 0 };
+        let device = first.device();
         let burden = Burden {
             foreign: origin == Origin::Device && self.setup.workers > 1,
             mixed: origin == Origin::Worker,
             replies: self.snapshot.has_replies(),
+            absent: self.absent,
         };
-        let mut board = Board {
-            kinds: [Kind::Other; BURST],
-            v4: Batch::new(),
-            v6: Batch::new(),
-            owners: ArrayVec::new(),
-            others: ArrayVec::new(),
-        };
-        let bytes = self.see(burst, &burden, &mut board);
+        self.shortcuts.refresh(&self.snapshot, &self.counters, self.now);
+        let seen = self.see(burst, &burden);
         if origin != Origin::Worker
-            && let Some(frame) = burst.first()
-            && let Some(received) = self.counters.devices.get(usize::from(frame.device().0))
+            && let Some(received) = self.counters.devices.get(usize::from(device.0))
         {
-            received.rx_bytes.add(bytes as u64);
+            received.rx_bytes.add(seen.bytes);
         }
-        self.look(&mut board.v4, &burden);
-        self.look(&mut board.v6, &burden);
-        for (parsed, probe) in &board.others {
-            self.fetch_spilled(parsed, *probe);
+        if seen.v4 == frames {
+            self.act_alike::<Key4>(burst, &seen, &burden);
+        } else if seen.v6 == frames {
+            self.act_alike::<Key6>(burst, &seen, &burden);
+        } else {
+            self.act(burst, &burden, origin);
         }
-        self.act(burst, &board, origin);
         frames
     }
 
     /// The gate of a device.
     fn gate(&self, device: DeviceId) -> Gate {
-        // while some address is another director's, every packet is looked at for that
-        let open = self.express && !self.absent && self.snapshot.link(device, 0).is_some();
+        let open = self.express && self.snapshot.link(device, 0).is_some();
         let mac = match self.setup.devices.get(usize::from(device.0)) {
-            Some(setup) if open => {
-                let [a, b, c, d, e, f] = setup.mac;
-                u64::from_le_bytes([0, 0, a, b, c, d, e, f])
-            }
+            Some(setup) if open => Gate::raw(setup.mac),
             _ => Gate::NONE,
         };
         Gate { device, mac }
     }
 
-    /// The first pass. Returns the bytes of all frames.
+    /// The first pass.
     #[inline(never)]
-    fn see(&self, burst: &Burst<I::Packet>, burden: &Burden, board: &mut Board) -> usize {
-        let Some(first) = burst.first() else { return 0 };
-        let mut gate = self.gate(first.device());
+    fn see(&mut self, burst: &Burst<I::Packet>, burden: &Burden) -> Seen {
         burst.iter().for_each(|frame| frame.prefetch());
-        let mut total = 0;
-        for (at, frame) in burst.iter().enumerate() {
-            if burden.mixed && frame.device() != gate.device {
-                gate = self.gate(frame.device());
+        self.wide.run(See { worker: self, burst, burden })
+    }
+
+    /// The first pass: runs of calm packets of a family, and what is between them. `MORE`: the burst has a burden.
+    #[inline(always)]
+    fn see_all<const MORE: bool>(&mut self, burst: &Burst<I::Packet>, burden: &Burden) -> Seen {
+        let mut seen = Seen::default();
+        let Some(first) = burst.first() else { return seen };
+        let mut gate = self.gate(first.device());
+        let mut at = 0;
+        while at < burst.len() {
+            let before = at;
+            at = self.see_run::<Key4, MORE>(burst, burden, &gate, &mut seen, at);
+            if at == before {
+                at = self.see_run::<Key6, MORE>(burst, burden, &gate, &mut seen, at);
             }
-            let bytes = frame.bytes();
-            total += frame.frame_len();
-            let kind = match gate.kind(bytes) {
-                IPV4 => self.note(bytes, burden, &mut board.v4, &mut board.owners, Kind::V4),
-                kind if kind & !TRAFFIC_CLASS == IPV6 => self.note6(bytes, burden, board),
-                _ => Kind::Other,
-            };
-            board.kinds[place(at)] = kind;
-            if kind == Kind::Other {
-                self.read(bytes, board);
+            if let Some(frame) = burst.get(at).filter(|_| at == before) {
+                self.see_other(frame, burden, &mut gate, &mut seen, at);
+                at += 1;
             }
         }
-        total
+        seen
+    }
+
+    /// Calm packets of a family from `at` on; their connections are asked for. Returns where they end.
+    #[inline(always)]
+    fn see_run<K: Ends, const MORE: bool>(
+        &mut self,
+        burst: &Burst<I::Packet>,
+        burden: &Burden,
+        gate: &Gate,
+        seen: &mut Seen,
+        from: usize,
+    ) -> usize {
+        let (table, _) = K::tables_ref(&self.tables);
+        let (kinds, batch) = K::batch_mut(&mut self.board);
+        let frames = burst.get(from..).unwrap_or_default();
+        let (kinds, rows) = (&mut kinds[place(from)..], &mut batch.rows[place(from)..]);
+        let (mut at, mut bytes) = (from, 0);
+        for ((frame, kind), row) in frames.iter().zip(kinds).zip(rows) {
+            if MORE && burden.mixed && frame.device() != gate.device {
+                break;
+            }
+            let Some((key, noted)) = K::calm(frame.bytes(), gate.mac) else { break };
+            bytes += frame.frame_len() as u64;
+            let probe = table.probe(&key, noted.number());
+            if !MORE {
+                table.prefetch(probe);
+            }
+            (row.key, row.noted, row.probe) = (key, noted, probe);
+            *kind = K::KIND;
+            at += 1;
+        }
+        seen.bytes += bytes;
+        if MORE {
+            (from..at).for_each(|at| self.see_more::<K>(burst, burden, seen, at));
+        } else {
+            *K::count(seen) += at - from;
+        }
+        at
+    }
+
+    /// A frame that is not calm, or of another device than the one before.
+    #[inline(never)]
+    fn see_other(&mut self, frame: &I::Packet, burden: &Burden, gate: &mut Gate, seen: &mut Seen, at: usize) {
+        if burden.mixed && frame.device() != gate.device {
+            *gate = self.gate(frame.device());
+        }
+        let bytes = frame.bytes();
+        seen.bytes += frame.frame_len() as u64;
+        let mut kind = gate.kind(bytes);
+        if kind == 0
+            && gate.mac != Gate::NONE
+            && let Some(mac) = bytes.first_chunk::<6>()
+            && (self.snapshot.shared.takes(gate.device, bytes) || self.is_own_mac(gate.device, mac))
+        {
+            // where one comes more do: a virtual router's, or the port's own again
+            gate.mac = Gate::raw(*mac);
+            kind = gate.kind(bytes);
+        }
+        match kind {
+            IPV4 => self.note::<Key4>(bytes, burden, seen, at),
+            kind if kind & !TRAFFIC_CLASS == IPV6 => self.note::<Key6>(bytes, burden, seen, at),
+            _ => self.read(bytes, at),
+        }
+    }
+
+    fn is_own_mac(&self, device: DeviceId, mac: &[u8; 6]) -> bool {
+        self.setup.devices.get(usize::from(device.0)).is_some_and(|setup| setup.mac == *mac)
     }
 
     /// A frame that is not plain.
     #[inline(never)]
-    fn read(&self, bytes: &[u8], board: &mut Board) {
+    fn read(&mut self, bytes: &[u8], at: usize) {
         let parsed = parse(bytes);
         let probe = self.fetch_ahead(&parsed);
-        board.others.push((parsed, probe));
-    }
-
-    /// [`Worker::note`] of IPv6, a function of its own so that IPv4 need not save the registers that it takes.
-    #[inline(never)]
-    fn note6(&self, bytes: &[u8], burden: &Burden, board: &mut Board) -> Kind {
-        self.note(bytes, burden, &mut board.v6, &mut board.owners, Kind::V6)
+        self.board.kinds[place(at)] = Kind::Other;
+        self.board.others[place(at)] = (parsed, probe);
     }
 
     /// A plain frame's flow, whose connection is asked for, or its owner.
-    #[inline(always)]
-    fn note<K: Ends>(
-        &self,
-        bytes: &[u8],
-        burden: &Burden,
-        batch: &mut Batch<K>,
-        owners: &mut ArrayVec<WorkerId, BURST>,
-        own: Kind,
-    ) -> Kind {
-        let Some((key, noted)) = K::glance(bytes) else { return Kind::Other };
+    #[inline(never)]
+    fn note<K: Ends>(&mut self, bytes: &[u8], burden: &Burden, seen: &mut Seen, at: usize) {
+        let Some((key, noted)) = K::glance(bytes) else { return self.read(bytes, at) };
         let (table, _) = K::tables_ref(&self.tables);
         let probe = table.probe(&key, noted.number());
-        batch.push(key, noted, probe);
-        if burden.replies || burden.foreign {
-            return self.note_more(burden, batch, owners, own);
+        let (kinds, batch) = K::batch_mut(&mut self.board);
+        let row = batch.row(at);
+        (row.key, row.noted, row.probe) = (key, noted, probe);
+        kinds[place(at)] = K::KIND;
+        if burden.is_any() {
+            return self.note_more::<K>(bytes, burden, seen, at);
         }
         table.prefetch(probe);
-        own
+        *K::count(seen) += 1;
     }
 
-    /// Where a packet may be a reply or another worker's.
+    /// [`Worker::note_more`] of a frame of the burst.
+    #[inline(always)]
+    fn see_more<K: Ends>(&mut self, burst: &Burst<I::Packet>, burden: &Burden, seen: &mut Seen, at: usize) {
+        if let Some(frame) = burst.get(at) {
+            self.note_more::<K>(frame.bytes(), burden, seen, at);
+        }
+    }
+
+    /// Where a packet may be a reply, another worker's, or for an address that another director has.
     #[inline(never)]
-    fn note_more<K: Ends>(
-        &self,
-        burden: &Burden,
-        batch: &mut Batch<K>,
-        owners: &mut ArrayVec<WorkerId, BURST>,
-        own: Kind,
-    ) -> Kind {
-        let Some(Row { key, noted, probe, .. }) = batch.last() else { return own };
-        let (key, probe) = (*key, *probe);
+    fn note_more<K: Ends>(&mut self, bytes: &[u8], burden: &Burden, seen: &mut Seen, at: usize) {
+        let row = K::batch_mut(&mut self.board).1.row(at);
+        let (key, probe) = (row.key, row.probe);
         let (client, vip) = ((key.client(), key.client_port()), (key.vip(), key.vip_port()));
+        if burden.absent && self.snapshot.shared.is_absent(vip.0.into()) || burden.foreign && !key.may_send() {
+            return self.read(bytes, at);
+        }
         let may_be = burden.replies && self.snapshot.may_be_reply(client.0.into(), vip.0.into());
         // whose it is must not depend on a hint
         let exact = burden.foreign;
         if may_be
-            && (!exact || self.snapshot.is_reply((client.0.into(), client.1), vip.0.into(), noted.number()))
+            && (!exact
+                || self.snapshot.is_reply((client.0.into(), client.1), vip.0.into(), row.noted.number()))
         {
-            noted.set_reply();
+            row.noted.set_reply();
         }
-        let facts = noted.facts();
+        let facts = row.noted.facts();
         if burden.foreign {
             let end = if facts.reply { vip } else { client };
             let owner = steer::owner(end.0.into(), end.1, self.setup.workers, &self.setup.steer_key);
             if owner != self.id {
-                batch.pop();
-                owners.push(owner);
-                return Kind::Foreign;
+                self.board.kinds[place(at)] = Kind::Foreign;
+                self.board.owners[place(at)] = owner;
+                return;
             }
         }
         let second = self.first_of(&key, &facts, probe);
-        batch.seconds.push(second);
-        own
+        K::batch_mut(&mut self.board).1.seconds[place(at)] = second;
+        *K::count(seen) += 1;
     }
 
     /// What a packet is looked up by first, its pair or its connection; it is asked for.
@@ -260,99 +377,107 @@ impl<I: PacketIo> Worker<I> {
         Second::Pair(probe)
     }
 
-    /// The second pass.
+    /// The second pass, over a family's packets from place `from` to before `to`.
     #[inline(always)]
-    fn look<K: Ends>(&self, batch: &mut Batch<K>, burden: &Burden) {
-        if batch.len() == 0 {
-            return;
-        }
+    fn look<K: Ends>(&mut self, burden: &Burden, from: usize, to: usize) {
         if burden.replies {
-            return self.look_both_ways(batch);
+            return self.look_both_ways::<K>(from, to);
         }
         let (table, _) = K::tables_ref(&self.tables);
         let dests = &self.counters.dests[..];
-        for row in batch.rows_mut().0 {
-            table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
-            prefetch::place(dests, row.found.meta.dest().0 as usize);
+        let (kinds, batch) = K::batch_mut(&mut self.board);
+        let range = from.min(BURST)..to.min(BURST);
+        batch.seconds = [Second::No; BURST];
+        for (row, kind) in batch.rows[range.clone()].iter_mut().zip(&kinds[range]) {
+            if *kind == K::KIND {
+                table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
+                prefetch::place(dests, row.found.meta.dest().0 as usize);
+            }
         }
     }
 
     /// The second pass where replies come: their pairs first, of all others the connections.
     #[inline(never)]
-    fn look_both_ways<K: Ends>(&self, batch: &mut Batch<K>) {
+    fn look_both_ways<K: Ends>(&mut self, from: usize, to: usize) {
+        for at in from..to.min(BURST) {
+            let (kinds, batch) = K::batch_mut(&mut self.board);
+            if kinds[place(at)] == K::KIND {
+                let (row, second) = (batch.rows[place(at)], batch.seconds[place(at)]);
+                let (found, second) = self.look_both_ways_for(&row, second);
+                let (_, batch) = K::batch_mut(&mut self.board);
+                batch.rows[place(at)].found = found;
+                batch.seconds[place(at)] = second;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn look_both_ways_for<K: Ends>(&self, row: &Row<K>, second: Second) -> (Found, Second) {
         let (table, pairs) = K::tables_ref(&self.tables);
-        let (rows, seconds) = batch.rows_mut();
-        for (row, second) in rows.iter_mut().zip(seconds) {
-            let (key, protocol) = (&row.key, row.noted.number());
-            if let Second::Pair(probe) = *second
-                && let Some(pair) = pairs.find(&Pair::wanted(*key), protocol, probe)
-            {
-                let key = pairs.key(pair).other;
-                let probe = table.probe(&key, protocol);
-                table.prefetch(probe);
-                *second = Second::Connection(pair, probe);
-                continue;
-            }
-            *second = Second::No;
-            let Some(found) = table.find(key, protocol, row.probe) else { continue };
-            row.found = found;
-            self.counters.prefetch_dest(found.meta.dest());
-            if let Some(entry) = self.snapshot.dest(found.meta.dest())
-                && entry.way.local_ends().is_some()
-            {
-                let probe = self.onward_probe(key, protocol);
-                pairs.prefetch(probe);
-                *second = Second::Pair(probe);
-            }
-        }
-    }
-
-    /// The third pass.
-    #[inline(never)]
-    fn act(&mut self, burst: &mut Burst<I::Packet>, board: &Board, origin: Origin) {
-        if board.v4.len() == burst.len() {
-            return self.act_alike(burst, &board.v4);
-        }
-        if board.v6.len() == burst.len() {
-            return self.act_alike(burst, &board.v6);
-        }
-        let mut progress = Progress { fresh: true, disturbed: false };
-        let (mut at4, mut at6, mut other, mut foreign) = (0, 0, 0, 0);
-        for (frame, kind) in burst.drain(..).zip(&board.kinds) {
-            if *kind == Kind::V4 {
-                self.express(frame, &board.v4, at4, &mut progress);
-                at4 += 1;
-            } else if *kind == Kind::V6 {
-                self.express(frame, &board.v6, at6, &mut progress);
-                at6 += 1;
-            } else if *kind == Kind::Foreign {
-                if let Some(owner) = board.owners.get(foreign) {
-                    self.hand_over(*owner, frame);
-                }
-                foreign += 1;
-            } else {
-                progress = Progress { fresh: false, disturbed: true };
-                match board.others.get(other) {
-                    Some((Ok(parsed), probe)) => self.dispatch(frame, parsed, *probe, origin),
-                    // with the rest of it in view it may be right
-                    Some((Err(_), _)) if !frame.is_whole() => self.in_pieces(frame, origin),
-                    Some((Err(reason), _)) => self.counters.drop_packet(*reason),
-                    None => {}
-                }
-                other += 1;
-            }
-        }
-    }
-
-    /// The third pass of a burst of this worker's plain packets of one family.
-    #[inline(never)]
-    fn act_alike<K: Ends>(&mut self, burst: &mut Burst<I::Packet>, batch: &Batch<K>) {
-        let mut progress = Progress { fresh: true, disturbed: false };
-        let mut run = self.direct(burst, batch.rows(), progress);
-        if run.count == burst.len()
-            && let Some(out) = self.out.get_mut(usize::from(run.device.0))
-            && out.take(burst, run.bytes)
+        let (key, protocol) = (&row.key, row.noted.number());
+        if let Second::Pair(probe) = second
+            && let Some(pair) = pairs.find(&Pair::wanted(*key), protocol, probe)
         {
+            let key = pairs.key(pair).other;
+            let probe = table.probe(&key, protocol);
+            table.prefetch(probe);
+            return (Found::NOTHING, Second::Connection(pair, probe));
+        }
+        let Some(found) = table.find(key, protocol, row.probe) else { return (Found::NOTHING, Second::No) };
+        self.counters.prefetch_dest(found.meta.dest());
+        if let Some(entry) = self.snapshot.dest(found.meta.dest())
+            && entry.way.local_ends().is_some()
+        {
+            let probe = self.onward_probe(key, protocol);
+            pairs.prefetch(probe);
+            return (found, Second::Pair(probe));
+        }
+        (found, Second::No)
+    }
+
+    /// The second and third pass.
+    #[inline(never)]
+    fn act(&mut self, burst: &mut Burst<I::Packet>, burden: &Burden, origin: Origin) {
+        self.look::<Key4>(burden, 0, burst.len());
+        self.look::<Key6>(burden, 0, burst.len());
+        let mut progress = Progress { fresh: true, disturbed: false };
+        for (at, kind) in self.board.kinds.iter().enumerate().take(burst.len()) {
+            if let (Kind::Other, (parsed, probe)) = (kind, &self.board.others[place(at)]) {
+                self.fetch_spilled(parsed, *probe);
+            }
+        }
+        for (at, frame) in burst.drain(..).enumerate() {
+            match self.board.kinds[place(at)] {
+                Kind::V4 => self.express::<Key4>(frame, at, &mut progress),
+                Kind::V6 => self.express::<Key6>(frame, at, &mut progress),
+                Kind::Foreign => self.hand_over(self.board.owners[place(at)], frame),
+                Kind::Other => {
+                    progress = Progress { fresh: false, disturbed: true };
+                    let (parsed, probe) = self.board.others[place(at)];
+                    match parsed {
+                        Ok(parsed) => self.dispatch(frame, &parsed, probe, origin),
+                        // with the rest of it in view it may be right
+                        Err(_) if !frame.is_whole() => self.in_pieces(frame, origin),
+                        Err(reason) => self.counters.drop_packet(reason),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The second and third pass of a burst of this worker's plain packets of one family.
+    #[inline(never)]
+    fn act_alike<K: Ends>(&mut self, burst: &mut Burst<I::Packet>, seen: &Seen, burden: &Burden) {
+        let mut progress = Progress { fresh: true, disturbed: false };
+        let frames = burst.len();
+        let mut run = if burden.replies { Run::NONE } else { self.direct_at_once::<K>(burst) };
+        if run.count < frames {
+            self.look::<K>(burden, run.count, frames);
+        }
+        if run.count == 0 {
+            run = self.direct::<K>(burst, 0, progress);
+        }
+        if run.count == frames && self.send_all(run.device, burst, seen.bytes.wrapping_add(run.grown)) {
             return;
         }
         let mut frames = std::mem::take(burst).into_iter();
@@ -362,42 +487,34 @@ impl<I: PacketIo> Worker<I> {
                 self.send(run.device, frame);
             }
             at += run.count;
-            if run.goes_on {
-                run =
-                    self.direct(frames.as_mut_slice(), batch.rows().get(at..).unwrap_or_default(), progress);
-                continue;
+            if !run.goes_on {
+                let Some(frame) = frames.next() else { break };
+                self.indirect::<K>(frame, at, &mut progress);
+                at += 1;
             }
-            let Some(frame) = frames.next() else { break };
-            self.indirect(frame, batch, at, &mut progress);
-            at += 1;
-            run = self.direct(frames.as_mut_slice(), batch.rows().get(at..).unwrap_or_default(), progress);
+            run = self.direct::<K>(frames.as_mut_slice(), at, progress);
         }
     }
 
     /// The third pass of a plain packet.
     #[inline(never)]
-    fn express<K: Ends>(
-        &mut self,
-        mut frame: I::Packet,
-        batch: &Batch<K>,
-        at: usize,
-        progress: &mut Progress,
-    ) {
-        let rows = batch.rows().get(at..).unwrap_or_default();
-        let run = self.direct(std::slice::from_mut(&mut frame), rows, *progress);
+    fn express<K: Ends>(&mut self, mut frame: I::Packet, at: usize, progress: &mut Progress) {
+        let run = self.direct::<K>(std::slice::from_mut(&mut frame), at, *progress);
         if run.count > 0 {
             self.send(run.device, frame);
         } else {
-            self.indirect(frame, batch, at, progress);
+            self.indirect::<K>(frame, at, progress);
         }
     }
 
     /// The third pass of a packet that does not go by direct routing, or that is unusual.
     #[inline(never)]
-    fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
-        let Some(row) = batch.rows().get(at) else { return };
-        let second = batch.seconds.get(at).copied().unwrap_or(Second::No);
-        let packet = glance::Packet { row, second, key: &row.key, fresh: progress.fresh };
+    fn indirect<K: Ends>(&mut self, frame: I::Packet, at: usize, progress: &mut Progress) {
+        let (row, second) = {
+            let batch = K::batch(&self.board);
+            (batch.rows[place(at)], batch.seconds[place(at)])
+        };
+        let packet = glance::Packet { row: &row, second, key: &row.key, fresh: progress.fresh };
         let taken =
             if row.noted.facts().steady { self.onward_plain(frame, &packet, progress) } else { Err(frame) };
         #[cfg(test)]
@@ -406,6 +523,10 @@ impl<I: PacketIo> Worker<I> {
         }
         if let Err(frame) = taken {
             *progress = Progress { fresh: false, disturbed: true };
+            // no connection begins with such a packet, so it has none
+            if !row.key.may_send() {
+                return self.counters.drop_packet(K::BAD_SOURCE);
+            }
             if let Err(frame) = self.first_plain(frame, &packet) {
                 self.at_length(frame, &packet);
             }
