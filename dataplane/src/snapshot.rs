@@ -155,7 +155,8 @@ const _: () = assert!(size_of::<DestEntry>() == 64);
 
 impl DestEntry {
     /// Its service has no persistence.
-    pub const NO_RULE: u16 = u16::MAX;}
+    pub const NO_RULE: u16 = u16::MAX;
+}
 
 /// Where the next hop of an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

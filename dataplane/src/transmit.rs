@@ -83,7 +83,7 @@ impl<P> Outgoing<P> {
     #[inline(always)]
     fn take(&mut self, burst: &mut Burst<P>, bytes: u64) -> bool {
         if self.frames.is_empty() {
-            std::mem::swap(&mut self.frames, burst);
+            self.frames = std::mem::take(burst);
             self.bytes = bytes;
         } else if self.frames.remaining_capacity() >= burst.len() {
             self.frames.extend(burst.drain(..));

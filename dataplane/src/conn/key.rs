@@ -16,6 +16,12 @@ use super::pair::Pair;
 pub struct HashKey(pub [u64; 4]);
 
 impl HashKey {
+    /// The same, or one whose last word is odd: what is multiplied by that keeps all its bits.
+    pub(super) fn odd(self) -> Self {
+        let [a, b, c, d] = self.0;
+        Self([a, b, c, d | 1])
+    }
+
     /// From the operating system's randomness, by way of the standard library's per-process keys.
     pub fn random() -> Self {
         use std::hash::{BuildHasher, RandomState};
@@ -100,7 +106,7 @@ impl TableKey for Key4 {
         let addresses = u64::from(self.0[1]) << 32 | u64::from(self.0[0]);
         let rest = u64::from(self.0[2]) << 8 | u64::from(protocol);
         let mixed = fold(addresses ^ key.0[0], rest ^ key.0[1]);
-        fold(mixed ^ key.0[2], key.0[3] | 1)
+        fold(mixed ^ key.0[2], key.0[3])
     }
 }
 
@@ -173,7 +179,7 @@ impl TableKey for Key6 {
         let vip = fold(self.pair(4) ^ key.0[2], self.pair(6) ^ key.0[3]);
         let rest = u64::from(self.0[8]) << 8 | u64::from(protocol);
         let mixed = fold(client ^ rest ^ key.0[1], vip ^ key.0[0]);
-        fold(mixed ^ key.0[2], key.0[3] | 1)
+        fold(mixed ^ key.0[2], key.0[3])
     }
 }
 

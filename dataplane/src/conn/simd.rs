@@ -115,8 +115,8 @@ mod vector {
     use super::{Pattern, Words};
     use std::arch::x86_64::{
         __m128i, _mm_and_si128, _mm_castsi128_ps, _mm_cmpeq_epi8, _mm_cmpeq_epi16, _mm_cmpeq_epi32,
-        _mm_loadu_si128, _mm_movemask_epi8, _mm_movemask_ps, _mm_packs_epi16, _mm_packs_epi32, _mm_set_epi64x,
-        _mm_set1_epi16, _mm_set1_epi32, _mm_setzero_si128, _mm_srli_epi32, _mm_xor_si128,
+        _mm_loadu_si128, _mm_movemask_epi8, _mm_movemask_ps, _mm_packs_epi16, _mm_packs_epi32,
+        _mm_set_epi64x, _mm_set1_epi16, _mm_set1_epi32, _mm_setzero_si128, _mm_srli_epi32, _mm_xor_si128,
     };
 
     /// Four words from `AT` on.

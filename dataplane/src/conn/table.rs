@@ -68,6 +68,12 @@ impl Found {
     /// Stands for no connection where a place is kept for one.
     pub const NOTHING: Self = Self { line: 0, slot: 0, meta: Meta::EMPTY };
 
+    /// Where it stands: line and slot.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> (u32, u8) {
+        (self.line, self.slot)
+    }
+
     /// Whether it is a connection.
     #[inline(always)]
     pub fn is_some(&self) -> bool {
@@ -145,7 +151,7 @@ impl<K: TableKey> Table<K> {
     }
 
     fn of(lines: Region<K::Line>, max: u32, secret: HashKey) -> Self {
-        Self { lines, secret, len: 0, max, hand: 0, victims: 0, moved: 0 }
+        Self { lines, secret: secret.odd(), len: 0, max, hand: 0, victims: 0, moved: 0 }
     }
 
     /// Number of connections.
@@ -247,7 +253,11 @@ impl<K: TableKey> Table<K> {
     /// [`Found::NOTHING`] where there is nothing.
     #[inline(always)]
     pub(crate) fn find_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
-        let lines = &*self.lines;
+        Self::find_in(&self.lines, key, protocol, probe, found);
+    }
+
+    #[inline(always)]
+    fn find_in(lines: &[K::Line], key: &K, protocol: u8, probe: Probe, found: &mut Found) {
         let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
         let slots = first.suspects_of_two(second, key, protocol, probe.tag());
         if slots == 0 {
@@ -260,28 +270,27 @@ impl<K: TableKey> Table<K> {
         if K::Line::EXACT || held.holds(slot, key, protocol) {
             (found.line, found.slot, found.meta) = (line, slot as u8, held.meta(slot));
         } else {
-            self.find_in_turn_into(key, protocol, probe, found);
+            *found = Self::find_in_turn(lines, key, protocol, probe).unwrap_or(Found::NOTHING);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn find_in_turn_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
-        *found = self.find_in_turn(key, protocol, probe).unwrap_or(Found::NOTHING);
     }
 
     /// [`Table::find`] among all that look like the key.
     #[cold]
-    fn find_in_turn(&self, key: &K, protocol: u8, probe: Probe) -> Option<Found> {
-        let lines = &*self.lines;
+    #[inline(never)]
+    fn find_in_turn(lines: &[K::Line], key: &K, protocol: u8, probe: Probe) -> Option<Found> {
         let first = &lines[probe.first as usize];
         if let Some(slot) = first.find(key, protocol, probe.tag()) {
             return Some(Found { line: probe.first, slot: slot as u8, meta: first.meta(slot) });
         }
-        let line = self.second(probe);
-        let second = &lines[line as usize];
+        let second = &lines[probe.second as usize];
         let slot = second.find(key, protocol, probe.tag())?;
-        Some(Found { line, slot: slot as u8, meta: second.meta(slot) })
+        Some(Found { line: probe.second, slot: slot as u8, meta: second.meta(slot) })
+    }
+
+    /// The lines, which then need not be looked for every time.
+    #[inline(always)]
+    pub(crate) fn view_mut(&mut self) -> View<'_, K> {
+        View(&mut self.lines)
     }
 
     /// What was found, with its entry as it is now; the table's only changes since were [`Table::update`]s.
@@ -359,23 +368,39 @@ impl<K: TableKey> Table<K> {
     }
 }
 
-impl<K: ConnKey> Table<K> {
+/// The lines of a table, in which nothing but entries may change.
+pub(crate) struct View<'a, K: TableKey>(&'a mut [K::Line]);
+
+impl<K: ConnKey> View<'_, K> {
     /// The first slot that looks as if it held the key, if it has it, whatever its protocol, which the caller compares
-    /// as a part of the entry. [`Found::NOTHING`] where it has not, though another slot may hold the key.
+    /// as a part of the entry. `None` where it has not, though another slot may hold the key.
     #[inline(always)]
-    pub(crate) fn near(&self, key: &K, probe: Probe) -> Found {
-        let lines = &*self.lines;
-        let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
+    pub fn near(&self, key: &K, probe: Probe) -> Option<Found> {
+        let (first, second) = (self.0.get(probe.first as usize)?, self.0.get(probe.second as usize)?);
         let slots = first.suspects_of_two(second, key, 0, probe.tag());
         if slots == 0 {
-            return Found::NOTHING;
+            return None;
         }
         let at = slots.trailing_zeros() as usize;
         let (line, held) = if at & 4 == 0 { (probe.first, first) } else { (probe.second, second) };
         let slot = at & 3;
-        if !held.has(slot, key) {
-            return Found::NOTHING;
-        }
-        Found { line, slot: slot as u8, meta: held.meta(slot) }
+        held.has(slot, key).then(|| Found { line, slot: slot as u8, meta: held.meta(slot) })
+    }
+
+    /// As [`Table::find`]; [`Found::NOTHING`] where there is nothing.
+    pub fn find(&self, key: &K, protocol: u8, probe: Probe) -> Found {
+        let mut found = Found::NOTHING;
+        Table::<K>::find_in(self.0, key, protocol, probe, &mut found);
+        found
+    }
+
+    /// As [`Table::again`].
+    pub fn again(&self, found: Found) -> Found {
+        Found { meta: self.0[found.line as usize].meta(usize::from(found.slot)), ..found }
+    }
+
+    /// As [`Table::update`].
+    pub fn update(&mut self, (line, slot): (u32, u8), meta: Meta) {
+        self.0[line as usize].set_meta(usize::from(slot), meta);
     }
 }

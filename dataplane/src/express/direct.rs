@@ -10,7 +10,7 @@ use super::ends::Ends;
 use super::glance::{Row, place};
 use super::onward::Progress;
 use super::shortcut::Class;
-use crate::conn::{Found, Meta, Table, Tick};
+use crate::conn::{Found, Meta, Tick, View};
 use crate::io::{DeviceId, Packet as _, PacketIo};
 use crate::rewrite::wrap_grown;
 use crate::snapshot::Way;
@@ -64,16 +64,11 @@ impl<I: PacketIo> Worker<I> {
     /// Rewrites packets from the first on, which stands at `at`, until one of them goes otherwise, by another device, or
     /// is unusual in any way: that one is unchanged.
     #[inline(always)]
-    pub(super) fn direct<K: Ends>(
-        &mut self,
-        frames: &mut [I::Packet],
-        at: usize,
-        progress: Progress,
-    ) -> Run {
+    pub(super) fn direct<K: Ends>(&mut self, frames: &mut [I::Packet], at: usize, progress: Progress) -> Run {
         let row = &K::batch(&self.board).rows[place(at)];
         // as the second pass saw it: what is wrong by now goes the other way, which looks again
         let stamp = match self.counters.dests.get(row.found.meta.dest().0 as usize) {
-            Some(counted) if row.found.is_some() => counted.shortcut.words().2,
+            Some(counted) if row.found.is_some() => counted.shortcut.stamp(),
             _ if progress.fresh => self.shortcuts.otherwise(),
             _ => Class::NONE.stamp,
         };
@@ -118,31 +113,30 @@ impl<I: PacketIo> Worker<I> {
         // what packets are written to might be any of this, for all that the compiler knows
         let (dests, entries, tunnels) = (&counters.dests[..], snapshot.dests.view(), &snapshot.tunnels[..]);
         let (now, mut id) = (*now, *error_id);
-        let (table, _) = K::tables(tables);
+        let mut table = K::tables(tables).0.view_mut();
         let rows = K::batch(board).rows.get(at..).unwrap_or_default();
         let mut class = Class::NONE;
         let (mut count, mut grown, mut goes_on) = (0, 0u64, false);
         for (frame, row) in frames.iter_mut().zip(rows) {
             let found = match FROM {
-                from::TABLE => table.near(&row.key, row.probe),
-                from::AGAIN => once_more(table, row, progress),
+                from::TABLE => match table.near(&row.key, row.probe) {
+                    Some(found) => found,
+                    None => break,
+                },
+                from::AGAIN => once_more(&table, row, progress),
                 _ => row.found,
             };
             let dest = found.meta.dest();
             let Some(counted) = dests.get(dest.0 as usize) else { break };
-            let (mut first, mut second, stamp) = counted.shortcut.words();
+            let stamp = counted.shortcut.stamp();
             if stamp != class.stamp {
-                let known = shortcuts.class(stamp).copied();
-                let Some(next) = known.or_else(|| shortcuts.work_out(snapshot, counters, dest)) else { break };
+                let Some(next) = shortcuts.class_of(stamp, snapshot, counters, dest) else { break };
                 let limit = if TUNNEL { next.inner_mtu } else { next.mtu };
                 if count > 0 && (next.device != class.device || limit == 0) {
                     goes_on = true;
                     break;
                 }
                 class = next;
-                if known.is_none() {
-                    (first, second, _) = counted.shortcut.words();
-                }
             }
             let after = if row.noted.is_calm_tcp() {
                 class.tcp
@@ -152,14 +146,15 @@ impl<I: PacketIo> Worker<I> {
                 break;
             };
             let ip_len = row.noted.ip_len();
-            if ip_len > if TUNNEL { class.inner_mtu } else { class.mtu } || frame.bytes().len() < K::HEAD {
+            if ip_len > if TUNNEL { class.inner_mtu } else { class.mtu } {
                 break;
             }
-            if found.meta.differs(after) != 0 && !renew(table, &found, after, now) {
+            if found.meta.differs(after) != 0 && !renew(&mut table, found.place(), (found.meta, after), now) {
                 break;
             }
             if TUNNEL {
-                let Some(Some(Way::Tunnel(tunnel))) = entries.get(dest.0 as usize).map(|e| e.map(|e| e.way)) else {
+                let Some(Some(Way::Tunnel(tunnel))) = entries.get(dest.0 as usize).map(|e| e.map(|e| e.way))
+                else {
                     break;
                 };
                 let Some(encap) = tunnels.get(usize::from(tunnel)) else { break };
@@ -174,13 +169,19 @@ impl<I: PacketIo> Worker<I> {
                 let wrapped = wrap_grown(frame, encap, ip_len, hash, id);
                 debug_assert!(wrapped.is_some(), "there is room, and it fits");
                 grown = grown.wrapping_add(frame.frame_len() as u64).wrapping_sub(len as u64);
+                put_macs(frame.bytes_mut(), counted.shortcut.macs());
             } else {
-                K::step(frame.bytes_mut());
+                let bytes = frame.bytes_mut();
+                // it was looked at in the first pass; said again, so that nothing need be asked below
+                if bytes.len() < K::HEAD {
+                    break;
+                }
+                K::step(bytes);
+                put_macs(bytes, counted.shortcut.macs());
             }
             #[cfg(test)]
             super::tests::taken(if TUNNEL { 1 } else { 0 });
             count += 1;
-            put_macs(frame.bytes_mut(), (first, second));
             counted.in_packets.add(1);
             counted.in_bytes.add(ip_len.into());
         }
@@ -205,16 +206,16 @@ fn put_macs(frame: &mut [u8], (first, second): (u64, u32)) {
 /// Keeps what a connection is after a packet; packets of it behind that one give it the same word. `false`, unchanged:
 /// more than its deadline changes, or it has passed.
 #[inline(never)]
-fn renew<K: Ends>(table: &mut Table<K>, found: &Found, after: Meta, now: Tick) -> bool {
-    let renewed = found.meta.renewed(after, found.meta.differs(after), now);
-    renewed.map(|meta| table.update(*found, meta)).is_some()
+fn renew<K: Ends>(table: &mut View<'_, K>, at: (u32, u8), (meta, after): (Meta, Meta), now: Tick) -> bool {
+    let renewed = meta.renewed(after, meta.differs(after), now);
+    renewed.map(|meta| table.update(at, meta)).is_some()
 }
 
 /// What a packet's connection is now, after others of its burst.
 #[inline(never)]
-fn once_more<K: Ends>(table: &Table<K>, row: &Row<K>, progress: Progress) -> Found {
+fn once_more<K: Ends>(table: &View<'_, K>, row: &Row<K>, progress: Progress) -> Found {
     if !progress.fresh {
-        table.find(&row.key, row.noted.number(), row.probe).unwrap_or(Found::NOTHING)
+        table.find(&row.key, row.noted.number(), row.probe)
     } else if row.found.is_some() {
         table.again(row.found)
     } else {

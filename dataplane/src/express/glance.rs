@@ -7,7 +7,6 @@
 //! it is. A property test holds the three together.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU64;
 
 use super::{Board, Kind, Seen};
 use crate::conn::simd::{self, Pattern};
@@ -41,70 +40,65 @@ impl Facts {
     }
 }
 
-/// [`Facts`] in a word, as they are kept: of a plain packet it is not 0.
+/// [`Facts`] as they are kept.
 ///
-/// Bits 0-15 length, 16-23 protocol, 24-31 event, then steady, calm, reply. Calm is what is steady and leaves an
-/// established connection as it is: UDP, or TCP of which the ACK alone counts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Noted(NonZeroU64);
+/// Of `what` bits 0-7 are the protocol, 8-15 the event, then steady, calm, reply: all of it can be compared at once. Calm
+/// is what is steady and leaves an established connection as it is: UDP, or TCP of which the ACK alone counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Noted {
+    what: u32,
+    ip_len: u16,
+}
 
 impl Noted {
-    const NUMBER: u32 = 16;
-    const EVENT: u32 = 24;
-    const STEADY: u64 = 1 << 32;
-    const CALM: u64 = 1 << 33;
-    const REPLY: u64 = 1 << 34;
-    /// All but the length of a calm packet of TCP and UDP.
-    const CALM_TCP: u64 =
-        (PROTOCOL_TCP as u64) << Self::NUMBER | (tcp::ACK.number() as u64) << Self::EVENT | Self::STEADY | Self::CALM;
-    const CALM_UDP: u64 = (PROTOCOL_UDP as u64) << Self::NUMBER | Self::STEADY | Self::CALM;
+    const EVENT: u32 = 8;
+    const STEADY: u32 = 1 << 16;
+    const CALM: u32 = 1 << 17;
+    const REPLY: u32 = 1 << 18;
+    /// What calm packets of TCP and UDP are.
+    const CALM_TCP: u32 =
+        PROTOCOL_TCP as u32 | (tcp::ACK.number() as u32) << Self::EVENT | Self::STEADY | Self::CALM;
+    const CALM_UDP: u32 = PROTOCOL_UDP as u32 | Self::STEADY | Self::CALM;
 
-    /// A calm packet: `what` is one of the two.
+    /// `flags`: of those above.
     #[inline(always)]
-    fn calm(ip_len: u16, what: u64) -> Option<Self> {
-        NonZeroU64::new(u64::from(ip_len) | what).map(Self)
-    }
-
-    /// `number` is not 0; `flags`: of those above.
-    #[inline(always)]
-    fn new(ip_len: u16, number: u8, event: Event, flags: u64) -> Option<Self> {
-        let what = u64::from(number) << Self::NUMBER | u64::from(event.number()) << Self::EVENT;
-        NonZeroU64::new(u64::from(ip_len) | what | flags).map(Self)
+    fn new(ip_len: u16, number: u8, event: Event, flags: u32) -> Self {
+        Self { what: u32::from(number) | u32::from(event.number()) << Self::EVENT | flags, ip_len }
     }
 
     #[inline(always)]
     pub fn number(self) -> u8 {
-        (self.0.get() >> Self::NUMBER) as u8
+        self.what as u8
     }
 
     #[inline(always)]
     pub fn ip_len(self) -> u16 {
-        self.0.get() as u16
+        self.ip_len
     }
 
     /// Whether it is a calm TCP segment that is not taken for a reply.
     #[inline(always)]
     pub fn is_calm_tcp(self) -> bool {
-        self.0.get() >> Self::NUMBER == Self::CALM_TCP >> Self::NUMBER
+        self.what == Self::CALM_TCP
     }
 
     /// The same of a UDP datagram.
     #[inline(always)]
     pub fn is_calm_udp(self) -> bool {
-        self.0.get() >> Self::NUMBER == Self::CALM_UDP >> Self::NUMBER
+        self.what == Self::CALM_UDP
     }
 
     pub fn set_reply(&mut self) {
-        self.0 |= Self::REPLY;
+        self.what |= Self::REPLY;
     }
 
     #[inline(always)]
     pub fn facts(self) -> Facts {
-        let has = |flag| self.0.get() & flag != 0;
+        let has = |flag| self.what & flag != 0;
         Facts {
             ip_len: self.ip_len(),
             number: self.number(),
-            event: Event::of_number((self.0.get() >> Self::EVENT) as u8),
+            event: Event::of_number((self.what >> Self::EVENT) as u8),
             steady: has(Self::STEADY),
             reply: has(Self::REPLY),
         }
@@ -135,8 +129,12 @@ pub(crate) struct Row<K> {
 impl<K: ConnKey> Row<K> {
     /// Of no packet.
     fn none() -> Self {
-        let noted = Noted(NonZeroU64::MIN);
-        Self { key: K::default(), probe: Probe::default(), noted, found: Found::NOTHING }
+        Self {
+            key: K::default(),
+            probe: Probe::default(),
+            noted: Noted { what: 0, ip_len: 0 },
+            found: Found::NOTHING,
+        }
     }
 }
 
@@ -243,7 +241,7 @@ fn transport<const N: usize>(
     ip_len: u16,
     rest: i32,
 ) -> Option<Noted> {
-    const CALM: u64 = Noted::STEADY | Noted::CALM;
+    const CALM: u32 = Noted::STEADY | Noted::CALM;
     let lives = ttl > 1;
     if number == PROTOCOL_TCP {
         let header_len = i32::from(head[at + 12] >> 2 & 0x3c);
@@ -252,17 +250,17 @@ fn transport<const N: usize>(
         }
         let flags = head[at + 13];
         if flags & DECIDING == TcpFlags::ACK.0 {
-            return Noted::new(ip_len, PROTOCOL_TCP, tcp::ACK, if lives { CALM } else { 0 });
+            return Some(Noted::new(ip_len, PROTOCOL_TCP, tcp::ACK, if lives { CALM } else { 0 }));
         }
         let event = tcp::event(flags);
         let steady = lives && !event.is_new();
-        Noted::new(ip_len, PROTOCOL_TCP, event, if steady { Noted::STEADY } else { 0 })
+        Some(Noted::new(ip_len, PROTOCOL_TCP, event, if steady { Noted::STEADY } else { 0 }))
     } else if number == PROTOCOL_UDP {
         let len = i32::from(be16(head, at + 4));
         if len < udp::HEADER_LEN as i32 || len > rest {
             return None;
         }
-        Noted::new(ip_len, PROTOCOL_UDP, Event::default(), if lives { CALM } else { 0 })
+        Some(Noted::new(ip_len, PROTOCOL_UDP, Event::default(), if lives { CALM } else { 0 }))
     } else {
         None
     }
@@ -322,7 +320,7 @@ fn calm_transport<const N: usize>(
     (tcp, udp): (&Pattern, &Pattern),
     at: usize,
     ip_len: u16,
-) -> Option<u64> {
+) -> Option<u32> {
     if simd::matches(window(head), tcp) {
         is_calm_tcp(head, at, ip_len).then_some(Noted::CALM_TCP)
     } else if simd::matches(window(head), udp) {
@@ -346,16 +344,17 @@ fn sum(a: u64, b: u64, c: u32) -> u64 {
     abc.wrapping_add(u64::from(more))
 }
 
-/// Whether the checksum of an IPv4 header without options is right.
+/// Whether the checksum of an IPv4 header without options is right; its version is not 0.
 #[inline(always)]
 fn is_sum_right(head: &[u8; HEAD4]) -> bool {
-    checksum::is_valid(sum(raw64(head, 14), raw64(head, 22), raw32(head, 30)))
+    checksum::is_multiple(sum(raw64(head, 14), raw64(head, 22), raw32(head, 30)))
 }
 
 /// Client, VIP and ports stand in a row in packets without options, as they do in a key.
 #[inline(always)]
 fn key4(head: &[u8; HEAD4]) -> Key4 {
-    Key4::of_words([raw32(head, 26), raw32(head, 30), raw32(head, 34)])
+    let addresses = raw64(head, 26);
+    Key4::of_words([addresses as u32, (addresses >> 32) as u32, raw32(head, 34)])
 }
 
 #[inline(always)]
@@ -381,7 +380,7 @@ impl Plain for Key4 {
             return None;
         }
         let what = calm_transport(head, (&TCP4, &UDP4), Self::L4_AT, ip_len)?;
-        Some((key4(head), Noted::calm(ip_len, what)?))
+        Some((key4(head), Noted { what, ip_len }))
     }
 
     #[inline(always)]
@@ -445,7 +444,7 @@ impl Plain for Key6 {
             return None;
         }
         let what = calm_transport(head, (&TCP6, &UDP6), Self::L4_AT, ip_len)?;
-        Some((key6(head), Noted::calm(ip_len, what)?))
+        Some((key6(head), Noted { what, ip_len }))
     }
 
     #[inline(always)]

@@ -14,6 +14,8 @@
 //! can be seen from outside depends on which way a packet went, except that its frame comes sooner; the tests send the
 //! same frames through workers with and without.
 
+use std::marker::PhantomData;
+
 use crate::conn::{Found, Key4, Key6, Pair, Probe};
 use crate::drop_reason::DropReason;
 use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo, WorkerId};
@@ -36,8 +38,8 @@ mod shortcut;
 mod tests;
 
 pub use reply_ends::ReplyEnds;
-pub use shortcut::{NextStamp, Shortcut};
 pub(crate) use shortcut::Shortcuts;
+pub use shortcut::{NextStamp, Shortcut};
 
 use direct::Run;
 use ends::Ends;
@@ -140,20 +142,43 @@ impl Burden {
     }
 }
 
-/// The first pass over a burst.
-struct See<'a, I: PacketIo> {
+/// The first pass over the rest of a burst from place `from` on, as far as its packets are calm ones of a family. `MORE`:
+/// the burst has a burden.
+struct See<'a, I: PacketIo, K, const MORE: bool> {
     worker: &'a mut Worker<I>,
     burst: &'a Burst<I::Packet>,
     burden: &'a Burden,
+    gate: &'a Gate,
+    from: usize,
+    family: PhantomData<K>,
 }
 
-impl<I: PacketIo> Work for See<'_, I> {
-    type Out = Seen;
+impl<I: PacketIo, K: Ends, const MORE: bool> Work for See<'_, I, K, MORE> {
+    /// Where they end, and their bytes.
+    type Out = (usize, u64);
 
     #[inline(always)]
-    fn run(self) -> Seen {
-        let Self { worker, burst, burden } = self;
-        if burden.is_any() { worker.see_all::<true>(burst, burden) } else { worker.see_all::<false>(burst, burden) }
+    fn run(self) -> (usize, u64) {
+        let Self { worker, burst, burden, gate, from, .. } = self;
+        let (table, _) = K::tables_ref(&worker.tables);
+        let (_, batch) = K::batch_mut(&mut worker.board);
+        let frames = burst.get(from..).unwrap_or_default();
+        let mac = gate.mac;
+        let (mut at, mut bytes) = (from, 0);
+        for (frame, row) in frames.iter().zip(&mut batch.rows[place(from)..]) {
+            if MORE && burden.mixed && frame.device() != gate.device {
+                break;
+            }
+            let Some((key, noted)) = K::calm(frame.bytes(), mac) else { break };
+            bytes += frame.frame_len() as u64;
+            let probe = table.probe(&key, noted.number());
+            if !MORE {
+                table.prefetch(probe);
+            }
+            (row.key, row.noted, row.probe) = (key, noted, probe);
+            at += 1;
+        }
+        (at, bytes)
     }
 }
 
@@ -202,25 +227,19 @@ impl<I: PacketIo> Worker<I> {
         Gate { device, mac }
     }
 
-    /// The first pass.
+    /// The first pass: runs of calm packets of a family, and what is between them.
     #[inline(never)]
     fn see(&mut self, burst: &Burst<I::Packet>, burden: &Burden) -> Seen {
         burst.iter().for_each(|frame| frame.prefetch());
-        self.wide.run(See { worker: self, burst, burden })
-    }
-
-    /// The first pass: runs of calm packets of a family, and what is between them. `MORE`: the burst has a burden.
-    #[inline(always)]
-    fn see_all<const MORE: bool>(&mut self, burst: &Burst<I::Packet>, burden: &Burden) -> Seen {
         let mut seen = Seen::default();
         let Some(first) = burst.first() else { return seen };
         let mut gate = self.gate(first.device());
         let mut at = 0;
         while at < burst.len() {
             let before = at;
-            at = self.see_run::<Key4, MORE>(burst, burden, &gate, &mut seen, at);
+            at = self.see_run::<Key4>(burst, burden, &gate, &mut seen, at);
             if at == before {
-                at = self.see_run::<Key6, MORE>(burst, burden, &gate, &mut seen, at);
+                at = self.see_run::<Key6>(burst, burden, &gate, &mut seen, at);
             }
             if let Some(frame) = burst.get(at).filter(|_| at == before) {
                 self.see_other(frame, burden, &mut gate, &mut seen, at);
@@ -230,9 +249,9 @@ impl<I: PacketIo> Worker<I> {
         seen
     }
 
-    /// Calm packets of a family from `at` on; their connections are asked for. Returns where they end.
+    /// Calm packets of a family from `from` on; their connections are asked for. Returns where they end.
     #[inline(always)]
-    fn see_run<K: Ends, const MORE: bool>(
+    fn see_run<K: Ends>(
         &mut self,
         burst: &Burst<I::Packet>,
         burden: &Burden,
@@ -240,32 +259,22 @@ impl<I: PacketIo> Worker<I> {
         seen: &mut Seen,
         from: usize,
     ) -> usize {
-        let (table, _) = K::tables_ref(&self.tables);
-        let (kinds, batch) = K::batch_mut(&mut self.board);
-        let frames = burst.get(from..).unwrap_or_default();
-        let (kinds, rows) = (&mut kinds[place(from)..], &mut batch.rows[place(from)..]);
-        let (mut at, mut bytes) = (from, 0);
-        for ((frame, kind), row) in frames.iter().zip(kinds).zip(rows) {
-            if MORE && burden.mixed && frame.device() != gate.device {
-                break;
-            }
-            let Some((key, noted)) = K::calm(frame.bytes(), gate.mac) else { break };
-            bytes += frame.frame_len() as u64;
-            let probe = table.probe(&key, noted.number());
-            if !MORE {
-                table.prefetch(probe);
-            }
-            (row.key, row.noted, row.probe) = (key, noted, probe);
-            *kind = K::KIND;
-            at += 1;
-        }
-        seen.bytes += bytes;
-        if MORE {
-            (from..at).for_each(|at| self.see_more::<K>(burst, burden, seen, at));
+        let (wide, more) = (self.wide, burden.is_any());
+        let (worker, family) = (self, PhantomData);
+        let (to, bytes) = if more {
+            wide.run(See::<I, K, true> { worker: &mut *worker, burst, burden, gate, from, family })
         } else {
-            *K::count(seen) += at - from;
+            wide.run(See::<I, K, false> { worker: &mut *worker, burst, burden, gate, from, family })
+        };
+        seen.bytes += bytes;
+        let (kinds, _) = K::batch_mut(&mut worker.board);
+        kinds.get_mut(from..to).unwrap_or_default().fill(K::KIND);
+        if more {
+            (from..to).for_each(|at| worker.see_more::<K>(burst, burden, seen, at));
+        } else {
+            *K::count(seen) += to - from;
         }
-        at
+        to
     }
 
     /// A frame that is not calm, or of another device than the one before.
@@ -337,7 +346,8 @@ impl<I: PacketIo> Worker<I> {
         let row = K::batch_mut(&mut self.board).1.row(at);
         let (key, probe) = (row.key, row.probe);
         let (client, vip) = ((key.client(), key.client_port()), (key.vip(), key.vip_port()));
-        if burden.absent && self.snapshot.shared.is_absent(vip.0.into()) || burden.foreign && !key.may_send() {
+        if burden.absent && self.snapshot.shared.is_absent(vip.0.into()) || burden.foreign && !key.may_send()
+        {
             return self.read(bytes, at);
         }
         let may_be = burden.replies && self.snapshot.may_be_reply(client.0.into(), vip.0.into());

@@ -32,12 +32,16 @@ impl std::fmt::Debug for Shortcut {
 }
 
 impl Shortcut {
-    /// Bytes 0 to 7 of a frame, bytes 8 to 11, and the stamp.
+    /// Bytes 0 to 7 of a frame and bytes 8 to 11.
     #[inline(always)]
-    pub(super) fn words(&self) -> (u64, u32, u32) {
-        let [first, second] = &self.0;
-        let second = second.load(Relaxed);
-        (first.load(Relaxed), second as u32, (second >> 32) as u32)
+    pub(super) fn macs(&self) -> (u64, u32) {
+        (self.0[0].load(Relaxed), self.0[1].load(Relaxed) as u32)
+    }
+
+    /// What it is worth: see [`Shortcuts::class`].
+    #[inline(always)]
+    pub(super) fn stamp(&self) -> u32 {
+        (self.0[1].load(Relaxed) >> 32) as u32
     }
 
     /// Only the owning worker may call it.
@@ -147,10 +151,20 @@ impl Shortcuts {
         self.classes.get(stamp.wrapping_sub(self.base) as usize)
     }
 
-    /// The class of a destination whose stamp is not valid; it has a valid one afterwards.
+    /// The class of a destination that has this stamp; it has a valid one afterwards.
     #[cold]
     #[inline(never)]
-    pub fn work_out(&mut self, snapshot: &Snapshot, counters: &WorkerCounters, dest: DestId) -> Option<Class> {
+    pub fn class_of(
+        &mut self,
+        stamp: u32,
+        snapshot: &Snapshot,
+        counters: &WorkerCounters,
+        dest: DestId,
+    ) -> Option<Class> {
+        self.class(stamp).copied().or_else(|| self.work_out(snapshot, counters, dest))
+    }
+
+    fn work_out(&mut self, snapshot: &Snapshot, counters: &WorkerCounters, dest: DestId) -> Option<Class> {
         let counted = counters.dests.get(dest.0 as usize)?;
         let entry = snapshot.dest(dest).filter(|entry| !entry.removed && entry.vlan == 0);
         let ready = entry.and_then(|entry| Some((entry, snapshot.cells.known(entry.neighbor)?)));
