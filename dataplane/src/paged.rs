@@ -27,27 +27,9 @@ impl<T> Paged<T> {
         Some(&self.pages.get(at / PAGE)?[at % PAGE])
     }
 
-    /// The same to be read many times.
-    #[inline(always)]
-    pub(crate) fn view(&self) -> View<'_, T> {
-        View(&self.pages)
-    }
-
     /// All entries, by index, to the end of the last page.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.pages.iter().flat_map(|page| page.iter())
-    }
-}
-
-/// A [`Paged`] whose list of pages need not be looked for.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a, T>(&'a [Arc<[T; PAGE]>]);
-
-impl<'a, T> View<'a, T> {
-    /// As [`Paged::get`].
-    #[inline(always)]
-    pub fn get(&self, at: usize) -> Option<&'a T> {
-        Some(&self.0.get(at / PAGE)?[at % PAGE])
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute, transmute_ref};
 
 use super::line::{Line, Line4, Line6, PairLine4, PairLine6};
 use super::pair::Pair;
@@ -142,21 +142,22 @@ impl ConnKey for Key4 {
 }
 
 impl Key6 {
-    /// Client, VIP, ports, as they lie in a packet.
+    /// Client, VIP, ports, as they lie in a packet without extension headers.
     #[inline(always)]
-    pub(crate) fn of_words(words: [u32; 9]) -> Self {
-        Self(words)
+    pub(crate) fn read(bytes: &[u8; 36]) -> Self {
+        let words: [u32; 9] = transmute!(*bytes);
+        Self(words.map(u32::from_le))
     }
 
     /// Whether it is the same key: three comparisons, none of them by a call.
     #[inline(always)]
     pub(super) fn is(&self, other: &Self) -> bool {
-        let [ours, theirs] = [&self.0, &other.0];
-        let wide = |words: &[u32; 9], at: usize| {
-            (0..4).fold(0u128, |wide, n| wide | u128::from(words[at + n]) << (32 * n))
+        let [ours, theirs]: [&[u8; 36]; 2] = [transmute_ref!(&self.0), transmute_ref!(&other.0)];
+        let wide = |bytes: &[u8; 36], at: usize| {
+            bytes[at..].first_chunk::<16>().map_or(0, |word| u128::from_le_bytes(*word))
         };
-        let differs = (wide(ours, 0) ^ wide(theirs, 0)) | (wide(ours, 4) ^ wide(theirs, 4));
-        differs == 0 && ours[8] == theirs[8]
+        let differs = (wide(ours, 0) ^ wide(theirs, 0)) | (wide(ours, 16) ^ wide(theirs, 16));
+        differs == 0 && self.0[8] == other.0[8]
     }
 
     /// Two words as they lie in memory.

@@ -373,18 +373,26 @@ pub(crate) struct View<'a, K: TableKey>(&'a mut [K::Line]);
 
 impl<K: ConnKey> View<'_, K> {
     /// The first slot that looks as if it held the key, if it has it, whatever its protocol, which the caller compares
-    /// as a part of the entry. `None` where it has not, though another slot may hold the key.
+    /// as a part of the entry, and that entry. `None` where it has not, though another slot may hold the key.
+    ///
+    /// Slots of the second line are numbered from 4 on: which line that is need be known only where the entry changes.
     #[inline(always)]
-    pub fn near(&self, key: &K, probe: Probe) -> Option<Found> {
+    pub fn near(&self, key: &K, probe: Probe) -> Option<(u8, Meta)> {
         let (first, second) = (self.0.get(probe.first as usize)?, self.0.get(probe.second as usize)?);
         let slots = first.suspects_of_two(second, key, 0, probe.tag());
         if slots == 0 {
             return None;
         }
-        let at = slots.trailing_zeros() as usize;
-        let (line, held) = if at & 4 == 0 { (probe.first, first) } else { (probe.second, second) };
-        let slot = at & 3;
-        held.has(slot, key).then(|| Found { line, slot: slot as u8, meta: held.meta(slot) })
+        let at = slots.trailing_zeros();
+        let held = if at & 4 == 0 { first } else { second };
+        let slot = (at & 3) as usize;
+        held.has(slot, key).then(|| (at as u8, held.meta(slot)))
+    }
+
+    /// Where what [`View::near`] gave stands.
+    #[inline(always)]
+    pub fn place(probe: Probe, at: u8) -> (u32, u8) {
+        (if at & 4 == 0 { probe.first } else { probe.second }, at & 3)
     }
 
     /// As [`Table::find`]; [`Found::NOTHING`] where there is nothing.
@@ -400,6 +408,7 @@ impl<K: ConnKey> View<'_, K> {
     }
 
     /// As [`Table::update`].
+    #[inline(always)]
     pub fn update(&mut self, (line, slot): (u32, u8), meta: Meta) {
         self.0[line as usize].set_meta(usize::from(slot), meta);
     }

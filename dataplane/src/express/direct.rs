@@ -4,16 +4,16 @@
 //! Of such a packet nothing is kept but that it came: its connection's word is compared with what it would be after it,
 //! and most often is that already. What its destination takes is in one cache line, see [`super::shortcut`].
 
-use std::marker::PhantomData;
-
 use super::ends::Ends;
 use super::glance::{Row, place};
 use super::onward::Progress;
 use super::shortcut::Class;
-use crate::conn::{Found, Meta, Tick, View};
-use crate::io::{DeviceId, Packet as _, PacketIo};
+use crate::conn::{HashKey, Meta, Tick, View};
+use crate::counters::DestCounters;
+use crate::ids::DestId;
+use crate::io::{DeviceId, Packet, PacketIo};
 use crate::rewrite::wrap_grown;
-use crate::snapshot::Way;
+use crate::snapshot::{Snapshot, Way};
 use crate::steer;
 use crate::wide::Work;
 use crate::worker::Worker;
@@ -42,21 +42,98 @@ mod from {
     pub const AGAIN: u8 = 2;
 }
 
-/// Packets to be rewritten, the first of which stands at `at`. `TUNNEL`: they go by tunnels.
-struct Packets<'a, I: PacketIo, K, const FROM: u8, const TUNNEL: bool> {
-    worker: &'a mut Worker<I>,
-    frames: &'a mut [I::Packet],
-    at: usize,
+/// Packets to be rewritten that are of one class, protocol and kind of connection: as many as are so from the first on.
+/// `TUNNEL`: they go by tunnels.
+struct Packets<'a, P, K: Ends, const FROM: u8, const TUNNEL: bool> {
+    frames: &'a mut [P],
+    rows: &'a [Row<K>],
+    table: View<'a, K>,
+    // what packets are written to might be any of this, for all that the compiler knows: so it is not looked for again
+    dests: &'a [DestCounters],
+    /// The class's stamp, and the largest packet.
+    stamp: u32,
+    limit: u32,
+    /// What all of them are, and what that makes of their connections.
+    what: u32,
+    after: Meta,
+    now: Tick,
     progress: Progress,
-    family: PhantomData<K>,
+    tunnels: Tunnels<'a>,
 }
 
-impl<I: PacketIo, K: Ends, const FROM: u8, const TUNNEL: bool> Work for Packets<'_, I, K, FROM, TUNNEL> {
-    type Out = Run;
+/// What packets by tunnel need beside.
+struct Tunnels<'a> {
+    snapshot: &'a Snapshot,
+    key: &'a HashKey,
+    id: &'a mut u16,
+    grown: &'a mut u64,
+}
+
+impl<P: Packet, K: Ends, const FROM: u8, const TUNNEL: bool> Work for Packets<'_, P, K, FROM, TUNNEL> {
+    /// How many.
+    type Out = usize;
 
     #[inline(always)]
-    fn run(self) -> Run {
-        self.worker.direct_run::<K, FROM, TUNNEL>(self.frames, self.at, self.progress)
+    fn run(self) -> usize {
+        let Self { frames, rows, mut table, dests, stamp, limit, what, after, now, progress, mut tunnels } =
+            self;
+        let mut count = 0;
+        for (frame, row) in frames.iter_mut().zip(rows) {
+            let Some((at, meta)) = found::<K, FROM>(&table, row, progress) else { break };
+            let dest = meta.dest();
+            let Some(counted) = dests.get(dest.0 as usize) else { break };
+            let ip_len = row.noted.ip_len();
+            if counted.shortcut.stamp() != stamp || row.noted.what() != what || ip_len > limit {
+                break;
+            }
+            let differs = meta.differs(after);
+            if differs != 0 {
+                let Some(meta) = meta.put_off(differs, now) else { break };
+                let at_once = FROM == from::TABLE;
+                table.update(if at_once { View::<K>::place(row.probe, at) } else { row.found.place() }, meta);
+            }
+            if TUNNEL {
+                if !tunnels.wrap(frame, row, dest) {
+                    break;
+                }
+                put_macs(frame.bytes_mut(), counted.shortcut.macs());
+            } else {
+                let bytes = frame.bytes_mut();
+                // it was looked at in the first pass; said again, so that nothing need be asked below
+                if bytes.len() < K::HEAD {
+                    break;
+                }
+                K::step(bytes);
+                put_macs(bytes, counted.shortcut.macs());
+            }
+            #[cfg(test)]
+            super::tests::taken(if TUNNEL { 1 } else { 0 });
+            count += 1;
+            counted.in_packets.add(1);
+            counted.in_bytes.add(ip_len.into());
+        }
+        count
+    }
+}
+
+impl Tunnels<'_> {
+    /// Puts a packet into its destination's tunnel; `false`, unchanged: there is none, or no room.
+    #[inline(always)]
+    fn wrap<P: Packet, K: Ends>(&mut self, frame: &mut P, row: &Row<K>, dest: DestId) -> bool {
+        let Some(Way::Tunnel(at)) = self.snapshot.dest(dest).map(|entry| &entry.way) else { return false };
+        let Some(encap) = self.snapshot.tunnels.get(usize::from(*at)) else { return false };
+        let (len, overhead) = (frame.frame_len(), usize::from(encap.overhead()));
+        if !frame.grow_front(overhead) {
+            return false;
+        }
+        *self.id = self.id.wrapping_add(1);
+        K::step(frame.bytes_mut().get_mut(overhead..).unwrap_or_default());
+        let hash = || steer::hash(row.key.client().into(), row.key.client_port(), self.key);
+        let hash = if encap.wants_hash() { hash() } else { 0 };
+        let wrapped = wrap_grown(frame, encap, row.noted.ip_len() as u16, hash, *self.id);
+        debug_assert!(wrapped.is_some(), "there is room, and it fits");
+        *self.grown = self.grown.wrapping_add(frame.frame_len() as u64).wrapping_sub(len as u64);
+        true
     }
 }
 
@@ -98,46 +175,22 @@ impl<I: PacketIo> Worker<I> {
         at: usize,
         progress: Progress,
     ) -> Run {
-        let wide = self.wide;
-        wide.run(Packets::<I, K, FROM, TUNNEL> { worker: self, frames, at, progress, family: PhantomData })
-    }
-
-    #[inline(always)]
-    fn direct_run<K: Ends, const FROM: u8, const TUNNEL: bool>(
-        &mut self,
-        frames: &mut [I::Packet],
-        at: usize,
-        progress: Progress,
-    ) -> Run {
-        let Self { snapshot, counters, tables, now, board, shortcuts, setup, error_id, .. } = self;
-        // what packets are written to might be any of this, for all that the compiler knows
-        let (dests, entries, tunnels) = (&counters.dests[..], snapshot.dests.view(), &snapshot.tunnels[..]);
-        let (now, mut id) = (*now, *error_id);
-        let mut table = K::tables(tables).0.view_mut();
+        let Self { snapshot, counters, tables, now, board, shortcuts, setup, error_id, wide, .. } = self;
+        let dests = &counters.dests[..];
+        let (table, _) = K::tables(tables);
         let rows = K::batch(board).rows.get(at..).unwrap_or_default();
-        let mut class = Class::NONE;
-        let (mut count, mut grown, mut goes_on) = (0, 0u64, false);
-        for (frame, row) in frames.iter_mut().zip(rows) {
-            let found = match FROM {
-                from::TABLE => match table.near(&row.key, row.probe) {
-                    Some(found) => found,
-                    None => break,
-                },
-                from::AGAIN => once_more(&table, row, progress),
-                _ => row.found,
-            };
-            let dest = found.meta.dest();
-            let Some(counted) = dests.get(dest.0 as usize) else { break };
+        let mut run = Run::NONE;
+        while let (Some(row), Some(rest)) = (rows.get(run.count), frames.get_mut(run.count..)) {
+            let Some((_, meta)) = found::<K, FROM>(&table.view_mut(), row, progress) else { break };
+            let Some(counted) = dests.get(meta.dest().0 as usize).filter(|_| !rest.is_empty()) else { break };
             let stamp = counted.shortcut.stamp();
-            if stamp != class.stamp {
-                let Some(next) = shortcuts.class_of(stamp, snapshot, counters, dest) else { break };
-                let limit = if TUNNEL { next.inner_mtu } else { next.mtu };
-                if count > 0 && (next.device != class.device || limit == 0) {
-                    goes_on = true;
-                    break;
-                }
-                class = next;
+            let Some(class) = shortcuts.class_of(stamp, snapshot, counters, meta.dest()) else { break };
+            let limit = if TUNNEL { class.inner_mtu } else { class.mtu };
+            if run.count > 0 && (class.device != run.device || limit == 0) {
+                run.goes_on = true;
+                break;
             }
+            run.device = class.device;
             let after = if row.noted.is_calm_tcp() {
                 class.tcp
             } else if row.noted.is_calm_udp() {
@@ -145,48 +198,28 @@ impl<I: PacketIo> Worker<I> {
             } else {
                 break;
             };
-            let ip_len = row.noted.ip_len();
-            if ip_len > if TUNNEL { class.inner_mtu } else { class.mtu } {
+            let Some(after) = meta.like(after) else { break };
+            let tunnels =
+                Tunnels { snapshot, key: &setup.steer_key, id: &mut *error_id, grown: &mut run.grown };
+            let count = wide.run(Packets::<I::Packet, K, FROM, TUNNEL> {
+                frames: rest,
+                rows: &rows[run.count..],
+                table: table.view_mut(),
+                dests,
+                stamp: class.stamp,
+                limit,
+                what: row.noted.what(),
+                after,
+                now: *now,
+                progress,
+                tunnels,
+            });
+            if count == 0 {
                 break;
             }
-            if found.meta.differs(after) != 0 && !renew(&mut table, found.place(), (found.meta, after), now) {
-                break;
-            }
-            if TUNNEL {
-                let Some(Some(Way::Tunnel(tunnel))) = entries.get(dest.0 as usize).map(|e| e.map(|e| e.way))
-                else {
-                    break;
-                };
-                let Some(encap) = tunnels.get(usize::from(tunnel)) else { break };
-                let (len, overhead) = (frame.frame_len(), usize::from(encap.overhead()));
-                if !frame.grow_front(overhead) {
-                    break;
-                }
-                id = id.wrapping_add(1);
-                K::step(frame.bytes_mut().get_mut(overhead..).unwrap_or_default());
-                let hash = || steer::hash(row.key.client().into(), row.key.client_port(), &setup.steer_key);
-                let hash = if encap.wants_hash() { hash() } else { 0 };
-                let wrapped = wrap_grown(frame, encap, ip_len, hash, id);
-                debug_assert!(wrapped.is_some(), "there is room, and it fits");
-                grown = grown.wrapping_add(frame.frame_len() as u64).wrapping_sub(len as u64);
-                put_macs(frame.bytes_mut(), counted.shortcut.macs());
-            } else {
-                let bytes = frame.bytes_mut();
-                // it was looked at in the first pass; said again, so that nothing need be asked below
-                if bytes.len() < K::HEAD {
-                    break;
-                }
-                K::step(bytes);
-                put_macs(bytes, counted.shortcut.macs());
-            }
-            #[cfg(test)]
-            super::tests::taken(if TUNNEL { 1 } else { 0 });
-            count += 1;
-            counted.in_packets.add(1);
-            counted.in_bytes.add(ip_len.into());
+            run.count += count;
         }
-        *error_id = id;
-        Run { count, device: class.device, grown, goes_on }
+        run
     }
 }
 
@@ -203,22 +236,30 @@ fn put_macs(frame: &mut [u8], (first, second): (u64, u32)) {
     }
 }
 
-/// Keeps what a connection is after a packet; packets of it behind that one give it the same word. `false`, unchanged:
-/// more than its deadline changes, or it has passed.
-#[inline(never)]
-fn renew<K: Ends>(table: &mut View<'_, K>, at: (u32, u8), (meta, after): (Meta, Meta), now: Tick) -> bool {
-    let renewed = meta.renewed(after, meta.differs(after), now);
-    renewed.map(|meta| table.update(at, meta)).is_some()
+/// The entry of a packet's connection, and of one that comes from the table where that is.
+#[inline(always)]
+fn found<K: Ends, const FROM: u8>(
+    table: &View<'_, K>,
+    row: &Row<K>,
+    progress: Progress,
+) -> Option<(u8, Meta)> {
+    match FROM {
+        from::TABLE => table.near(&row.key, row.probe),
+        from::AGAIN => Some((0, once_more(table, row, progress))),
+        _ => Some((0, row.found.meta)),
+    }
 }
 
-/// What a packet's connection is now, after others of its burst.
+/// What a packet's connection is now, after others of its burst; where it was found it is.
 #[inline(never)]
-fn once_more<K: Ends>(table: &View<'_, K>, row: &Row<K>, progress: Progress) -> Found {
-    if !progress.fresh {
+fn once_more<K: Ends>(table: &View<'_, K>, row: &Row<K>, progress: Progress) -> Meta {
+    let now = if !progress.fresh {
         table.find(&row.key, row.noted.number(), row.probe)
     } else if row.found.is_some() {
         table.again(row.found)
     } else {
         row.found
-    }
+    };
+    // one that is elsewhere by now goes the other way
+    if now.place() == row.found.place() { now.meta } else { Meta::EMPTY }
 }

@@ -47,7 +47,8 @@ impl Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Noted {
     what: u32,
-    ip_len: u16,
+    /// At most 65,535: a word, as that is what is compared and added.
+    ip_len: u32,
 }
 
 impl Noted {
@@ -63,7 +64,10 @@ impl Noted {
     /// `flags`: of those above.
     #[inline(always)]
     fn new(ip_len: u16, number: u8, event: Event, flags: u32) -> Self {
-        Self { what: u32::from(number) | u32::from(event.number()) << Self::EVENT | flags, ip_len }
+        Self {
+            what: u32::from(number) | u32::from(event.number()) << Self::EVENT | flags,
+            ip_len: ip_len.into(),
+        }
     }
 
     #[inline(always)]
@@ -72,8 +76,14 @@ impl Noted {
     }
 
     #[inline(always)]
-    pub fn ip_len(self) -> u16 {
+    pub fn ip_len(self) -> u32 {
         self.ip_len
+    }
+
+    /// All but the length.
+    #[inline(always)]
+    pub fn what(self) -> u32 {
+        self.what
     }
 
     /// Whether it is a calm TCP segment that is not taken for a reply.
@@ -96,7 +106,7 @@ impl Noted {
     pub fn facts(self) -> Facts {
         let has = |flag| self.what & flag != 0;
         Facts {
-            ip_len: self.ip_len(),
+            ip_len: self.ip_len as u16,
             number: self.number(),
             event: Event::of_number((self.what >> Self::EVENT) as u8),
             steady: has(Self::STEADY),
@@ -300,17 +310,17 @@ static UDP6: Pattern = pattern6(PROTOCOL_UDP);
 
 /// Whether a TCP header at `at` of a packet of so many bytes is whole and changes no established connection.
 #[inline(always)]
-fn is_calm_tcp<const N: usize>(head: &[u8; N], at: usize, ip_len: u16) -> bool {
-    let offset = head[at + 12];
-    let end = u32::from(offset >> 4) * 4 + (at - ethernet::HEADER_LEN) as u32;
-    head[at + 13] & DECIDING == TcpFlags::ACK.0 && offset >= 0x50 && end <= u32::from(ip_len)
+fn is_calm_tcp<const N: usize>(head: &[u8; N], at: usize, ip_len: u32) -> bool {
+    let words = u32::from(head[at + 12] >> 4);
+    let end = words * 4 + (at - ethernet::HEADER_LEN) as u32;
+    head[at + 13] & DECIDING == TcpFlags::ACK.0 && words >= 5 && end <= ip_len
 }
 
 /// Whether a UDP header is whole, likewise.
 #[inline(always)]
-fn is_right_udp<const N: usize>(head: &[u8; N], at: usize, ip_len: u16) -> bool {
+fn is_right_udp<const N: usize>(head: &[u8; N], at: usize, ip_len: u32) -> bool {
     let len = u32::from(be16(head, at + 4));
-    len >= udp::HEADER_LEN as u32 && len + (at - ethernet::HEADER_LEN) as u32 <= u32::from(ip_len)
+    len >= udp::HEADER_LEN as u32 && len + (at - ethernet::HEADER_LEN) as u32 <= ip_len
 }
 
 /// What calm packets with this transport header are.
@@ -319,7 +329,7 @@ fn calm_transport<const N: usize>(
     head: &[u8; N],
     (tcp, udp): (&Pattern, &Pattern),
     at: usize,
-    ip_len: u16,
+    ip_len: u32,
 ) -> Option<u32> {
     if simd::matches(window(head), tcp) {
         is_calm_tcp(head, at, ip_len).then_some(Noted::CALM_TCP)
@@ -359,7 +369,7 @@ fn key4(head: &[u8; HEAD4]) -> Key4 {
 
 #[inline(always)]
 fn key6(head: &[u8; HEAD6]) -> Key6 {
-    Key6::of_words(std::array::from_fn(|n| raw32(head, 22 + 4 * n)))
+    Key6::read(head[22..].first_chunk().unwrap_or(&[0; 36]))
 }
 
 impl Plain for Key4 {
@@ -371,10 +381,10 @@ impl Plain for Key4 {
     #[inline(always)]
     fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
         let head = frame.first_chunk::<HEAD4>()?;
-        let ip_len = be16(head, 16);
+        let ip_len = u32::from(be16(head, 16));
         if !is_to(head, to)
             || head[22] <= 1
-            || usize::from(ip_len) + ethernet::HEADER_LEN > frame.len()
+            || ip_len as usize + ethernet::HEADER_LEN > frame.len()
             || !is_sum_right(head)
         {
             return None;
@@ -438,9 +448,12 @@ impl Plain for Key6 {
     #[inline(always)]
     fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
         let head = frame.first_chunk::<HEAD6>()?;
-        let room = be16(head, 18);
-        let ip_len = room.checked_add(ipv6::HEADER_LEN as u16)?;
-        if !is_to(head, to) || head[21] <= 1 || usize::from(ip_len) + ethernet::HEADER_LEN > frame.len() {
+        let ip_len = u32::from(be16(head, 18)) + ipv6::HEADER_LEN as u32;
+        if !is_to(head, to)
+            || head[21] <= 1
+            || ip_len > u32::from(u16::MAX)
+            || ip_len as usize + ethernet::HEADER_LEN > frame.len()
+        {
             return None;
         }
         let what = calm_transport(head, (&TCP6, &UDP6), Self::L4_AT, ip_len)?;

@@ -164,7 +164,7 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for See<'_, I, K, MORE> {
         let (_, batch) = K::batch_mut(&mut worker.board);
         let frames = burst.get(from..).unwrap_or_default();
         let mac = gate.mac;
-        let (mut at, mut bytes) = (from, 0);
+        let (mut count, mut bytes) = (0, 0);
         for (frame, row) in frames.iter().zip(&mut batch.rows[place(from)..]) {
             if MORE && burden.mixed && frame.device() != gate.device {
                 break;
@@ -176,9 +176,9 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for See<'_, I, K, MORE> {
                 table.prefetch(probe);
             }
             (row.key, row.noted, row.probe) = (key, noted, probe);
-            at += 1;
+            count += 1;
         }
-        (at, bytes)
+        (from + count, bytes)
     }
 }
 

@@ -58,10 +58,10 @@ pub(crate) struct Class {
     /// Where their frames leave.
     pub device: DeviceId,
     /// Largest IP packet, bytes; 0: they are not reached by other MAC addresses alone, or not now.
-    pub mtu: u16,
+    pub mtu: u32,
     /// Largest IP packet that fits into their tunnels, which carry no checksums over it; 0: they are not reached by
     /// such, or not now.
-    pub inner_mtu: u16,
+    pub inner_mtu: u32,
     /// Index of their timeouts.
     timeouts: u16,
     /// What the word of a settled connection is after a packet of TCP, of UDP.
@@ -152,7 +152,6 @@ impl Shortcuts {
     }
 
     /// The class of a destination that has this stamp; it has a valid one afterwards.
-    #[cold]
     #[inline(never)]
     pub fn class_of(
         &mut self,
@@ -170,8 +169,10 @@ impl Shortcuts {
         let ready = entry.and_then(|entry| Some((entry, snapshot.cells.known(entry.neighbor)?)));
         let class = ready.and_then(|(entry, dst)| {
             let (mtu, inner_mtu) = match entry.way {
-                Way::Dr => (entry.mtu, 0),
-                Way::Tunnel(at) if !snapshot.tunnels.get(usize::from(at))?.sums() => (0, entry.mtu),
+                Way::Dr => (u32::from(entry.mtu), 0),
+                Way::Tunnel(at) if !snapshot.tunnels.get(usize::from(at))?.sums() => {
+                    (0, u32::from(entry.mtu))
+                }
                 Way::Nat | Way::Tunnel(_) | Way::FullNat(_) | Way::Snat(_) => return None,
             };
             let (device, timeouts) = (entry.device, entry.timeouts);
