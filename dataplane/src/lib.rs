@@ -23,7 +23,8 @@
 //! what it counts is in [`counters`]; next hops are resolved in [`neighbor`]. Any step may end in a
 //! [`DropReason`], counted: frames received and originated are sent, delivered to the director, held or dropped.
 //!
-//! No DPDK, no clock, no allocation per packet; one intrinsic, in [`prefetch`].
+//! No DPDK, no clock, no allocation per packet; intrinsics in [`prefetch`] and [`conn::simd`] alone, and what is compiled
+//! for newer processors too runs by way of `wide`.
 
 pub mod admit;
 pub mod answer;

@@ -210,3 +210,36 @@ impl Class {
         (self.tcp, self.udp) = (of(PROTOCOL_TCP, State::Established), of(PROTOCOL_UDP, State::Udp));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::director::Director;
+    use crate::setup::DeviceSetup;
+
+    #[test]
+    fn no_stamp_of_the_past_is_valid_nor_another_workers() {
+        let text = "[appliance]\nworkers = [0]\n[[ports]]\nname = \"lan\"\ndevice = \"null\"\naddresses = [\"10.0.0.1/24\"]\n";
+        let model = lb_config::parse(text).unwrap();
+        let setup = vec![DeviceSetup { mac: [2; 6], rss: true }];
+        let (_director, seeds) = Director::new(&model, setup).unwrap();
+        let (snapshot, counters) = (&seeds[0].snapshot, &seeds[0].counters[0]);
+        let mut first = Shortcuts::new();
+        first.refresh(snapshot, counters, Tick::from_ns(0));
+        let dest = DestId(3);
+        let class = first.class_of(0, snapshot, counters, dest).unwrap();
+        assert_eq!((class.stamp, class.mtu, class.inner_mtu), (first.otherwise(), 0, 0), "it does not exist");
+        assert_eq!(counters.dests[3].shortcut.stamp(), first.otherwise());
+        // a worker that takes over the counters
+        let mut second = Shortcuts::new();
+        second.refresh(snapshot, counters, Tick::from_ns(0));
+        assert!(second.class(first.otherwise()).is_none() && first.class(second.otherwise()).is_none());
+        assert!(second.class(0).is_none() && second.class(Class::NONE.stamp).is_none());
+        // when all stamps have been given they begin anew, and nothing carries one
+        counters.dests[3].shortcut.set((7, 8), 1);
+        counters.next_stamp.0.store(u32::MAX - CLASSES as u32, Relaxed);
+        let mut third = Shortcuts::new();
+        third.refresh(snapshot, counters, Tick::from_ns(0));
+        assert_eq!((third.otherwise(), counters.dests[3].shortcut.stamp()), (1, 0));
+    }
+}
