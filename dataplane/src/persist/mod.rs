@@ -252,7 +252,9 @@ impl Templates {
     pub fn list(&self, now_ns: u64, mut each: impl FnMut(Listed)) {
         for at in 0..self.buckets.len() {
             let listed: ArrayVec<Listed, SLOTS> = (self.lock(at).templates.iter().copied())
-                .filter_map(|mut copy| (!copy.is_over(now_ns)).then(|| Listed::of(&copy, now_ns)))
+                .filter_map(
+                    |mut copy| if copy.is_over(now_ns) { None } else { Some(Listed::of(&copy, now_ns)) },
+                )
                 .collect();
             listed.into_iter().for_each(&mut each);
         }
