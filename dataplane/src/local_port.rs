@@ -42,10 +42,11 @@ pub struct LocalEnds {
 
 /// The number under which a pair leads from a connection's key to its reply's tuple.
 ///
-/// Protocols are 1, 6, 17, 58 and 132: with this bit changed none becomes another or 0.
+/// Protocols are 1, 6, 17, 58 and 132: with this bit changed none becomes another or 0. Of such a number it is the
+/// protocol again.
 #[inline]
 pub(crate) fn forward(protocol: u8) -> u8 {
-    protocol | ONWARD
+    protocol ^ ONWARD
 }
 
 /// Who chooses for whom.

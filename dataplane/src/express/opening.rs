@@ -110,8 +110,13 @@ impl<I: PacketIo> Worker<I> {
         opened: &mut Openings<K>,
     ) {
         opened.clear();
-        let first = K::batch(&self.board).rows_from(from).iter().take(limit).next();
-        if !first.is_some_and(begins) || !self.flood.is_quiet(self.now_ns) {
+        let rows = K::batch(&self.board).rows_from(from);
+        let rows = &rows[..limit.min(rows.len())];
+        if !rows.first().is_some_and(begins) || !self.flood.is_quiet(self.now_ns) {
+            return;
+        }
+        // other directors hear of each, where they want to
+        if self.teller.feeds.as_ref().is_some_and(|feeds| feeds.handshakes) {
             return;
         }
         let mut room = self.tables.max.saturating_sub(self.tables.len());
