@@ -236,7 +236,7 @@ fn is_joined(folder: &Path) -> bool {
     let at = |line: &&str| line.split(' ').nth(1).map_or(0, str::len);
     let mount = mounts.lines().filter(holds).max_by_key(at).unwrap_or_default();
     let own = mount.split([' ', ',']).find_map(|option| option.strip_prefix("huge="));
-    own.map_or(false, |own| own != "never")
+    own.is_some_and(|own| own != "never")
 }
 
 /// Where hugetlbfs with pages of 2 MiB is mounted, if it is.
