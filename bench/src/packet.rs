@@ -66,6 +66,11 @@ impl Packet for Buf {
         &mut self.0.bytes[usize::from(self.0.start)..usize::from(self.0.end)]
     }
 
+    #[inline(always)]
+    fn prefetch(&self) {
+        lb_dataplane::prefetch::place(&self.0.bytes, usize::from(self.0.start));
+    }
+
     #[inline]
     fn grow_front(&mut self, n: usize) -> bool {
         let room = usize::from(self.0.start) >= n;

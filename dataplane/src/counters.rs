@@ -9,6 +9,7 @@ use crossbeam::utils::CachePadded;
 use zerocopy::FromZeros;
 
 use crate::drop_reason::DropReason;
+use crate::express::{NextStamp, Shortcut};
 use crate::ids::DestId;
 
 /// A monotonic count. Worker: wo, control: ro.
@@ -77,6 +78,8 @@ pub struct DestCounters {
     pub out_packets: Counter,
     /// Bytes of these, IP header included.
     pub out_bytes: Counter,
+    /// No count: what the worker keeps beside them, so that a packet reads one line of its destination's.
+    pub(crate) shortcut: Shortcut,
 }
 
 const _: () = assert!(size_of::<DestCounters>() == 64);
@@ -109,6 +112,8 @@ pub struct WorkerCounters {
     pub drops: Box<CachePadded<[Counter; DropReason::COUNT]>>,
     /// The rest.
     pub own: CachePadded<OwnCounters>,
+    /// Of the destinations' shortcuts.
+    pub(crate) next_stamp: CachePadded<NextStamp>,
 }
 
 /// Counters of a worker that belong to no device and no destination.
@@ -177,6 +182,7 @@ impl WorkerCounters {
             dests: zeroed(max_dests),
             drops: Box::new(CachePadded::new(std::array::from_fn(|_| Counter::default()))),
             own: CachePadded::default(),
+            next_stamp: CachePadded::default(),
         }
     }
 
@@ -225,8 +231,9 @@ mod tests {
             let first = std::ptr::from_ref(part).cast::<u8>() as usize;
             first / 64..=(first + size_of_val(part) - 1) / 64
         }
-        let WorkerCounters { devices, dests, drops, own } = counters;
-        of(&devices[..]).chain(of(&dests[..])).chain(of(&**drops)).chain(of(own)).collect()
+        let WorkerCounters { devices, dests, drops, own, next_stamp } = counters;
+        let lists = of(&devices[..]).chain(of(&dests[..])).chain(of(&**drops));
+        lists.chain(of(own)).chain(of(next_stamp)).collect()
     }
 
     #[test]

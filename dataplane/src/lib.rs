@@ -27,7 +27,8 @@
 //! [`DropReason`], counted: frames received and originated are sent, delivered to the director, given to the
 //! kernel, held or dropped.
 //!
-//! No DPDK, no clock, no allocation per packet; one intrinsic, in [`prefetch`].
+//! No DPDK, no clock, no allocation per packet; intrinsics in [`prefetch`] and [`conn::simd`] alone, and what is compiled
+//! for newer processors too runs by way of `wide`.
 
 pub mod admit;
 pub mod answer;
@@ -80,6 +81,7 @@ pub mod sync;
 pub mod tables;
 pub mod transmit;
 pub mod tunnel_error;
+pub(crate) mod wide;
 pub mod wire;
 pub mod worker;
 

@@ -79,15 +79,19 @@ impl<P: Packet> Outgoing<P> {
 }
 
 impl<P> Outgoing<P> {
-    /// Takes all of a burst of so many bytes, where nothing waits to be sent; `false`: unchanged.
+    /// Takes all of a burst of so many bytes, in their order; `false`, unchanged: there is not so much room.
     #[inline(always)]
-    pub fn take(&mut self, burst: &mut Burst<P>, bytes: u64) -> bool {
-        let empty = self.frames.is_empty();
-        if empty {
-            std::mem::swap(&mut self.frames, burst);
+    fn take(&mut self, burst: &mut Burst<P>, bytes: u64) -> bool {
+        if self.frames.is_empty() {
+            self.frames = std::mem::take(burst);
             self.bytes = bytes;
+        } else if self.frames.remaining_capacity() >= burst.len() {
+            self.frames.extend(burst.drain(..));
+            self.bytes += bytes;
+        } else {
+            return false;
         }
-        empty
+        true
     }
 }
 
@@ -261,6 +265,21 @@ impl<I: PacketIo> Worker<I> {
         if self.out[at].push(frame, len).is_err() {
             self.counters.drop_packet(DropReason::TxFull);
         }
+    }
+
+    /// [`Worker::send`] of a whole burst of so many bytes. `false`, unchanged: one frame after the other is to be sent.
+    #[inline(always)]
+    pub(crate) fn send_all(&mut self, device: DeviceId, burst: &mut Burst<I::Packet>, bytes: u64) -> bool {
+        let at = usize::from(device.0);
+        self.out.get_mut(at).is_some_and(|out| out.take(burst, bytes)) || self.send_rest(at, burst, bytes)
+    }
+
+    #[inline(never)]
+    fn send_rest(&mut self, at: usize, burst: &mut Burst<I::Packet>, bytes: u64) -> bool {
+        if at < self.out.len() {
+            self.flush_device(at);
+        }
+        self.out.get_mut(at).is_some_and(|out| out.take(burst, bytes))
     }
 
     /// Sends a complete frame before all others of this turn; where there is no room, one of those makes it.

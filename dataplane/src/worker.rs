@@ -11,6 +11,7 @@ use crate::counters::WorkerCounters;
 use crate::datagram::Pieces;
 use crate::ending::Ending;
 use crate::exception::Allowance;
+use crate::express::{Board, Shortcuts};
 use crate::flood::Flood;
 use crate::io::{Burst, DeviceId, PacketIo, WorkerId};
 use crate::mailbox::{Listing, Mailbox};
@@ -22,6 +23,7 @@ use crate::snapshot::Snapshot;
 use crate::sync::Teller;
 use crate::tables::Tables;
 use crate::transmit::{Budget, Outgoing, Waiting};
+use crate::wide::Wide;
 
 /// Lines that the sweep visits in a turn with packets: bounds the pause that it makes.
 pub const SWEEP_BUSY: u32 = 32;
@@ -74,6 +76,11 @@ pub struct Worker<I: PacketIo> {
     swept_ns: u64,
     /// Plain packets of known connections go by [`crate::express`].
     pub(crate) express: bool,
+    /// What instructions that has.
+    pub(crate) wide: Wide,
+    /// What it knows of the burst at hand.
+    pub(crate) board: Box<Board>,
+    pub(crate) shortcuts: Shortcuts,
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -114,6 +121,9 @@ impl<I: PacketIo> Worker<I> {
             rings_seen: 0,
             swept_ns: 0,
             express: true,
+            wide: Wide::of_this_processor(),
+            board: Box::default(),
+            shortcuts: Shortcuts::new(),
             setup,
             snapshot,
         }
@@ -259,6 +269,9 @@ impl<I: PacketIo> Worker<I> {
             rings_seen: self.rings_seen,
             swept_ns: self.swept_ns,
             express: self.express,
+            wide: self.wide,
+            board: self.board,
+            shortcuts: self.shortcuts,
             setup: self.setup,
         }
     }

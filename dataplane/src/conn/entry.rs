@@ -305,15 +305,30 @@ impl Meta {
         (self.0 ^ after.0) & !NO_MATTER
     }
 
-    /// It after its packet, where [`Meta::differs`] has told bits; `None`: more than its deadline changes, or it has passed.
+    /// What `after` is for connections such as this one: a template's child of which the template has been told is as
+    /// any. `None`: more than its deadline changes.
     #[inline]
-    pub(crate) fn renewed(self, after: Self, differs: u64, now: Tick) -> Option<Self> {
+    pub(crate) fn like(self, after: Self) -> Option<Self> {
         const ASSURED: u64 = 1 << Meta::ASSURED;
-        /// A template's child of which the template has been told.
         const TOLD: u64 = 1 << Meta::CONTROLLED | ASSURED;
-        let rest = differs & !u64::from(Tick::MASK);
-        (matches!(rest, 0 | ASSURED | TOLD) && !self.deadline().is_over(now))
-            .then(|| self.with_deadline(after.deadline()))
+        let rest = self.differs(after) & !u64::from(Tick::MASK);
+        matches!(rest, 0 | ASSURED | TOLD).then_some(Self(after.0 ^ rest))
+    }
+
+    /// It after its packet, where [`Meta::differs`] has told bits; `None`: more than its deadline changes, or it has
+    /// passed.
+    #[inline(always)]
+    pub(crate) fn put_off(self, differs: u64, now: Tick) -> Option<Self> {
+        let more = differs & !u64::from(Tick::MASK) != 0;
+        (!more && !self.deadline().is_over(now)).then_some(Self(self.0 ^ differs))
+    }
+
+    /// It after its packet, which leaves it as `after` is but for what [`Meta::like`] overlooks; `None`: more than its
+    /// deadline changes, or it has passed.
+    #[inline]
+    pub(crate) fn renewed(self, after: Self, now: Tick) -> Option<Self> {
+        let after = self.like(after)?;
+        self.put_off(self.differs(after), now)
     }
 
     /// The same connection after a packet.

@@ -1,7 +1,7 @@
 //! The key of a connection and its hash.
 //!
-//! A key is what the client's packets carry: client address and port, virtual address and port, as words; of IPv4 as
-//! they lie in the packet, so that nothing needs to be swapped. The protocol takes part in the hash and in every comparison, but lives beside the key, in
+//! A key is what the client's packets carry: client address and port, virtual address and port, as words that lie as in
+//! the packet, so that nothing needs to be swapped. The protocol takes part in the hash and in every comparison, but lives beside the key, in
 //! [`Meta`](super::entry::Meta), which has bits to spare.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,6 +16,12 @@ use super::pair::Pair;
 pub struct HashKey(pub [u64; 4]);
 
 impl HashKey {
+    /// The same, or one whose last word is odd: what is multiplied by that keeps all its bits.
+    pub(super) fn odd(self) -> Self {
+        let [a, b, c, d] = self.0;
+        Self([a, b, c, d | 1])
+    }
+
     /// From the operating system's randomness, by way of the standard library's per-process keys.
     pub fn random() -> Self {
         use std::hash::{BuildHasher, RandomState};
@@ -24,7 +30,11 @@ impl HashKey {
 }
 
 /// Multiplies to 128 bits and folds the halves: every input bit reaches every output bit.
-#[inline]
+///
+/// Keys are folded twice: once alone is multiplication by a constant for keys that differ in their ports alone, and of
+/// such sets the two lines depend on each other (Dietzfelbinger and Schellbach 2009, on cuckoo hashing with simple
+/// universal hash classes).
+#[inline(always)]
 fn fold(a: u64, b: u64) -> u64 {
     let wide = u128::from(a) * u128::from(b);
     (wide as u64) ^ ((wide >> 64) as u64)
@@ -74,12 +84,12 @@ pub struct Key4 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, packed(4))]
 pub struct Key6 {
-    /// Upper and lower half of the client's, of the VIP.
+    /// First and second half of the client's, of the VIP, each as `u64::from_le_bytes` reads it in a packet.
     addresses: [u64; 4],
     ports: u32,
 }
 
-/// Both ports in one word, wire order.
+/// Both ports in one word, host order.
 #[inline]
 fn ports(client: u16, vip: u16) -> u32 {
     u32::from(client) << 16 | u32::from(vip)
@@ -108,11 +118,11 @@ impl Key4 {
 impl TableKey for Key4 {
     type Line = Line4;
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
         let rest = u64::from(self.ports) << 8 | u64::from(protocol);
         let mixed = fold(self.addresses ^ key.0[0], rest ^ key.0[1]);
-        fold(mixed ^ key.0[2], key.0[3] | 1)
+        fold(mixed ^ key.0[2], key.0[3])
     }
 }
 
@@ -148,9 +158,12 @@ impl ConnKey for Key4 {
 }
 
 impl Key6 {
-    fn address(&self, at: usize) -> Ipv6Addr {
-        let words = self.addresses;
-        Ipv6Addr::from_bits(u128::from(words[at]) << 64 | u128::from(words[at + 1]))
+    /// Client, VIP, ports, as they lie in a packet without extension headers.
+    #[inline(always)]
+    pub(crate) fn read(bytes: &[u8; 36]) -> Self {
+        let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let ports = bytes.last_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+        Self { addresses: [word(0), word(8), word(16), word(24)], ports }
     }
 
     /// Equality in line: `==` of 36 bytes is a call.
@@ -160,19 +173,25 @@ impl Key6 {
         let differ = |at: usize| own[at] ^ others[at];
         differ(0) | differ(1) | differ(2) | differ(3) | u64::from(self.ports ^ other.ports) == 0
     }
+
+    #[inline]
+    fn address(&self, at: usize) -> Ipv6Addr {
+        let words = self.addresses;
+        Ipv6Addr::from_bits((u128::from(words[at]) | u128::from(words[at + 1]) << 64).swap_bytes())
+    }
 }
 
 impl TableKey for Key6 {
     type Line = Line6;
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
         let words = self.addresses;
         let client = fold(words[0] ^ key.0[0], words[1] ^ key.0[1]);
         let vip = fold(words[2] ^ key.0[2], words[3] ^ key.0[3]);
         let rest = u64::from(self.ports) << 8 | u64::from(protocol);
         let mixed = fold(client ^ rest ^ key.0[1], vip ^ key.0[0]);
-        fold(mixed ^ key.0[2], key.0[3] | 1)
+        fold(mixed ^ key.0[2], key.0[3])
     }
 }
 
@@ -182,10 +201,10 @@ impl ConnKey for Key6 {
 
     #[inline]
     fn new(client: Ipv6Addr, client_port: u16, vip: Ipv6Addr, vip_port: u16) -> Self {
-        let (client, vip) = (client.to_bits(), vip.to_bits());
-        let high = |wide: u128| (wide >> 64) as u64;
-        let addresses = [high(client), client as u64, high(vip), vip as u64];
-        Self { addresses, ports: ports(client_port, vip_port) }
+        let (client, vip) = (client.to_bits().swap_bytes(), vip.to_bits().swap_bytes());
+        let behind = |wide: u128| (wide >> 64) as u64;
+        let addresses = [client as u64, behind(client), vip as u64, behind(vip)];
+        Self { addresses, ports: ports(client_port, vip_port).swap_bytes() }
     }
 
     #[inline]
@@ -195,7 +214,7 @@ impl ConnKey for Key6 {
 
     #[inline]
     fn client_port(&self) -> u16 {
-        (self.ports >> 16) as u16
+        (self.ports as u16).swap_bytes()
     }
 
     #[inline]
@@ -205,7 +224,7 @@ impl ConnKey for Key6 {
 
     #[inline]
     fn vip_port(&self) -> u16 {
-        self.ports as u16
+        ((self.ports >> 16) as u16).swap_bytes()
     }
 }
 

@@ -41,8 +41,20 @@ pub trait Line<K>:
     /// The slot that holds it is always among them.
     fn suspects(&self, key: &K, protocol: u8, tag: u16) -> u32;
 
+    /// [`Line::suspects`] of two lines: the slots of the second one from bit 4 on.
+    #[inline(always)]
+    fn suspects_of_two(&self, second: &Self, key: &K, protocol: u8, tag: u16) -> u32 {
+        self.suspects(key, protocol, tag) | second.suspects(key, protocol, tag) << 4
+    }
+
+    /// Whether a suspected slot has `key`, under whatever protocol.
+    fn has(&self, slot: usize, key: &K) -> bool;
+
     /// Whether a suspected slot holds `key`.
-    fn holds(&self, slot: usize, key: &K, protocol: u8) -> bool;
+    #[inline(always)]
+    fn holds(&self, slot: usize, key: &K, protocol: u8) -> bool {
+        self.has(slot, key) && self.meta(slot).protocol() == protocol
+    }
 
     /// The key of a slot.
     fn key(&self, slot: usize) -> K;
@@ -155,6 +167,15 @@ mod tests {
             for n in 0..8 {
                 let at = model.iter().position(|held| held.is_some_and(|(held, _)| held == n));
                 assert_eq!(line.find(&key(n), meta(n).protocol(), tag(n)), at);
+                let (empty, protocol) = (K::Line::new_zeroed(), meta(n).protocol());
+                let suspects = line.suspects(&key(n), protocol, tag(n));
+                let none = empty.suspects(&key(n), protocol, tag(n));
+                let both = |a: &K::Line, b| a.suspects_of_two(b, &key(n), protocol, tag(n));
+                assert_eq!(
+                    (both(&line, &empty), both(&empty, &line)),
+                    (suspects | none << 4, none | suspects << 4)
+                );
+                assert!(at.is_none_or(|slot| line.has(slot, &key(n))));
                 assert_eq!(line.find(&key(n), 99, tag(n)), None);
                 if let Some(slot) = at {
                     assert_eq!(line.key(slot), key(n));

@@ -49,7 +49,7 @@ impl<K: ConnKey> TableKey for Pair<K> {
 
     /// As of the tuple itself, whichever kind of pair it is: with one secret who has hashed a packet's key need not hash
     /// it again.
-    #[inline]
+    #[inline(always)]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
         self.tuple.hash(unmarked(protocol), key)
     }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::entry::Meta;
-use super::key::{HashKey, TableKey};
+use super::key::{ConnKey, HashKey, TableKey};
 use super::line::Line;
 use super::memory::{Lender, Life, Pages, Region};
 
@@ -74,6 +74,12 @@ impl Default for Found {
 impl Found {
     /// Stands for no connection where a place is kept for one.
     pub const NOTHING: Self = Self { line: 0, slot: 0, meta: Meta::EMPTY };
+
+    /// Where it stands: line and slot.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> (u32, u8) {
+        (self.line, self.slot)
+    }
 
     /// Whether it is a connection.
     #[inline(always)]
@@ -159,7 +165,7 @@ impl<K: TableKey> Table<K> {
     }
 
     fn of(lines: Region<K::Line>, max: u32, secret: HashKey) -> Self {
-        Self { lines, secret, len: 0, max, hand: 0, victims: 0, moved: 0 }
+        Self { lines, secret: secret.odd(), len: 0, max, hand: 0, victims: 0, moved: 0 }
     }
 
     /// Number of connections.
@@ -257,13 +263,11 @@ impl<K: TableKey> Table<K> {
     pub fn prefetch_spilled(&self, key: &K, protocol: u8, probe: Probe) {
         if !K::Line::EXACT {
             let lines = &*self.lines;
-            let (first, second) = (&lines[probe.first as usize], &lines[self.second(probe) as usize]);
-            let suspects = first.suspects(key, protocol, probe.tag());
-            let others = second.suspects(key, protocol, probe.tag());
+            let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
+            let at = first.suspects_of_two(second, key, protocol, probe.tag()).trailing_zeros();
             // to fetch what nobody needs costs less than a branch that chance decides
-            let line = if suspects != 0 { first } else { second };
-            let slots = if suspects != 0 { suspects } else { others };
-            line.prefetch_slot(slots.trailing_zeros() as usize);
+            let line = if at & 4 == 0 { first } else { second };
+            line.prefetch_slot(at as usize & 3);
         }
     }
 
@@ -282,43 +286,44 @@ impl<K: TableKey> Table<K> {
     /// [`Found::NOTHING`] where there is nothing.
     #[inline(always)]
     pub fn find_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
-        let lines = &*self.lines;
+        Self::find_in(&self.lines, key, protocol, probe, found);
+    }
+
+    #[inline(always)]
+    fn find_in(lines: &[K::Line], key: &K, protocol: u8, probe: Probe, found: &mut Found) {
         let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
-        let here = first.suspects(key, protocol, probe.tag());
-        let there = second.suspects(key, protocol, probe.tag());
-        let slots = here | there << 8;
+        let slots = first.suspects_of_two(second, key, protocol, probe.tag());
         if slots == 0 {
             (found.line, found.slot, found.meta) = (0, 0, Meta::EMPTY);
             return;
         }
         let at = slots.trailing_zeros() as usize;
-        let (line, held) = if at < 8 { (probe.first, first) } else { (probe.second, second) };
-        let slot = at & 7;
+        let (line, held) = if at & 4 == 0 { (probe.first, first) } else { (probe.second, second) };
+        let slot = at & 3;
         if K::Line::EXACT || held.holds(slot, key, protocol) {
             (found.line, found.slot, found.meta) = (line, slot as u8, held.meta(slot));
         } else {
-            self.find_in_turn_into(key, protocol, probe, found);
+            *found = Self::find_in_turn(lines, key, protocol, probe).unwrap_or(Found::NOTHING);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn find_in_turn_into(&self, key: &K, protocol: u8, probe: Probe, found: &mut Found) {
-        *found = self.find_in_turn(key, protocol, probe).unwrap_or(Found::NOTHING);
     }
 
     /// [`Table::find`] among all that look like the key.
     #[cold]
-    fn find_in_turn(&self, key: &K, protocol: u8, probe: Probe) -> Option<Found> {
-        let lines = &*self.lines;
+    #[inline(never)]
+    fn find_in_turn(lines: &[K::Line], key: &K, protocol: u8, probe: Probe) -> Option<Found> {
         let first = &lines[probe.first as usize];
         if let Some(slot) = first.find(key, protocol, probe.tag()) {
             return Some(Found { line: probe.first, slot: slot as u8, meta: first.meta(slot) });
         }
-        let line = self.second(probe);
-        let second = &lines[line as usize];
+        let second = &lines[probe.second as usize];
         let slot = second.find(key, protocol, probe.tag())?;
-        Some(Found { line, slot: slot as u8, meta: second.meta(slot) })
+        Some(Found { line: probe.second, slot: slot as u8, meta: second.meta(slot) })
+    }
+
+    /// The lines, which then need not be looked for every time.
+    #[inline(always)]
+    pub(crate) fn view_mut(&mut self) -> View<'_, K> {
+        View(&mut self.lines)
     }
 
     /// What was found, with its entry as it is now; the table's only changes since were [`Table::update`]s.
@@ -428,5 +433,51 @@ impl<K: TableKey> Table<K> {
     pub(super) fn entry(&self, line: u32, slot: usize) -> (K, Meta) {
         let held = &self.lines[line as usize];
         (held.key(slot), held.meta(slot))
+    }
+}
+
+/// The lines of a table, in which nothing but entries may change.
+pub(crate) struct View<'a, K: TableKey>(&'a mut [K::Line]);
+
+impl<K: ConnKey> View<'_, K> {
+    /// The first slot that looks as if it held the key, if it has it, whatever its protocol, which the caller compares
+    /// as a part of the entry, and that entry. `None` where it has not, though another slot may hold the key.
+    ///
+    /// Slots of the second line are numbered from 4 on: which line that is need be known only where the entry changes.
+    #[inline(always)]
+    pub fn near(&self, key: &K, probe: Probe) -> Option<(u8, Meta)> {
+        let (first, second) = (self.0.get(probe.first as usize)?, self.0.get(probe.second as usize)?);
+        let slots = first.suspects_of_two(second, key, 0, probe.tag());
+        if slots == 0 {
+            return None;
+        }
+        let at = slots.trailing_zeros();
+        let held = if at & 4 == 0 { first } else { second };
+        let slot = (at & 3) as usize;
+        held.has(slot, key).then(|| (at as u8, held.meta(slot)))
+    }
+
+    /// Where what [`View::near`] gave stands.
+    #[inline(always)]
+    pub fn place(probe: Probe, at: u8) -> (u32, u8) {
+        (if at & 4 == 0 { probe.first } else { probe.second }, at & 3)
+    }
+
+    /// As [`Table::find`]; [`Found::NOTHING`] where there is nothing.
+    pub fn find(&self, key: &K, protocol: u8, probe: Probe) -> Found {
+        let mut found = Found::NOTHING;
+        Table::<K>::find_in(self.0, key, protocol, probe, &mut found);
+        found
+    }
+
+    /// As [`Table::again`].
+    pub fn again(&self, found: Found) -> Found {
+        Found { meta: self.0[found.line as usize].meta(usize::from(found.slot)), ..found }
+    }
+
+    /// As [`Table::update`].
+    #[inline(always)]
+    pub fn update(&mut self, (line, slot): (u32, u8), meta: Meta) {
+        self.0[line as usize].set_meta(usize::from(slot), meta);
     }
 }

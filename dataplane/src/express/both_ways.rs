@@ -4,18 +4,17 @@
 //! end leads to a pair. Each step asks for the memory of the next one for all packets of a burst before the first is
 //! compared. IPv6 needs a step more at both, as its keys lie beside the line that says which of them it may be.
 
-use arrayvec::ArrayVec;
 use lb_config::ClientAddress;
 
+use super::Kind;
 use super::ends::Ends;
-use super::glance::{Batch, Row};
-use super::{Burden, Kind};
-use crate::conn::{Found, Pair, Probe};
+use super::glance::Row;
+use crate::conn::{ConnKey, Found, Pair, Probe, Table};
+use crate::counters::WorkerCounters;
 use crate::flow::reply_tuple;
-use crate::io::{BURST, PacketIo, WorkerId};
+use crate::io::{BURST, PacketIo};
 use crate::local_port::forward;
-use crate::snapshot::{DestEntry, Way};
-use crate::steer;
+use crate::snapshot::{DestEntry, Snapshot, Way};
 use crate::wire::PROTOCOL_TCP;
 use crate::worker::Worker;
 
@@ -42,62 +41,60 @@ pub(crate) struct Second<K> {
     probe: Probe,
 }
 
+impl<K: ConnKey> Second<K> {
+    /// Nothing beside it.
+    #[inline(always)]
+    pub fn none() -> Self {
+        Self { turn: Turn::Other, tuple: K::default(), probe: Probe::default() }
+    }
+}
+
+/// What the second pass looks into.
+#[derive(Clone, Copy)]
+struct Sight<'a, K: Ends> {
+    table: &'a Table<K>,
+    pairs: &'a Table<Pair<K>>,
+    snapshot: &'a Snapshot,
+    counters: &'a WorkerCounters,
+    /// What the packets are that stand where the rows do; those of another kind are passed over.
+    kinds: &'a [Kind],
+}
+
 impl<I: PacketIo> Worker<I> {
-    /// The rest of the first pass where a packet may be another worker's.
+    /// The second pass, over a family's packets from place `from` to before `to`.
     #[inline(never)]
-    pub(super) fn note_foreign<K: Ends>(
-        &self,
-        burden: &Burden,
-        batch: &mut Batch<K>,
-        owners: &mut ArrayVec<WorkerId, BURST>,
-        own: Kind,
-    ) -> Kind {
-        let Some(Row { key, noted, probe, .. }) = batch.last() else { return own };
-        let (client, vip) = (key.client().into(), key.vip().into());
-        // whose it is must not depend on a hint
-        let reply = burden.replies
-            && self.snapshot.may_be_reply(client, vip)
-            && self.snapshot.is_reply((client, key.client_port()), vip, noted.number());
-        let end = if reply { (vip, key.vip_port()) } else { (client, key.client_port()) };
-        let owner = steer::owner(end.0, end.1, self.setup.workers, &self.setup.steer_key);
-        let (table, pairs) = K::tables_ref(&self.tables);
-        if owner != self.id {
-            batch.pop();
-            owners.push(owner);
-            return Kind::Foreign;
-        }
-        if reply {
-            noted.set_reply();
-            pairs.prefetch(pairs.probe_like(*probe));
-        } else {
-            table.prefetch(*probe);
-        }
-        own
-    }
-
-    /// The second pass.
-    #[inline(never)]
-    pub(super) fn look_both_ways<K: Ends>(&self, batch: &mut Batch<K>) {
-        let Batch { rows, seconds } = batch;
+    pub(super) fn look_both_ways<K: Ends>(&mut self, from: usize, to: usize) {
+        let Self { snapshot, counters, tables, board, .. } = self;
+        let (table, pairs) = K::tables_ref(tables);
+        let (kinds, batch) = K::batch_mut(board);
+        let range = from.min(BURST)..to.min(BURST);
+        batch.two_ways = true;
+        let (rows, seconds) = (&mut batch.rows[range.clone()], &mut batch.seconds[range.clone()]);
+        let sight = Sight { table, pairs, snapshot, counters, kinds: &kinds[range] };
         if K::APART {
-            self.fetch_keys(rows);
+            sight.fetch_keys(rows);
         }
-        if self.look_first(rows, seconds) {
+        if sight.look_first(rows, seconds) {
             if K::APART {
-                self.fetch_other_keys(rows, seconds);
+                sight.fetch_other_keys(rows, seconds);
             }
-            self.look_again(rows, seconds);
+            sight.look_again(rows, seconds);
         }
     }
+}
 
+impl<K: Ends> Sight<'_, K> {
     /// Looks for replies' pairs and others' connections. Returns whether there is more to be looked for.
     #[inline(never)]
-    fn look_first<K: Ends>(&self, rows: &mut [Row<K>], seconds: &mut ArrayVec<Second<K>, BURST>) -> bool {
-        let (table, pairs) = K::tables_ref(&self.tables);
+    fn look_first(&self, rows: &mut [Row<K>], seconds: &mut [Second<K>]) -> bool {
+        let Self { table, pairs, .. } = *self;
         let dests = self.snapshot.dests.view();
         let has_local_ends = !self.snapshot.local_ends.is_empty();
         let mut more = false;
-        for row in rows {
+        for ((row, second), kind) in rows.iter_mut().zip(seconds).zip(self.kinds) {
+            if *kind != K::KIND {
+                continue;
+            }
             let (key, number) = (&row.key, row.noted.number());
             if row.noted.is_reply()
                 && let at = pairs.probe_like(row.probe)
@@ -106,14 +103,14 @@ impl<I: PacketIo> Worker<I> {
                 let tuple = pairs.key(pair).other;
                 let probe = table.probe(&tuple, number);
                 table.prefetch(probe);
-                seconds.push(Second { turn: Turn::Back, tuple, probe });
+                *second = Second { turn: Turn::Back, tuple, probe };
                 more = true;
                 continue;
             }
             table.find_into(key, number, row.probe, &mut row.found);
             let dest = row.found.meta.dest();
             self.counters.prefetch_dest(dest);
-            let mut second = Second { turn: Turn::Other, tuple: K::default(), probe: Probe::default() };
+            second.turn = Turn::Other;
             match dests.get(dest.0 as usize) {
                 Some(Some(entry)) if row.found.is_some() => match entry.way {
                     Way::Nat => {
@@ -132,15 +129,14 @@ impl<I: PacketIo> Worker<I> {
                 _ if has_local_ends => pairs.prefetch(pairs.probe_like(row.probe)),
                 _ => {}
             }
-            seconds.push(second);
         }
         more
     }
 
     /// Looks for the connections of replies, and for the local ends of others.
     #[inline(never)]
-    fn look_again<K: Ends>(&self, rows: &mut [Row<K>], seconds: &mut [Second<K>]) {
-        let (table, pairs) = K::tables_ref(&self.tables);
+    fn look_again(&self, rows: &mut [Row<K>], seconds: &mut [Second<K>]) {
+        let Self { table, pairs, .. } = *self;
         let (dests, ends) = (self.snapshot.dests.view(), &self.snapshot.local_ends[..]);
         let tells = |entry: &DestEntry, number| match entry.way.local_ends() {
             Some(at) if number == PROTOCOL_TCP => {
@@ -148,8 +144,11 @@ impl<I: PacketIo> Worker<I> {
             }
             _ => ClientAddress::None,
         };
-        for (row, second) in rows.iter_mut().zip(seconds) {
+        for ((row, second), kind) in rows.iter_mut().zip(seconds).zip(self.kinds) {
             let number = row.noted.number();
+            if *kind != K::KIND {
+                continue;
+            }
             if second.turn == Turn::Back {
                 table.find_into(&second.tuple, number, second.probe, &mut row.found);
                 let dest = row.found.meta.dest();
@@ -179,11 +178,11 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// Asks for the keys that [`Worker::look_first`] compares.
+    /// Asks for the keys that [`Sight::look_first`] compares.
     #[inline(never)]
-    fn fetch_keys<K: Ends>(&self, rows: &[Row<K>]) {
-        let (table, pairs) = K::tables_ref(&self.tables);
-        for row in rows {
+    fn fetch_keys(&self, rows: &[Row<K>]) {
+        let Self { table, pairs, .. } = *self;
+        for (row, _) in rows.iter().zip(self.kinds).filter(|(_, kind)| **kind == K::KIND) {
             let number = row.noted.number();
             if row.noted.is_reply() {
                 pairs.prefetch_spilled(&Pair::wanted(row.key), number, pairs.probe_like(row.probe));
@@ -193,12 +192,15 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// Asks for the keys that [`Worker::look_again`] compares.
+    /// Asks for the keys that [`Sight::look_again`] compares.
     #[inline(never)]
-    fn fetch_other_keys<K: Ends>(&self, rows: &[Row<K>], seconds: &[Second<K>]) {
-        let (table, pairs) = K::tables_ref(&self.tables);
-        for (row, second) in rows.iter().zip(seconds) {
+    fn fetch_other_keys(&self, rows: &[Row<K>], seconds: &[Second<K>]) {
+        let Self { table, pairs, .. } = *self;
+        for ((row, second), kind) in rows.iter().zip(seconds).zip(self.kinds) {
             let number = row.noted.number();
+            if *kind != K::KIND {
+                continue;
+            }
             if second.turn == Turn::Back {
                 table.prefetch_spilled(&second.tuple, number, second.probe);
             } else if second.turn == Turn::Paired {

@@ -1,155 +1,264 @@
-//! Direct routing: packets of settled connections get other MAC addresses, a run of them at a time.
+//! Direct routing and tunnels: packets of settled connections get other MAC addresses or outer headers, a run of them at
+//! a time.
 //!
 //! Of such a packet nothing is kept but that it came: its connection's word is compared with what it would be after it,
-//! and most often is that already.
+//! and most often is that already. What its destination takes is in one cache line, see [`super::shortcut`].
 
-use super::ends::{Ends, raw_mac, set_macs};
-use super::glance::Row;
+use super::ends::Ends;
+use super::glance::{Row, place};
 use super::onward::Progress;
-use crate::conn::{Found, Meta, Table, Tick};
-use crate::io::{DeviceId, Packet as _, PacketIo};
-use crate::state::{State, TimeoutTable};
-use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP};
+use super::shortcut::Class;
+use crate::conn::{HashKey, Meta, Tick, View};
+use crate::counters::DestCounters;
+use crate::ids::DestId;
+use crate::io::{DeviceId, Packet, PacketIo};
+use crate::rewrite::wrap_grown;
+use crate::snapshot::{Snapshot, Way};
+use crate::steer;
+use crate::wide::Work;
 use crate::worker::Worker;
 
 /// The first packets of a burst that were rewritten: as many as leave by one device.
 pub(super) struct Run {
     pub count: usize,
     pub device: DeviceId,
-    /// Bytes of their frames.
-    pub bytes: u64,
-    /// Behind them comes one that leaves by another device.
+    /// Bytes by which their frames have grown, modulo 2^64.
+    pub grown: u64,
+    /// Behind them comes one that leaves by another device, or is of the other kind.
     pub goes_on: bool,
 }
 
 impl Run {
-    /// No device: more than there can be.
-    pub const NOWHERE: u16 = u16::MAX;
-    pub const NONE: Self = Self { count: 0, device: DeviceId(Self::NOWHERE), bytes: 0, goes_on: false };
+    pub const NONE: Self = Self { count: 0, device: Class::NONE.device, grown: 0, goes_on: false };
 }
 
-/// What the words of settled connections are after a packet, under one table of timeouts.
-#[derive(Clone, Copy)]
-pub(super) struct Settled {
-    /// Index of the table; none while it is more than an index can be.
-    pub timeouts: u32,
-    pub tcp: Meta,
-    pub udp: Meta,
+/// Where a packet's connection is to be had from.
+mod from {
+    /// The second pass has found it, and nothing has changed since.
+    pub const FOUND: u8 = 0;
+    /// There was no second pass.
+    pub const TABLE: u8 = 1;
+    /// It may be another one by now.
+    pub const AGAIN: u8 = 2;
 }
 
-impl Settled {
-    pub const NONE: Self = Self { timeouts: u32::MAX, tcp: Meta::EMPTY, udp: Meta::EMPTY };
+/// Packets to be rewritten that are of one class, protocol and kind of connection: as many as are so from the first on.
+/// `TUNNEL`: they go by tunnels.
+struct Packets<'a, P, K: Ends, const FROM: u8, const TUNNEL: bool> {
+    frames: &'a mut [P],
+    rows: &'a [Row<K>],
+    table: View<'a, K>,
+    // what packets are written to might be any of this, for all that the compiler knows: so it is not looked for again
+    dests: &'a [DestCounters],
+    /// The class's stamp, and the largest packet.
+    stamp: u32,
+    limit: u32,
+    /// What all of them are, and what that makes of their connections.
+    what: u32,
+    after: Meta,
+    now: Tick,
+    progress: Progress,
+    tunnels: Tunnels<'a>,
+}
 
-    #[inline(never)]
-    pub fn new(at: u16, timeouts: &TimeoutTable, now: Tick) -> Self {
-        let of = |protocol, state| {
-            Meta::settled(protocol, state, timeouts.is_active(state), now.later(timeouts.of(state)))
-        };
-        Self {
-            timeouts: at.into(),
-            tcp: of(PROTOCOL_TCP, State::Established),
-            udp: of(PROTOCOL_UDP, State::Udp),
+/// What packets by tunnel need beside.
+struct Tunnels<'a> {
+    snapshot: &'a Snapshot,
+    key: &'a HashKey,
+    id: &'a mut u16,
+    grown: &'a mut u64,
+}
+
+impl<P: Packet, K: Ends, const FROM: u8, const TUNNEL: bool> Work for Packets<'_, P, K, FROM, TUNNEL> {
+    /// How many.
+    type Out = usize;
+
+    #[inline(always)]
+    fn run(self) -> usize {
+        let Self { frames, rows, mut table, dests, stamp, limit, what, after, now, progress, mut tunnels } =
+            self;
+        let mut count = 0;
+        for (frame, row) in frames.iter_mut().zip(rows) {
+            let Some((at, meta)) = found::<K, FROM>(&table, row, progress) else { break };
+            let dest = meta.dest();
+            let Some(counted) = dests.get(dest.0 as usize) else { break };
+            let ip_len = row.noted.ip_len();
+            if counted.shortcut.stamp() != stamp || row.noted.what() != what || ip_len > limit {
+                break;
+            }
+            let differs = meta.differs(after);
+            if differs != 0 {
+                let Some(meta) = meta.put_off(differs, now) else { break };
+                let at_once = FROM == from::TABLE;
+                table.update(if at_once { View::<K>::place(row.probe, at) } else { row.found.place() }, meta);
+            }
+            if TUNNEL {
+                if !tunnels.wrap(frame, row, dest) {
+                    break;
+                }
+                put_macs(frame.bytes_mut(), counted.shortcut.macs());
+            } else {
+                let bytes = frame.bytes_mut();
+                // it was looked at in the first pass; said again, so that nothing need be asked below
+                if bytes.len() < K::HEAD {
+                    break;
+                }
+                K::step(bytes);
+                put_macs(bytes, counted.shortcut.macs());
+            }
+            #[cfg(test)]
+            super::tests::taken(if TUNNEL { 1 } else { 0 });
+            count += 1;
+            counted.in_packets.add(1);
+            counted.in_bytes.add(ip_len.into());
         }
+        count
+    }
+}
+
+impl Tunnels<'_> {
+    /// Puts a packet into its destination's tunnel; `false`, unchanged: there is none, or no room.
+    #[inline(always)]
+    fn wrap<P: Packet, K: Ends>(&mut self, frame: &mut P, row: &Row<K>, dest: DestId) -> bool {
+        let Some(Way::Tunnel(at)) = self.snapshot.dest(dest).map(|entry| &entry.way) else { return false };
+        let Some(encap) = self.snapshot.tunnels.get(usize::from(*at)) else { return false };
+        let (len, overhead) = (frame.frame_len(), usize::from(encap.overhead()));
+        if !frame.grow_front(overhead) {
+            return false;
+        }
+        *self.id = self.id.wrapping_add(1);
+        K::step(frame.bytes_mut().get_mut(overhead..).unwrap_or_default());
+        let hash = || steer::hash(row.key.client().into(), row.key.client_port(), self.key);
+        let hash = if encap.wants_hash() { hash() } else { 0 };
+        let wrapped = wrap_grown(frame, encap, row.noted.ip_len() as u16, hash, *self.id);
+        debug_assert!(wrapped.is_some(), "there is room, and it fits");
+        *self.grown = self.grown.wrapping_add(frame.frame_len() as u64).wrapping_sub(len as u64);
+        true
     }
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Rewrites packets from the first on, until one of them goes otherwise, by another device, or is unusual in any
-    /// way: that one is unchanged.
+    /// Rewrites packets from the first on, which stands at `at`, until one of them goes otherwise, by another device, or
+    /// is unusual in any way: that one is unchanged.
     #[inline(always)]
-    pub(super) fn direct<K: Ends>(
-        &mut self,
-        frames: &mut [I::Packet],
-        rows: &[Row<K>],
-        progress: Progress,
-    ) -> Run {
+    pub(super) fn direct<K: Ends>(&mut self, frames: &mut [I::Packet], at: usize, progress: Progress) -> Run {
+        let row = &K::batch(&self.board).rows[place(at)];
         // as the second pass saw it: what is wrong by now goes the other way, which looks again
-        let leads = |row: &Row<K>| match self.snapshot.dest(row.found.meta.dest()) {
-            Some(entry) if row.found.is_some() => entry.is_direct(),
-            _ => !progress.fresh,
+        let stamp = match self.counters.dests.get(row.found.meta.dest().0 as usize) {
+            Some(counted) if row.found.is_some() => counted.shortcut.stamp(),
+            _ if progress.fresh => self.shortcuts.otherwise(),
+            _ => Class::NONE.stamp,
         };
-        let begins = |row: &Row<K>| row.noted.is_calm() && leads(row);
-        if !rows.first().is_some_and(begins) {
-            Run::NONE
-        } else if progress.disturbed {
-            self.direct_run::<K, true>(frames, rows, progress)
-        } else {
-            self.direct_run::<K, false>(frames, rows, progress)
+        if stamp == self.shortcuts.otherwise() || frames.is_empty() {
+            return Run::NONE;
+        }
+        let tunnel = self.shortcuts.class(stamp).is_some_and(|class| class.inner_mtu > 0);
+        match (tunnel, progress.disturbed) {
+            (false, false) => self.direct_from::<K, { from::FOUND }, false>(frames, at, progress),
+            (false, true) => self.direct_from::<K, { from::AGAIN }, false>(frames, at, progress),
+            (true, false) => self.direct_from::<K, { from::FOUND }, true>(frames, at, progress),
+            (true, true) => self.direct_from::<K, { from::AGAIN }, true>(frames, at, progress),
         }
     }
 
-    /// `AGAIN`: what was looked up may not be so any more.
+    /// [`Worker::direct`] of a burst without a second pass, for direct routing alone.
+    #[inline(always)]
+    pub(super) fn direct_at_once<K: Ends>(&mut self, frames: &mut [I::Packet]) -> Run {
+        self.direct_from::<K, { from::TABLE }, false>(frames, 0, Progress::BEGUN)
+    }
+
     #[inline(never)]
-    fn direct_run<K: Ends, const AGAIN: bool>(
+    fn direct_from<K: Ends, const FROM: u8, const TUNNEL: bool>(
         &mut self,
         frames: &mut [I::Packet],
-        rows: &[Row<K>],
+        at: usize,
         progress: Progress,
     ) -> Run {
-        let Self { snapshot, counters, tables, now, .. } = self;
-        // what packets are written to might be any of this, for all that the compiler knows
-        let (dests, cells) = (snapshot.dests.view(), snapshot.cells.view());
-        let (counters, timeouts, now) = (&counters.dests[..], &snapshot.timeouts[..], *now);
+        let Self { snapshot, counters, tables, now, board, shortcuts, setup, error_id, wide, .. } = self;
+        let dests = &counters.dests[..];
         let (table, _) = K::tables(tables);
-        let mut settled = Settled::NONE;
-        let (mut count, mut bytes, mut device, mut goes_on) = (0, 0, DeviceId(Run::NOWHERE), false);
-        for (frame, row) in frames.iter_mut().zip(rows) {
-            let found = if AGAIN { once_more(table, row, progress) } else { row.found };
-            let dest = found.meta.dest().0 as usize;
-            let Some(Some(entry)) = dests.get(dest) else { break };
-            if !row.noted.is_calm() || !entry.is_direct() || row.noted.ip_len() > entry.mtu {
+        let rows = K::batch(board).rows_from(at);
+        let mut run = Run::NONE;
+        while let (Some(row), Some(rest)) = (rows.get(run.count), frames.get_mut(run.count..)) {
+            let Some((_, meta)) = found::<K, FROM>(&table.view_mut(), row, progress) else { break };
+            let Some(counted) = dests.get(meta.dest().0 as usize).filter(|_| !rest.is_empty()) else { break };
+            let stamp = counted.shortcut.stamp();
+            let Some(class) = shortcuts.class_of(stamp, snapshot, counters, meta.dest()) else { break };
+            let limit = if TUNNEL { class.inner_mtu } else { class.mtu };
+            if run.count > 0 && (class.device != run.device || limit == 0) {
+                run.goes_on = true;
                 break;
             }
-            let (Some(dst), Some(counted)) = (cells.known(entry.neighbor), counters.get(dest)) else { break };
-            if settled.timeouts != u32::from(entry.timeouts) {
-                let Some(table) = timeouts.get(usize::from(entry.timeouts)) else { break };
-                settled = Settled::new(entry.timeouts, table, now);
-            }
-            let after = if row.noted.number() == PROTOCOL_TCP { settled.tcp } else { settled.udp };
-            let frame = frame.bytes_mut();
-            if frame.len() < K::HEAD {
+            run.device = class.device;
+            let after = if row.noted.is_calm_tcp() {
+                class.tcp
+            } else if row.noted.is_calm_udp() {
+                class.udp
+            } else {
+                break;
+            };
+            let Some(after) = meta.like(after) else { break };
+            let tunnels =
+                Tunnels { snapshot, key: &setup.steer_key, id: &mut *error_id, grown: &mut run.grown };
+            let count = wide.run(Packets::<I::Packet, K, FROM, TUNNEL> {
+                frames: rest,
+                rows: &rows[run.count..],
+                table: table.view_mut(),
+                dests,
+                stamp: class.stamp,
+                limit,
+                what: row.noted.what(),
+                after,
+                now: *now,
+                progress,
+                tunnels,
+            });
+            if count == 0 {
                 break;
             }
-            if device != entry.device {
-                goes_on = count > 0;
-                if goes_on {
-                    break;
-                }
-                device = entry.device;
-            }
-            let differs = found.meta.differs(after);
-            if differs != 0 && !renew(table, &found, after, now) {
-                break;
-            }
-            #[cfg(test)]
-            super::tests::taken(0);
-            count += 1;
-            bytes += frame.len() as u64;
-            K::step(frame);
-            set_macs(frame, dst, raw_mac(entry.mac));
-            counted.in_packets.add(1);
-            counted.in_bytes.add(row.noted.ip_len().into());
+            run.count += count;
         }
-        Run { count, device, bytes, goes_on }
+        run
     }
 }
 
-/// Keeps what a connection is after a packet; packets of it behind that one give it the same word. `false`, unchanged:
-/// more than its deadline changes, or it has passed.
-#[inline(never)]
-fn renew<K: Ends>(table: &mut Table<K>, found: &Found, after: Meta, now: Tick) -> bool {
-    let renewed = found.meta.renewed(after, found.meta.differs(after), now);
-    renewed.map(|meta| table.update(*found, meta)).is_some()
+/// Writes both MAC addresses as they lie in a frame.
+#[inline(always)]
+fn put_macs(frame: &mut [u8], (first, second): (u64, u32)) {
+    if let Some(head) = frame.first_chunk_mut::<12>() {
+        if let Some(bytes) = head.first_chunk_mut::<8>() {
+            *bytes = first.to_le_bytes();
+        }
+        if let Some(bytes) = head.last_chunk_mut::<4>() {
+            *bytes = second.to_le_bytes();
+        }
+    }
 }
 
-/// What a packet's connection is now, after others of its burst.
+/// The entry of a packet's connection, and of one that comes from the table where that is.
+#[inline(always)]
+fn found<K: Ends, const FROM: u8>(
+    table: &View<'_, K>,
+    row: &Row<K>,
+    progress: Progress,
+) -> Option<(u8, Meta)> {
+    match FROM {
+        from::TABLE => table.near(&row.key, row.probe),
+        from::AGAIN => Some((0, once_more(table, row, progress))),
+        _ => Some((0, row.found.meta)),
+    }
+}
+
+/// What a packet's connection is now, after others of its burst; where it was found it is.
 #[inline(never)]
-fn once_more<K: Ends>(table: &Table<K>, row: &Row<K>, progress: Progress) -> Found {
-    if !progress.fresh {
-        table.find(&row.key, row.noted.number(), row.probe).unwrap_or(Found::NOTHING)
+fn once_more<K: Ends>(table: &View<'_, K>, row: &Row<K>, progress: Progress) -> Meta {
+    let now = if !progress.fresh {
+        table.find(&row.key, row.noted.number(), row.probe)
     } else if row.found.is_some() {
         table.again(row.found)
     } else {
         row.found
-    }
+    };
+    // one that is elsewhere by now goes the other way
+    if now.place() == row.found.place() { now.meta } else { Meta::EMPTY }
 }

@@ -1,16 +1,18 @@
 //! A glance at a frame: is it a plain TCP segment or UDP datagram, and of which flow?
 //!
 //! Plain: untagged, IPv4 without options or IPv6 without extension headers, whole, every length right, IPv4's header
-//! checksum right, from an address that may send. Invariant: what is plain here is the same to
-//! [`parse`](crate::parse::parse()), which judges everything else; a property test holds the two together.
+//! checksum right. Invariant: what is plain here is the same to [`parse`](crate::parse::parse()), which judges everything
+//! else, but that it may come from an address that may not send: of a known connection that was seen when it began, and
+//! only where there is none [`Plain::may_send`] is asked. Calm is what is plain and leaves an established connection as
+//! it is. A property test holds the three together.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU64;
-
-use arrayvec::ArrayVec;
 
 use super::both_ways::Second;
+use super::{Board, Kind, Seen};
+use crate::conn::simd::{self, Pattern};
 use crate::conn::{ConnKey, Found, Key4, Key6, Probe};
+use crate::drop_reason::DropReason;
 use crate::flow::Family;
 use crate::io::BURST;
 use crate::parse::{Flow, L4, Net, Parsed, TcpFlags};
@@ -39,59 +41,87 @@ impl Facts {
     }
 }
 
-/// [`Facts`] in a word, as they are kept: of a plain packet it is not 0.
+/// [`Facts`] as they are kept.
 ///
-/// Bits 0-15 length, 16-23 protocol, 24-31 event, then steady, calm, reply. Calm is what is steady and leaves an
-/// established connection as it is: UDP, or TCP of which the ACK alone counts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Noted(NonZeroU64);
+/// Of `what` bits 0-7 are the protocol, 8-15 the event, then steady, calm, reply: all of it can be compared at once. Calm
+/// is what is steady and leaves an established connection as it is: UDP, or TCP of which the ACK alone counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Noted {
+    what: u32,
+    /// At most 65,535: a word, as that is what is compared and added.
+    ip_len: u32,
+}
 
 impl Noted {
-    const NUMBER: u32 = 16;
-    const EVENT: u32 = 24;
-    const STEADY: u64 = 1 << 32;
-    const CALM: u64 = 1 << 33;
-    const REPLY: u64 = 1 << 34;
+    const EVENT: u32 = 8;
+    const STEADY: u32 = 1 << 16;
+    const CALM: u32 = 1 << 17;
+    const REPLY: u32 = 1 << 18;
+    /// What calm packets of TCP and UDP are.
+    const CALM_TCP: u32 =
+        PROTOCOL_TCP as u32 | (tcp::ACK.number() as u32) << Self::EVENT | Self::STEADY | Self::CALM;
+    const CALM_UDP: u32 = PROTOCOL_UDP as u32 | Self::STEADY | Self::CALM;
 
-    /// `number` is not 0; `flags`: of those above.
+    /// `flags`: of those above.
     #[inline(always)]
-    fn new(ip_len: u16, number: u8, event: Event, flags: u64) -> Option<Self> {
-        let what = u64::from(number) << Self::NUMBER | u64::from(event.number()) << Self::EVENT;
-        NonZeroU64::new(u64::from(ip_len) | what | flags).map(Self)
+    fn new(ip_len: u16, number: u8, event: Event, flags: u32) -> Self {
+        Self {
+            what: u32::from(number) | u32::from(event.number()) << Self::EVENT | flags,
+            ip_len: ip_len.into(),
+        }
     }
 
     #[inline(always)]
     pub fn number(self) -> u8 {
-        (self.0.get() >> Self::NUMBER) as u8
+        self.what as u8
     }
 
     #[inline(always)]
-    pub fn ip_len(self) -> u16 {
-        self.0.get() as u16
+    pub fn ip_len(self) -> u32 {
+        self.ip_len
     }
 
+    /// All but the length.
+    #[inline(always)]
+    pub fn what(self) -> u32 {
+        self.what
+    }
+
+    /// Whether it is a calm TCP segment that is not taken for a reply.
+    #[inline(always)]
+    pub fn is_calm_tcp(self) -> bool {
+        self.what == Self::CALM_TCP
+    }
+
+    /// The same of a UDP datagram.
+    #[inline(always)]
+    pub fn is_calm_udp(self) -> bool {
+        self.what == Self::CALM_UDP
+    }
+
+    /// Whether it is steady and leaves an established connection as it is.
     #[inline(always)]
     pub fn is_calm(self) -> bool {
-        self.0.get() & Self::CALM != 0
+        self.what & Self::CALM != 0
     }
 
     #[inline(always)]
     pub fn is_reply(self) -> bool {
-        self.0.get() & Self::REPLY != 0
+        self.what & Self::REPLY != 0
     }
 
     #[inline(always)]
     pub fn set_reply(&mut self) {
-        self.0 |= Self::REPLY;
+        self.what |= Self::REPLY;
     }
 
     #[inline(always)]
     pub fn facts(self) -> Facts {
-        let has = |flag| self.0.get() & flag != 0;
+        let has = |flag| self.what & flag != 0;
         Facts {
-            ip_len: self.ip_len(),
+            ip_len: self.ip_len as u16,
             number: self.number(),
-            event: Event::of_number((self.0.get() >> Self::EVENT) as u8),
+            event: Event::of_number((self.what >> Self::EVENT) as u8),
             steady: has(Self::STEADY),
             reply: has(Self::REPLY),
         }
@@ -108,11 +138,25 @@ pub(crate) struct Row<K> {
     pub found: Found,
 }
 
-/// The plain packets of one family in a burst, in their order.
+impl<K: ConnKey> Row<K> {
+    /// Of no packet.
+    fn none() -> Self {
+        Self {
+            key: K::default(),
+            probe: Probe::default(),
+            noted: Noted { what: 0, ip_len: 0 },
+            found: Found::NOTHING,
+        }
+    }
+}
+
+/// The plain packets of one family in a burst, each in its place.
 pub(crate) struct Batch<K> {
-    pub rows: ArrayVec<Row<K>, BURST>,
-    /// As many as rows where replies pass the director, after the second pass; else none.
-    pub seconds: ArrayVec<Second<K>, BURST>,
+    pub rows: [Row<K>; BURST],
+    /// Where [`Batch::two_ways`] is set, after the second pass.
+    pub seconds: [Second<K>; BURST],
+    /// Replies pass the director.
+    pub two_ways: bool,
 }
 
 /// A place in a burst, so that the compiler sees that it is one.
@@ -121,37 +165,28 @@ pub(super) fn place(at: usize) -> usize {
     at % BURST
 }
 
-impl<K: Plain> Batch<K> {
-    #[inline(always)]
+impl<K: ConnKey> Batch<K> {
     pub fn new() -> Self {
-        Self { rows: ArrayVec::new(), seconds: ArrayVec::new() }
+        let (row, second) = (Row::none(), Second::none());
+        Self { rows: [row; BURST], seconds: [second; BURST], two_ways: false }
     }
 
+    /// Packets from the one at `at` on, to the end of what there is room for.
     #[inline(always)]
-    pub fn len(&self) -> usize {
-        self.rows.len()
+    pub fn rows_from(&self, at: usize) -> &[Row<K>] {
+        self.rows.get(at..).unwrap_or_default()
     }
 
-    /// Adds a packet; to be called at most [`BURST`] times.
+    /// What the second pass says of them, if anything.
     #[inline(always)]
-    pub fn push(&mut self, key: K, noted: Noted, probe: Probe) {
-        self.rows.push(Row { key, noted, probe, found: Found::NOTHING });
+    pub fn seconds_from(&self, at: usize) -> &[Second<K>] {
+        if self.two_ways { self.seconds.get(at..).unwrap_or_default() } else { &[] }
     }
 
-    /// The packet that was added last.
+    /// A packet.
     #[inline(always)]
-    pub fn last(&mut self) -> Option<&mut Row<K>> {
-        self.rows.last_mut()
-    }
-
-    /// Takes the packet back that was added last.
-    pub fn pop(&mut self) {
-        self.rows.pop();
-    }
-
-    #[inline(always)]
-    pub fn rows(&self) -> &[Row<K>] {
-        &self.rows
+    pub fn row(&mut self, at: usize) -> &mut Row<K> {
+        &mut self.rows[place(at)]
     }
 }
 
@@ -166,14 +201,33 @@ pub(crate) struct Packet<'a, K> {
 
 /// A family whose plain packets are told at a glance.
 pub(crate) trait Plain: Family {
+    /// Its packets.
+    const KIND: Kind;
     /// Offset of the TCP or UDP header in a plain frame, bytes.
     const L4_AT: usize;
     /// Bytes of the longest plain headers; frames shorter than that are left to the parser.
     const HEAD: usize;
+    /// What the parser says of one from an address that may not send.
+    const BAD_SOURCE: DropReason;
+
+    /// A calm packet in a frame to the MAC address `to`, as [`Gate`](super::Gate) has it.
+    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)>;
 
     /// What a frame of this EtherType is, if it is plain; [`Gate`](super::Gate) has seen that its first header is plain
     /// by its first byte.
     fn glance(frame: &[u8]) -> Option<(Self, Noted)>;
+
+    /// Whether the client's address is one that may send.
+    fn may_send(&self) -> bool;
+
+    /// Its part of what is known of a burst.
+    fn batch(board: &Board) -> &Batch<Self>;
+
+    /// The same with what every frame is.
+    fn batch_mut(board: &mut Board) -> (&mut [Kind; BURST], &mut Batch<Self>);
+
+    /// How many of its packets were seen.
+    fn count(seen: &mut Seen) -> &mut usize;
 
     /// TTL or hop limit, and DF, of a plain frame.
     fn ttl_and_df(frame: &[u8]) -> (u8, bool);
@@ -204,11 +258,6 @@ fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
     bytes[at..].first_chunk().map_or(0, |word| u16::from_be_bytes(*word))
 }
 
-#[inline(always)]
-fn be128<const N: usize>(bytes: &[u8; N], at: usize) -> u128 {
-    bytes[at..].first_chunk().map_or(0, |word| u128::from_be_bytes(*word))
-}
-
 /// What a packet is, by its transport header at `at`; `rest`: bytes of the packet from there on.
 #[inline(always)]
 fn transport<const N: usize>(
@@ -218,7 +267,7 @@ fn transport<const N: usize>(
     ip_len: u16,
     rest: i32,
 ) -> Option<Noted> {
-    const CALM: u64 = Noted::STEADY | Noted::CALM;
+    const CALM: u32 = Noted::STEADY | Noted::CALM;
     let lives = ttl > 1;
     if number == PROTOCOL_TCP {
         let header_len = i32::from(head[at + 12] >> 2 & 0x3c);
@@ -227,17 +276,17 @@ fn transport<const N: usize>(
         }
         let flags = head[at + 13];
         if flags & DECIDING == TcpFlags::ACK.0 {
-            return Noted::new(ip_len, PROTOCOL_TCP, tcp::ACK, if lives { CALM } else { 0 });
+            return Some(Noted::new(ip_len, PROTOCOL_TCP, tcp::ACK, if lives { CALM } else { 0 }));
         }
         let event = tcp::event(flags);
         let steady = lives && !event.is_new();
-        Noted::new(ip_len, PROTOCOL_TCP, event, if steady { Noted::STEADY } else { 0 })
+        Some(Noted::new(ip_len, PROTOCOL_TCP, event, if steady { Noted::STEADY } else { 0 }))
     } else if number == PROTOCOL_UDP {
         let len = i32::from(be16(head, at + 4));
         if len < udp::HEADER_LEN as i32 || len > rest {
             return None;
         }
-        Noted::new(ip_len, PROTOCOL_UDP, Event::default(), if lives { CALM } else { 0 })
+        Some(Noted::new(ip_len, PROTOCOL_UDP, Event::default(), if lives { CALM } else { 0 }))
     } else {
         None
     }
@@ -246,16 +295,72 @@ fn transport<const N: usize>(
 /// Flags that make a segment another event than [`tcp::ACK`], and ACK.
 const DECIDING: u8 = TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::FIN.0 | TcpFlags::ACK.0;
 
-/// The first bytes of IPv4 addresses that may send; of 0.0.0.0/8 and 240.0.0.0/4, where some may, none.
-static USUAL_SOURCES: [bool; 256] = {
-    let mut usual = [false; 256];
-    let mut first = 1;
-    while first < 224 {
-        usual[first] = first != 127;
-        first += 1;
+/// Bytes 8 to 23 of a frame, in which what decides about its kind stands: EtherType, version, flags and offset of
+/// IPv4, protocol.
+#[inline(always)]
+fn window<const N: usize>(head: &[u8; N]) -> &[u8; 16] {
+    const NONE: &[u8; 16] = &[0; 16];
+    head[8..].first_chunk().unwrap_or(NONE)
+}
+
+/// Untagged IPv4 of a header of five words, not a fragment, with this protocol, in a [`window`].
+const fn pattern4(protocol: u8) -> Pattern {
+    Pattern {
+        value: [0, 0, 0, 0, 0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 0, protocol],
+        mask: [0, 0, 0, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0x3f, 0xff, 0, 0xff],
     }
-    usual
-};
+}
+
+/// Untagged IPv6 with this protocol right behind its header, in a [`window`].
+const fn pattern6(protocol: u8) -> Pattern {
+    Pattern {
+        value: [0, 0, 0, 0, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, protocol, 0, 0, 0],
+        mask: [0, 0, 0, 0, 0xff, 0xff, 0xf0, 0, 0, 0, 0, 0, 0xff, 0, 0, 0],
+    }
+}
+
+static TCP4: Pattern = pattern4(PROTOCOL_TCP);
+static UDP4: Pattern = pattern4(PROTOCOL_UDP);
+static TCP6: Pattern = pattern6(PROTOCOL_TCP);
+static UDP6: Pattern = pattern6(PROTOCOL_UDP);
+
+/// Whether a TCP header at `at` of a packet of so many bytes is whole and changes no established connection.
+#[inline(always)]
+fn is_calm_tcp<const N: usize>(head: &[u8; N], at: usize, ip_len: u32) -> bool {
+    let words = u32::from(head[at + 12] >> 4);
+    let end = words * 4 + (at - ethernet::HEADER_LEN) as u32;
+    head[at + 13] & DECIDING == TcpFlags::ACK.0 && words >= 5 && end <= ip_len
+}
+
+/// Whether a UDP header is whole, likewise.
+#[inline(always)]
+fn is_right_udp<const N: usize>(head: &[u8; N], at: usize, ip_len: u32) -> bool {
+    let len = u32::from(be16(head, at + 4));
+    len >= udp::HEADER_LEN as u32 && len + (at - ethernet::HEADER_LEN) as u32 <= ip_len
+}
+
+/// What calm packets with this transport header are.
+#[inline(always)]
+fn calm_transport<const N: usize>(
+    head: &[u8; N],
+    (tcp, udp): (&Pattern, &Pattern),
+    at: usize,
+    ip_len: u32,
+) -> Option<u32> {
+    if simd::matches(window(head), tcp) {
+        is_calm_tcp(head, at, ip_len).then_some(Noted::CALM_TCP)
+    } else if simd::matches(window(head), udp) {
+        is_right_udp(head, at, ip_len).then_some(Noted::CALM_UDP)
+    } else {
+        None
+    }
+}
+
+/// Whether a frame is to a MAC address that stands in the upper 48 bits, as it lies in memory.
+#[inline(always)]
+fn is_to<const N: usize>(head: &[u8; N], to: u64) -> bool {
+    raw64(head, 0) << 16 == to
+}
 
 /// The sum of an IPv4 header's words in one's complement arithmetic: the same modulo 0xffff whatever their width.
 #[inline(always)]
@@ -265,28 +370,77 @@ fn sum(a: u64, b: u64, c: u32) -> u64 {
     abc.wrapping_add(u64::from(more))
 }
 
+/// Whether the checksum of an IPv4 header without options is right; its version is not 0.
+#[inline(always)]
+fn is_sum_right(head: &[u8; HEAD4]) -> bool {
+    checksum::is_multiple(sum(raw64(head, 14), raw64(head, 22), raw32(head, 30)))
+}
+
+/// Client, VIP and ports stand in a row in packets without options, as they do in a key.
+#[inline(always)]
+fn key4(head: &[u8; HEAD4]) -> Key4 {
+    Key4::of_packet(raw64(head, 26), raw32(head, 34))
+}
+
+#[inline(always)]
+fn key6(head: &[u8; HEAD6]) -> Key6 {
+    Key6::read(head[22..].first_chunk().unwrap_or(&[0; 36]))
+}
+
 impl Plain for Key4 {
+    const KIND: Kind = Kind::V4;
     const L4_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
     const HEAD: usize = HEAD4;
+    const BAD_SOURCE: DropReason = DropReason::Ipv4Source;
+
+    #[inline(always)]
+    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
+        let head = frame.first_chunk::<HEAD4>()?;
+        let ip_len = u32::from(be16(head, 16));
+        if !is_to(head, to)
+            || head[22] <= 1
+            || ip_len as usize + ethernet::HEADER_LEN > frame.len()
+            || !is_sum_right(head)
+        {
+            return None;
+        }
+        let what = calm_transport(head, (&TCP4, &UDP4), Self::L4_AT, ip_len)?;
+        Some((key4(head), Noted { what, ip_len }))
+    }
 
     #[inline(always)]
     fn glance(frame: &[u8]) -> Option<(Self, Noted)> {
-        /// More fragments, or a fragment offset, as they lie in the first eight bytes.
-        const FRAGMENT: u64 = 0xff3f << 48;
         let head = frame.first_chunk::<HEAD4>()?;
-        let (a, b, dst) = (raw64(head, 14), raw64(head, 22), raw32(head, 30));
-        let src = (b >> 32) as u32;
-        let ip_len = ((a >> 16) as u16).swap_bytes();
-        if a & FRAGMENT != 0
-            || !checksum::is_valid(sum(a, b, dst))
+        let ip_len = be16(head, 16);
+        if be16(head, 20) & 0x3fff != 0
+            || !is_sum_right(head)
             || usize::from(ip_len) + ethernet::HEADER_LEN > frame.len()
-            || !USUAL_SOURCES[usize::from(src as u8)]
         {
             return None;
         }
         let rest = i32::from(ip_len) - ipv4::HEADER_LEN as i32;
-        let noted = transport(head, Self::L4_AT, ((b >> 8) as u8, b as u8), ip_len, rest)?;
-        Some((Key4::of_packet(raw64(head, 26), raw32(head, 34)), noted))
+        let noted = transport(head, Self::L4_AT, (head[23], head[22]), ip_len, rest)?;
+        Some((key4(head), noted))
+    }
+
+    #[inline]
+    fn may_send(&self) -> bool {
+        ipv4::is_source(self.client())
+    }
+
+    #[inline(always)]
+    fn batch(board: &Board) -> &Batch<Self> {
+        &board.v4
+    }
+
+    #[inline(always)]
+    fn batch_mut(board: &mut Board) -> (&mut [Kind; BURST], &mut Batch<Self>) {
+        (&mut board.kinds, &mut board.v4)
+    }
+
+    #[inline(always)]
+    fn count(seen: &mut Seen) -> &mut usize {
+        &mut seen.v4
     }
 
     #[inline]
@@ -301,24 +455,57 @@ impl Plain for Key4 {
 }
 
 impl Plain for Key6 {
+    const KIND: Kind = Kind::V6;
     const L4_AT: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
     const HEAD: usize = HEAD6;
+    const BAD_SOURCE: DropReason = DropReason::Ipv6Source;
+
+    #[inline(always)]
+    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
+        let head = frame.first_chunk::<HEAD6>()?;
+        let ip_len = u32::from(be16(head, 18)) + ipv6::HEADER_LEN as u32;
+        if !is_to(head, to)
+            || head[21] <= 1
+            || ip_len > u32::from(u16::MAX)
+            || ip_len as usize + ethernet::HEADER_LEN > frame.len()
+        {
+            return None;
+        }
+        let what = calm_transport(head, (&TCP6, &UDP6), Self::L4_AT, ip_len)?;
+        Some((key6(head), Noted { what, ip_len }))
+    }
 
     #[inline(always)]
     fn glance(frame: &[u8]) -> Option<(Self, Noted)> {
         let head = frame.first_chunk::<HEAD6>()?;
         let room = be16(head, 18);
         let ip_len = room.checked_add(ipv6::HEADER_LEN as u16)?;
-        let src = Ipv6Addr::from_bits(be128(head, 22));
-        if usize::from(ip_len) + ethernet::HEADER_LEN > frame.len()
-            || src.is_unspecified()
-            || !ipv6::is_source(src)
-        {
+        if usize::from(ip_len) + ethernet::HEADER_LEN > frame.len() {
             return None;
         }
         let noted = transport(head, Self::L4_AT, (head[20], head[21]), ip_len, room.into())?;
-        let dst = Ipv6Addr::from_bits(be128(head, 38));
-        Some((Key6::new(src, be16(head, 54), dst, be16(head, 56)), noted))
+        Some((key6(head), noted))
+    }
+
+    #[inline]
+    fn may_send(&self) -> bool {
+        let client = self.client();
+        !client.is_unspecified() && ipv6::is_source(client)
+    }
+
+    #[inline(always)]
+    fn batch(board: &Board) -> &Batch<Self> {
+        &board.v6
+    }
+
+    #[inline(always)]
+    fn batch_mut(board: &mut Board) -> (&mut [Kind; BURST], &mut Batch<Self>) {
+        (&mut board.kinds, &mut board.v6)
+    }
+
+    #[inline(always)]
+    fn count(seen: &mut Seen) -> &mut usize {
+        &mut seen.v6
     }
 
     #[inline]
@@ -381,3 +568,6 @@ impl<K: Plain> Packet<'_, K> {
         Parsed { vlan: 0, l3: ethernet::HEADER_LEN as u16, net: K::net(flow) }
     }
 }
+
+#[cfg(test)]
+mod tests;

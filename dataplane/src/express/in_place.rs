@@ -8,13 +8,12 @@
 
 use std::net::IpAddr;
 
-use super::both_ways::{Second, Turn};
-use super::direct::{Run, Settled};
+use super::both_ways::Turn;
+use super::direct::Run;
 use super::ends::{raw_mac, set_macs};
-use super::glance::{Batch, Row};
 use super::onward::Progress;
 use super::redirect::Redirect;
-use super::step::{Counted, step};
+use super::step::{Counted, Settled, step};
 use crate::io::{DeviceId, Packet as _, PacketIo};
 use crate::snapshot::{DestEntry, Route, Snapshot, Way};
 use crate::state::tcp;
@@ -80,20 +79,22 @@ impl<I: PacketIo> Worker<I> {
     pub(super) fn in_place<K: Redirect>(
         &mut self,
         frames: &mut [I::Packet],
-        batch: &Batch<K>,
         at: usize,
         progress: &mut Progress,
     ) -> Run {
-        let rows = batch.rows().get(at..).unwrap_or_default();
-        let run = self.direct(frames, rows, *progress);
-        if run.count > 0 || run.goes_on || !progress.fresh {
+        let run = self.direct::<K>(frames, at, *progress);
+        if run.count > 0 || run.goes_on || !progress.fresh || frames.is_empty() {
             return run;
         }
-        let seconds = batch.seconds.get(at..).unwrap_or_default();
-        if seconds.first().is_some_and(|second| second.turn != Turn::Other) {
-            self.turned(frames, rows, seconds, progress)
-        } else if rows.first().is_some_and(|row| row.noted.facts().steady && row.found.is_some()) {
-            self.stepped(frames, rows, progress)
+        let batch = K::batch(&self.board);
+        if batch.seconds_from(at).first().is_some_and(|second| second.turn != Turn::Other) {
+            self.turned::<K>(frames, at, progress)
+        } else if batch
+            .rows_from(at)
+            .first()
+            .is_some_and(|row| row.noted.facts().steady && row.found.is_some())
+        {
+            self.stepped::<K>(frames, at, progress)
         } else {
             run
         }
@@ -101,16 +102,11 @@ impl<I: PacketIo> Worker<I> {
 
     /// Of packets with other ends.
     #[inline(never)]
-    fn turned<K: Redirect>(
-        &mut self,
-        frames: &mut [I::Packet],
-        rows: &[Row<K>],
-        seconds: &[Second<K>],
-        progress: &mut Progress,
-    ) -> Run {
+    fn turned<K: Redirect>(&mut self, frames: &mut [I::Packet], at: usize, progress: &mut Progress) -> Run {
         // other directors hear of such a change where all are told of
         let told = self.teller.feeds.is_some();
-        let Self { snapshot, counters, tables, now, guarded, .. } = self;
+        let Self { snapshot, counters, tables, now, guarded, board, .. } = self;
+        let (rows, seconds) = (K::batch(board).rows_from(at), K::batch(board).seconds_from(at));
         let (snapshot, own, now): (&Snapshot, _, _) = (&**snapshot, &*counters.own, *now);
         let (dests, cells) = (snapshot.dests.view(), snapshot.cells.view());
         let (counters, timeouts) = (&counters.dests[..], &snapshot.timeouts[..]);
@@ -161,7 +157,7 @@ impl<I: PacketIo> Worker<I> {
             let calm = row.noted.is_calm() && !(back && found.meta.no_output());
             if !calm || differs != 0 {
                 let Some(times) = timeouts.get(usize::from(entry.timeouts)) else { break };
-                let renewed = if calm { found.meta.renewed(after, differs, now) } else { None };
+                let renewed = if calm { found.meta.renewed(after, now) } else { None };
                 let counted = Counted { dest: counted, own };
                 let next = || step(found.meta, (facts.event, back), times, (now, *guarded), counted);
                 let Some(meta) = renewed.or_else(|| if told { None } else { next() }) else { break };
@@ -172,7 +168,6 @@ impl<I: PacketIo> Worker<I> {
             super::tests::taken(1 + usize::from(back));
             run.device = leave.device;
             run.count += 1;
-            run.bytes += bytes.len() as u64;
             K::redirect(bytes, facts.number, &second.tuple);
             set_macs(bytes, leave.dst, leave.src);
             if back {
@@ -188,16 +183,12 @@ impl<I: PacketIo> Worker<I> {
 
     /// Of packets by direct routing, until one changes nothing: such a run is [`super::direct`]'s.
     #[inline(never)]
-    fn stepped<K: Redirect>(
-        &mut self,
-        frames: &mut [I::Packet],
-        rows: &[Row<K>],
-        progress: &mut Progress,
-    ) -> Run {
+    fn stepped<K: Redirect>(&mut self, frames: &mut [I::Packet], at: usize, progress: &mut Progress) -> Run {
         if self.teller.feeds.is_some() {
             return Run::NONE;
         }
-        let Self { snapshot, counters, tables, now, guarded, .. } = self;
+        let Self { snapshot, counters, tables, now, guarded, board, .. } = self;
+        let rows = K::batch(board).rows_from(at);
         let (own, now) = (&*counters.own, *now);
         let (table, _) = K::tables(tables);
         let mut run = Run::NONE;
@@ -233,7 +224,6 @@ impl<I: PacketIo> Worker<I> {
             let bytes = frame.bytes_mut();
             run.device = leave.device;
             run.count += 1;
-            run.bytes += bytes.len() as u64;
             K::step(bytes);
             set_macs(bytes, leave.dst, leave.src);
             dest.in_packets.add(1);

@@ -3,16 +3,19 @@
 //! Three passes over a burst, so that no packet waits for memory that could have been asked for before:
 //! - a `glance` at every frame: its flow, and the connection's line is asked for;
 //! - the connection is looked up, and what it leads to is asked for: a destination, a pair, or of a server's reply the
-//!   connection itself;
-//! - packet after packet is judged (`direct`, `in_place`, `onward`, `back`, and `opening` or `first` if it has no connection), rewritten in place
-//!   (`ends`) and put among those to be sent.
+//!   connection itself (`both_ways`). Of a burst in which nothing but direct routing has been seen so far this is left to
+//!   the third;
+//! - packet after packet is judged (`direct`, `in_place`, `onward`, `back`, and `opening` or `first` if it has no
+//!   connection), rewritten in place (`ends`, `redirect`) and put among those to be sent.
+//!
+//! The first pass and direct routing are compiled twice ([`crate::wide`]).
 //!
 //! Only what is plainly the usual case goes this way: `glance` says which frames, `onward` and `back` which
 //! connections. Everything else is parsed and goes the way of [`crate::receive`], in its turn. Invariant: nothing that
 //! can be seen from outside depends on which way a packet went, except that its frame comes sooner; the tests send the
 //! same frames through workers with and without.
 
-use arrayvec::ArrayVec;
+use std::marker::PhantomData;
 
 use crate::conn::{Key4, Key6, Probe};
 use crate::drop_reason::DropReason;
@@ -20,6 +23,8 @@ use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo, WorkerId};
 use crate::parse::{Parsed, parse};
 use crate::prefetch;
 use crate::receive::Origin;
+use crate::steer;
+use crate::wide::Work;
 use crate::worker::Worker;
 
 mod back;
@@ -33,12 +38,16 @@ mod onward;
 mod opening;
 mod redirect;
 mod reply_ends;
+mod shortcut;
 mod step;
 #[cfg(test)]
 mod tests;
 
 pub use reply_ends::ReplyEnds;
+pub(crate) use shortcut::Shortcuts;
+pub use shortcut::{NextStamp, Shortcut};
 
+use direct::Run;
 use ends::Ends;
 use glance::{Batch, place};
 use onward::Progress;
@@ -46,8 +55,8 @@ use opening::Openings;
 use redirect::Redirect;
 
 /// What a burst's first pass makes of a frame.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
     /// Not plain.
     Other,
     V4,
@@ -56,15 +65,35 @@ enum Kind {
     Foreign,
 }
 
-/// What is known of a burst's frames.
-struct Board {
+/// What is known of a burst's frames, each in its place. Kept from burst to burst because it need not be made anew.
+pub(crate) struct Board {
     kinds: [Kind; BURST],
     v4: Batch<Key4>,
     v6: Batch<Key6>,
-    /// Whose the foreign ones are, in their order.
-    owners: ArrayVec<WorkerId, BURST>,
-    /// What the parser said of those that are not plain, in their order.
-    others: ArrayVec<(Result<Parsed, DropReason>, Probe), BURST>,
+    /// Whose the foreign ones are.
+    owners: [WorkerId; BURST],
+    /// What the parser said of those that are not plain.
+    others: [(Result<Parsed, DropReason>, Probe); BURST],
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            kinds: [Kind::Other; BURST],
+            v4: Batch::new(),
+            v6: Batch::new(),
+            owners: [WorkerId(0); BURST],
+            others: [(Err(DropReason::EthernetTruncated), Probe::default()); BURST],
+        }
+    }
+}
+
+/// How many frames of a burst are what, and how long they are together.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    bytes: u64,
+    v4: usize,
+    v6: usize,
 }
 
 /// What frames of one device must carry to be seen.
@@ -77,6 +106,12 @@ struct Gate {
 impl Gate {
     /// The address stands in the upper 48 bits.
     const NONE: u64 = u64::MAX;
+
+    /// A MAC address as [`Gate::mac`] has it.
+    #[inline(always)]
+    fn raw([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+        u64::from_le_bytes([0, 0, a, b, c, d, e, f])
+    }
 
     /// EtherType and the byte behind it of a frame to this device's MAC address.
     #[inline(always)]
@@ -103,6 +138,56 @@ struct Burden {
     mixed: bool,
     /// Servers' replies pass the director.
     replies: bool,
+    /// Some address is another director's.
+    absent: bool,
+}
+
+impl Burden {
+    /// Whether a packet must be looked at for more than its connection.
+    #[inline(always)]
+    fn is_any(&self) -> bool {
+        self.foreign | self.mixed | self.replies | self.absent
+    }
+}
+
+/// The first pass over the rest of a burst from place `from` on, as far as its packets are calm ones of a family. `MORE`:
+/// the burst has a burden.
+struct See<'a, I: PacketIo, K, const MORE: bool> {
+    worker: &'a mut Worker<I>,
+    burst: &'a Burst<I::Packet>,
+    burden: &'a Burden,
+    gate: &'a Gate,
+    from: usize,
+    family: PhantomData<K>,
+}
+
+impl<I: PacketIo, K: Ends, const MORE: bool> Work for See<'_, I, K, MORE> {
+    /// Where they end, and their bytes.
+    type Out = (usize, u64);
+
+    #[inline(always)]
+    fn run(self) -> (usize, u64) {
+        let Self { worker, burst, burden, gate, from, .. } = self;
+        let (table, _) = K::tables_ref(&worker.tables);
+        let (_, batch) = K::batch_mut(&mut worker.board);
+        let frames = burst.get(from..).unwrap_or_default();
+        let mac = gate.mac;
+        let (mut count, mut bytes) = (0, 0);
+        for (frame, row) in frames.iter().zip(&mut batch.rows[place(from)..]) {
+            if MORE && burden.mixed && frame.device() != gate.device {
+                break;
+            }
+            let Some((key, noted)) = K::calm(frame.bytes(), mac) else { break };
+            bytes += frame.frame_len() as u64;
+            let probe = table.probe(&key, noted.number());
+            if !MORE {
+                table.prefetch(probe);
+            }
+            (row.key, row.noted, row.probe) = (key, noted, probe);
+            count += 1;
+        }
+        (from + count, bytes)
+    }
 }
 
 impl<I: PacketIo> Worker<I> {
@@ -115,181 +200,279 @@ impl<I: PacketIo> Worker<I> {
     /// Takes in a burst. Returns its size.
     pub(crate) fn process(&mut self, burst: &mut Burst<I::Packet>, origin: Origin) -> usize {
         let frames = burst.len();
+        let Some(first) = burst.first() else { return 0 };
+        let device = first.device();
         let burden = Burden {
             foreign: origin == Origin::Device && self.setup.workers > 1,
             mixed: origin == Origin::Worker,
             replies: self.snapshot.has_replies(),
+            absent: self.absent,
         };
-        let mut board = Board {
-            kinds: [Kind::Other; BURST],
-            v4: Batch::new(),
-            v6: Batch::new(),
-            owners: ArrayVec::new(),
-            others: ArrayVec::new(),
-        };
-        let bytes = self.see(burst, &burden, &mut board);
+        self.shortcuts.refresh(&self.snapshot, &self.counters, self.now);
+        let seen = self.see(burst, &burden);
         if origin != Origin::Worker
-            && let Some(frame) = burst.first()
-            && let Some(received) = self.counters.devices.get(usize::from(frame.device().0))
+            && let Some(received) = self.counters.devices.get(usize::from(device.0))
         {
-            received.rx_bytes.add(bytes as u64);
+            received.rx_bytes.add(seen.bytes);
         }
-        self.look(&mut board.v4, &burden);
-        self.look(&mut board.v6, &burden);
-        for (parsed, probe) in &board.others {
-            self.fetch_spilled(parsed, *probe);
+        if seen.v4 == frames {
+            self.act_alike::<Key4>(burst, &seen, &burden);
+        } else if seen.v6 == frames {
+            self.act_alike::<Key6>(burst, &seen, &burden);
+        } else {
+            self.act(burst, &burden, origin);
         }
-        self.act(burst, &board, origin);
         frames
     }
 
     /// The gate of a device.
     fn gate(&self, device: DeviceId) -> Gate {
-        // while some address is another director's, every packet is looked at for that
-        let open = self.express && !self.absent && self.snapshot.link(device, 0).is_some();
+        let open = self.express && self.snapshot.link(device, 0).is_some();
         let mac = match self.setup.devices.get(usize::from(device.0)) {
-            Some(setup) if open => {
-                let [a, b, c, d, e, f] = setup.mac;
-                u64::from_le_bytes([0, 0, a, b, c, d, e, f])
-            }
+            Some(setup) if open => Gate::raw(setup.mac),
             _ => Gate::NONE,
         };
         Gate { device, mac }
     }
 
-    /// The first pass. Returns the bytes of all frames.
+    /// The first pass: runs of calm packets of a family, and what is between them.
     #[inline(never)]
-    fn see(&self, burst: &Burst<I::Packet>, burden: &Burden, board: &mut Board) -> usize {
-        let Some(first) = burst.first() else { return 0 };
-        let mut gate = self.gate(first.device());
+    fn see(&mut self, burst: &Burst<I::Packet>, burden: &Burden) -> Seen {
         burst.iter().for_each(|frame| frame.prefetch());
-        let mut total = 0;
-        for (at, frame) in burst.iter().enumerate() {
-            if burden.mixed && frame.device() != gate.device {
-                gate = self.gate(frame.device());
+        let mut seen = Seen::default();
+        let Some(first) = burst.first() else { return seen };
+        let mut gate = self.gate(first.device());
+        let mut at = 0;
+        while at < burst.len() {
+            let before = at;
+            at = self.see_run::<Key4>(burst, burden, &gate, &mut seen, at);
+            if at == before {
+                at = self.see_run::<Key6>(burst, burden, &gate, &mut seen, at);
             }
-            let bytes = frame.bytes();
-            total += frame.frame_len();
-            let kind = match gate.kind(bytes) {
-                IPV4 => self.note(bytes, burden, &mut board.v4, &mut board.owners, Kind::V4),
-                kind if kind & !TRAFFIC_CLASS == IPV6 => self.note6(bytes, burden, board),
-                _ => Kind::Other,
-            };
-            board.kinds[place(at)] = kind;
-            if kind == Kind::Other {
-                self.read(bytes, board);
+            if let Some(frame) = burst.get(at).filter(|_| at == before) {
+                self.see_other(frame, burden, &mut gate, &mut seen, at);
+                at += 1;
             }
         }
-        total
+        seen
+    }
+
+    /// Calm packets of a family from `from` on; their connections are asked for. Returns where they end.
+    #[inline(always)]
+    fn see_run<K: Ends>(
+        &mut self,
+        burst: &Burst<I::Packet>,
+        burden: &Burden,
+        gate: &Gate,
+        seen: &mut Seen,
+        from: usize,
+    ) -> usize {
+        let (wide, more) = (self.wide, burden.is_any());
+        let (worker, family) = (self, PhantomData);
+        let (to, bytes) = if more {
+            wide.run(See::<I, K, true> { worker: &mut *worker, burst, burden, gate, from, family })
+        } else {
+            wide.run(See::<I, K, false> { worker: &mut *worker, burst, burden, gate, from, family })
+        };
+        seen.bytes += bytes;
+        let (kinds, _) = K::batch_mut(&mut worker.board);
+        kinds.get_mut(from..to).unwrap_or_default().fill(K::KIND);
+        if burden.foreign | burden.absent {
+            (from..to).for_each(|at| worker.see_more::<K>(burst, burden, seen, at));
+            return to;
+        }
+        if more {
+            worker.note_ways::<K>(burden, from, to);
+        }
+        *K::count(seen) += to - from;
+        to
+    }
+
+    /// A frame that is not calm, or of another device than the one before.
+    #[inline(never)]
+    fn see_other(&mut self, frame: &I::Packet, burden: &Burden, gate: &mut Gate, seen: &mut Seen, at: usize) {
+        if burden.mixed && frame.device() != gate.device {
+            *gate = self.gate(frame.device());
+        }
+        let bytes = frame.bytes();
+        seen.bytes += frame.frame_len() as u64;
+        let mut kind = gate.kind(bytes);
+        if kind == 0
+            && gate.mac != Gate::NONE
+            && let Some(mac) = bytes.first_chunk::<6>()
+            && (self.snapshot.shared.takes(gate.device, bytes) || self.is_own_mac(gate.device, mac))
+        {
+            // where one comes more do: a virtual router's, or the port's own again
+            gate.mac = Gate::raw(*mac);
+            kind = gate.kind(bytes);
+        }
+        match kind {
+            IPV4 => self.note::<Key4>(bytes, burden, seen, at),
+            kind if kind & !TRAFFIC_CLASS == IPV6 => self.note::<Key6>(bytes, burden, seen, at),
+            _ => self.read(bytes, at),
+        }
+    }
+
+    fn is_own_mac(&self, device: DeviceId, mac: &[u8; 6]) -> bool {
+        self.setup.devices.get(usize::from(device.0)).is_some_and(|setup| setup.mac == *mac)
     }
 
     /// A frame that is not plain.
     #[inline(never)]
-    fn read(&self, bytes: &[u8], board: &mut Board) {
+    fn read(&mut self, bytes: &[u8], at: usize) {
         let parsed = parse(bytes);
         let probe = self.fetch_ahead(&parsed);
-        board.others.push((parsed, probe));
-    }
-
-    /// [`Worker::note`] of IPv6, a function of its own so that IPv4 need not save the registers that it takes.
-    #[inline(never)]
-    fn note6(&self, bytes: &[u8], burden: &Burden, board: &mut Board) -> Kind {
-        self.note(bytes, burden, &mut board.v6, &mut board.owners, Kind::V6)
+        self.board.kinds[place(at)] = Kind::Other;
+        self.board.others[place(at)] = (parsed, probe);
     }
 
     /// A plain frame's flow, whose connection is asked for, or its owner.
-    #[inline(always)]
-    fn note<K: Ends>(
-        &self,
-        bytes: &[u8],
-        burden: &Burden,
-        batch: &mut Batch<K>,
-        owners: &mut ArrayVec<WorkerId, BURST>,
-        own: Kind,
-    ) -> Kind {
-        let Some((key, mut noted)) = K::glance(bytes) else { return Kind::Other };
-        let (table, pairs) = K::tables_ref(&self.tables);
-        let probe = table.probe(&key, noted.number());
-        if burden.foreign {
-            batch.push(key, noted, probe);
-            return self.note_foreign(burden, batch, owners, own);
-        }
-        if burden.replies && self.snapshot.may_be_reply(key.client().into(), key.vip().into()) {
-            noted.set_reply();
-            pairs.prefetch(pairs.probe_like(probe));
-        } else {
-            table.prefetch(probe);
-        }
-        batch.push(key, noted, probe);
-        own
-    }
-
-    /// The second pass.
-    #[inline(always)]
-    fn look<K: Ends>(&self, batch: &mut Batch<K>, burden: &Burden) {
-        if batch.len() == 0 {
-            return;
-        }
-        if burden.replies {
-            return self.look_both_ways(batch);
-        }
-        let (table, _) = K::tables_ref(&self.tables);
-        let dests = &self.counters.dests[..];
-        for row in &batch.rows {
-            table.prefetch_spilled(&row.key, row.noted.number(), row.probe);
-        }
-        for row in &mut batch.rows {
-            table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
-            prefetch::place(dests, row.found.meta.dest().0 as usize);
-        }
-    }
-
-    /// The third pass.
     #[inline(never)]
-    fn act(&mut self, burst: &mut Burst<I::Packet>, board: &Board, origin: Origin) {
-        if board.v4.len() == burst.len() {
-            return self.act_alike(burst, &board.v4);
+    fn note<K: Ends>(&mut self, bytes: &[u8], burden: &Burden, seen: &mut Seen, at: usize) {
+        let Some((key, noted)) = K::glance(bytes) else { return self.read(bytes, at) };
+        let (table, _) = K::tables_ref(&self.tables);
+        let probe = table.probe(&key, noted.number());
+        let (kinds, batch) = K::batch_mut(&mut self.board);
+        let row = batch.row(at);
+        (row.key, row.noted, row.probe) = (key, noted, probe);
+        kinds[place(at)] = K::KIND;
+        if burden.foreign | burden.absent {
+            return self.note_more::<K>(bytes, burden, seen, at);
         }
-        if board.v6.len() == burst.len() {
-            return self.act_alike(burst, &board.v6);
+        self.note_ways::<K>(burden, at, at + 1);
+        *K::count(seen) += 1;
+    }
+
+    /// [`Worker::note_more`] of a frame of the burst.
+    #[inline(always)]
+    fn see_more<K: Ends>(&mut self, burst: &Burst<I::Packet>, burden: &Burden, seen: &mut Seen, at: usize) {
+        if let Some(frame) = burst.get(at) {
+            self.note_more::<K>(frame.bytes(), burden, seen, at);
         }
-        let mut progress = Progress::BEGUN;
-        let (mut at4, mut at6, mut other, mut foreign) = (0, 0, 0, 0);
-        for (frame, kind) in burst.drain(..).zip(&board.kinds) {
-            if *kind == Kind::V4 {
-                self.express(frame, &board.v4, at4, &mut progress);
-                at4 += 1;
-            } else if *kind == Kind::V6 {
-                self.express(frame, &board.v6, at6, &mut progress);
-                at6 += 1;
-            } else if *kind == Kind::Foreign {
-                if let Some(owner) = board.owners.get(foreign) {
-                    self.hand_over(*owner, frame);
-                }
-                foreign += 1;
+    }
+
+    /// Where packets may be replies, and nothing else: what each is looked up by first is asked for, its pair or its
+    /// connection.
+    #[inline(never)]
+    fn note_ways<K: Ends>(&mut self, burden: &Burden, from: usize, to: usize) {
+        let Self { snapshot, tables, board, .. } = self;
+        let (table, pairs) = K::tables_ref(tables);
+        let (_, batch) = K::batch_mut(board);
+        for row in batch.rows.get_mut(from..to).unwrap_or_default() {
+            if burden.replies && snapshot.may_be_reply(row.key.client().into(), row.key.vip().into()) {
+                row.noted.set_reply();
+                pairs.prefetch(pairs.probe_like(row.probe));
             } else {
-                progress = Progress::UNSURE;
-                match board.others.get(other) {
-                    Some((Ok(parsed), probe)) => self.dispatch(frame, parsed, *probe, origin),
-                    // with the rest of it in view it may be right
-                    Some((Err(_), _)) if !frame.is_whole() => self.in_pieces(frame, origin),
-                    Some((Err(reason), _)) => self.unreadable(frame, *reason),
-                    None => {}
-                }
-                other += 1;
+                table.prefetch(row.probe);
             }
         }
     }
 
-    /// The third pass of a burst of this worker's plain packets of one family.
+    /// Where a packet may be another worker's, or for an address that another director has.
     #[inline(never)]
-    fn act_alike<K: Redirect>(&mut self, burst: &mut Burst<I::Packet>, batch: &Batch<K>) {
+    fn note_more<K: Ends>(&mut self, bytes: &[u8], burden: &Burden, seen: &mut Seen, at: usize) {
+        let row = K::batch(&self.board).rows[place(at)];
+        let (key, number) = (row.key, row.noted.number());
+        let (client, vip) = ((key.client().into(), key.client_port()), (key.vip().into(), key.vip_port()));
+        if burden.absent && self.snapshot.shared.is_absent(vip.0) || burden.foreign && !key.may_send() {
+            return self.read(bytes, at);
+        }
+        if burden.foreign {
+            // whose it is must not depend on a hint
+            let is_reply = burden.replies
+                && self.snapshot.may_be_reply(client.0, vip.0)
+                && self.snapshot.is_reply(client, vip.0, number);
+            let end = if is_reply { vip } else { client };
+            let owner = steer::owner(end.0, end.1, self.setup.workers, &self.setup.steer_key);
+            if owner != self.id {
+                self.board.kinds[place(at)] = Kind::Foreign;
+                self.board.owners[place(at)] = owner;
+                return;
+            }
+        }
+        self.note_ways::<K>(burden, at, at + 1);
+        *K::count(seen) += 1;
+    }
+
+    /// The second pass, over a family's packets from place `from` to before `to`.
+    #[inline(always)]
+    fn look<K: Ends>(&mut self, burden: &Burden, from: usize, to: usize) {
+        if burden.replies {
+            return self.look_both_ways::<K>(from, to);
+        }
+        let (table, _) = K::tables_ref(&self.tables);
+        let dests = &self.counters.dests[..];
+        let (kinds, batch) = K::batch_mut(&mut self.board);
+        let range = from.min(BURST)..to.min(BURST);
+        batch.two_ways = false;
+        for (row, kind) in batch.rows[range.clone()].iter_mut().zip(&kinds[range]) {
+            if *kind == K::KIND {
+                table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
+                prefetch::place(dests, row.found.meta.dest().0 as usize);
+            }
+        }
+    }
+
+    /// Asks for the keys of a burst's connections, which its packets are compared with.
+    #[inline(never)]
+    fn fetch_keys<K: Ends>(&self, frames: usize) {
+        let (table, _) = K::tables_ref(&self.tables);
+        for row in K::batch(&self.board).rows.iter().take(frames) {
+            table.prefetch_spilled(&row.key, row.noted.number(), row.probe);
+        }
+    }
+
+    /// The second and third pass.
+    #[inline(never)]
+    fn act(&mut self, burst: &mut Burst<I::Packet>, burden: &Burden, origin: Origin) {
+        self.look::<Key4>(burden, 0, burst.len());
+        self.look::<Key6>(burden, 0, burst.len());
         let mut progress = Progress::BEGUN;
-        let mut run = self.in_place(burst, batch, 0, &mut progress);
-        if run.count == burst.len()
-            && let Some(out) = self.out.get_mut(usize::from(run.device.0))
-            && out.take(burst, run.bytes)
-        {
+        for (at, kind) in self.board.kinds.iter().enumerate().take(burst.len()) {
+            if let (Kind::Other, (parsed, probe)) = (kind, &self.board.others[place(at)]) {
+                self.fetch_spilled(parsed, *probe);
+            }
+        }
+        for (at, frame) in burst.drain(..).enumerate() {
+            match self.board.kinds[place(at)] {
+                Kind::V4 => self.express::<Key4>(frame, at, &mut progress),
+                Kind::V6 => self.express::<Key6>(frame, at, &mut progress),
+                Kind::Foreign => self.hand_over(self.board.owners[place(at)], frame),
+                Kind::Other => {
+                    progress = Progress::UNSURE;
+                    let (parsed, probe) = self.board.others[place(at)];
+                    match parsed {
+                        Ok(parsed) => self.dispatch(frame, &parsed, probe, origin),
+                        // with the rest of it in view it may be right
+                        Err(_) if !frame.is_whole() => self.in_pieces(frame, origin),
+                        Err(reason) => self.unreadable(frame, reason),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The second and third pass of a burst of this worker's plain packets of one family.
+    #[inline(never)]
+    fn act_alike<K: Redirect>(&mut self, burst: &mut Burst<I::Packet>, seen: &Seen, burden: &Burden) {
+        let mut progress = Progress::BEGUN;
+        let frames = burst.len();
+        let mut run = Run::NONE;
+        if !burden.replies {
+            if K::APART {
+                self.fetch_keys::<K>(frames);
+            }
+            run = self.direct_at_once::<K>(burst);
+            // what stands behind them is tried again
+            run.goes_on = run.count > 0;
+        }
+        if run.count < frames {
+            self.look::<K>(burden, run.count, frames);
+        }
+        if run.count == 0 {
+            run = self.in_place::<K>(burst, 0, &mut progress);
+        }
+        if run.count == frames && self.send_all(run.device, burst, seen.bytes.wrapping_add(run.grown)) {
             return;
         }
         let mut frames = std::mem::take(burst).into_iter();
@@ -300,50 +483,46 @@ impl<I: PacketIo> Worker<I> {
             }
             at += run.count;
             if !run.goes_on {
-                self.admit_run(batch, (at, BURST), &mut progress, &mut opened);
+                self.admit_run::<K>((at, frames.len()), &mut progress, &mut opened);
                 if opened.is_empty() {
                     let Some(frame) = frames.next() else { break };
-                    self.indirect(frame, batch, at, &mut progress);
+                    self.indirect::<K>(frame, at, &mut progress);
                     at += 1;
                 }
                 for (opening, frame) in opened.iter().zip(frames.by_ref()) {
-                    if let Some(row) = batch.rows().get(at) {
-                        self.admitted(frame, row, opening, &mut progress);
-                    }
+                    let row = K::batch(&self.board).rows[place(at)];
+                    self.admitted(frame, &row, opening, &mut progress);
                     at += 1;
                 }
             }
-            run = self.in_place(frames.as_mut_slice(), batch, at, &mut progress);
+            run = self.in_place::<K>(frames.as_mut_slice(), at, &mut progress);
         }
     }
 
     /// The third pass of a plain packet.
     #[inline(never)]
-    fn express<K: Redirect>(
-        &mut self,
-        mut frame: I::Packet,
-        batch: &Batch<K>,
-        at: usize,
-        progress: &mut Progress,
-    ) {
-        let run = self.in_place(std::slice::from_mut(&mut frame), batch, at, progress);
+    fn express<K: Redirect>(&mut self, mut frame: I::Packet, at: usize, progress: &mut Progress) {
+        let run = self.in_place::<K>(std::slice::from_mut(&mut frame), at, progress);
         if run.count > 0 {
             return self.send(run.device, frame);
         }
         let mut opened = Openings::new();
-        self.admit_run(batch, (at, 1), progress, &mut opened);
-        match (opened.first(), batch.rows().get(at)) {
-            (Some(opening), Some(row)) => self.admitted(frame, row, opening, progress),
-            _ => self.indirect(frame, batch, at, progress),
+        self.admit_run::<K>((at, 1), progress, &mut opened);
+        match opened.first() {
+            Some(opening) => {
+                let row = K::batch(&self.board).rows[place(at)];
+                self.admitted(frame, &row, opening, progress);
+            }
+            None => self.indirect::<K>(frame, at, progress),
         }
     }
 
     /// The third pass of a packet that does not go by direct routing, or that is unusual.
     #[inline(never)]
-    fn indirect<K: Ends>(&mut self, frame: I::Packet, batch: &Batch<K>, at: usize, progress: &mut Progress) {
-        let Some(row) = batch.rows().get(at) else { return };
+    fn indirect<K: Ends>(&mut self, frame: I::Packet, at: usize, progress: &mut Progress) {
+        let row = K::batch(&self.board).rows[place(at)];
         let fresh = progress.fresh && (row.found.is_some() || progress.grown & row.probe.bit() == 0);
-        let packet = glance::Packet { row, key: &row.key, fresh };
+        let packet = glance::Packet { row: &row, key: &row.key, fresh };
         let taken =
             if row.noted.facts().steady { self.onward_plain(frame, &packet, progress) } else { Err(frame) };
         #[cfg(test)]
@@ -352,6 +531,10 @@ impl<I: PacketIo> Worker<I> {
         }
         if let Err(frame) = taken {
             *progress = Progress::UNSURE;
+            // no connection begins with such a packet, so it has none
+            if !row.key.may_send() {
+                return self.unreadable(frame, K::BAD_SOURCE);
+            }
             if let Err(frame) = self.first_plain(frame, &packet) {
                 self.at_length(frame, &packet);
             }

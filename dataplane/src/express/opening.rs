@@ -12,7 +12,7 @@
 use arrayvec::ArrayVec;
 use lb_config::{ClientAddress, SynProxy};
 
-use super::glance::{Batch, Packet, Row};
+use super::glance::{Packet, Row};
 use super::onward::Progress;
 use super::redirect::Redirect;
 use crate::channel::BFD_PORT;
@@ -86,7 +86,7 @@ fn begins<K: Redirect>(row: &Row<K>) -> bool {
     let opens =
         if facts.number == PROTOCOL_TCP { facts.event == tcp::SYN } else { row.key.vip_port() != BFD_PORT };
     // FTP's data port: a server's own connection
-    opens && !facts.reply && !row.found.is_some() && row.key.client_port() != FTP_DATA
+    opens && !facts.reply && !row.found.is_some() && row.key.client_port() != FTP_DATA && row.key.may_send()
 }
 
 /// Whether new connections of a service are nothing but scheduled.
@@ -105,13 +105,13 @@ impl<I: PacketIo> Worker<I> {
     #[inline(never)]
     pub(super) fn admit_run<K: Redirect>(
         &mut self,
-        batch: &Batch<K>,
         (from, limit): (usize, usize),
         progress: &mut Progress,
         opened: &mut Openings<K>,
     ) {
         opened.clear();
-        let rows = batch.rows().get(from..).unwrap_or_default();
+        let rows = K::batch(&self.board).rows_from(from);
+        let rows = &rows[..limit.min(rows.len())];
         if !rows.first().is_some_and(begins) || !self.flood.is_quiet(self.now_ns) {
             return;
         }
@@ -120,12 +120,13 @@ impl<I: PacketIo> Worker<I> {
             return;
         }
         let mut room = self.tables.max.saturating_sub(self.tables.len());
-        let Self { snapshot, counters, all_counters, tables, draws, setup, now, guarded, id, .. } = self;
+        let Self { snapshot, counters, all_counters, tables, draws, setup, now, guarded, id, board, .. } =
+            self;
         let (table, pairs) = K::tables(tables);
         let dests = snapshot.dests.view();
         let mut asked: Option<Asked<'_, K::Address>> = None;
         let mut known: Option<Born> = None;
-        for row in rows.iter().take(limit.min(BURST)) {
+        for row in K::batch(board).rows_from(from).iter().take(limit) {
             let (key, number) = (&row.key, row.noted.number());
             if room == 0 || !begins(row) {
                 break;
@@ -265,7 +266,7 @@ impl<I: PacketIo> Worker<I> {
             Ok(tuple) => tuple,
             Err(reason) => return self.unadmitted(frame, &packet, opening, reason, progress),
         };
-        let ip_len = row.noted.ip_len();
+        let ip_len = packet.facts().ip_len;
         self.counters.inbound(opening.dest, ip_len);
         let bytes = frame.bytes_mut();
         let told = match way {

@@ -1,11 +1,37 @@
-//! What a plain packet makes of its connection when that is more than another deadline: handshakes and ends.
+//! What a plain packet makes of its connection: of a settled one, and where that is more than another deadline, at
+//! handshakes and ends.
 
 use crate::conn::{Meta, Tick};
 use crate::counters::{DestCounters, OwnCounters};
 use crate::flood::evict::is_embryonic;
 use crate::parse::L4;
-use crate::state::{self, Direction, Event, TimeoutTable};
-use crate::wire::PROTOCOL_TCP;
+use crate::state::{self, Direction, Event, State, TimeoutTable};
+use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP};
+
+/// What the words of settled connections are after a packet, under one table of timeouts.
+#[derive(Clone, Copy)]
+pub(super) struct Settled {
+    /// Index of the table; none while it is more than an index can be.
+    pub timeouts: u32,
+    pub tcp: Meta,
+    pub udp: Meta,
+}
+
+impl Settled {
+    pub const NONE: Self = Self { timeouts: u32::MAX, tcp: Meta::EMPTY, udp: Meta::EMPTY };
+
+    #[inline(never)]
+    pub fn new(at: u16, timeouts: &TimeoutTable, now: Tick) -> Self {
+        let of = |protocol, state| {
+            Meta::settled(protocol, state, timeouts.is_active(state), now.later(timeouts.of(state)))
+        };
+        Self {
+            timeouts: at.into(),
+            tcp: of(PROTOCOL_TCP, State::Established),
+            udp: of(PROTOCOL_UDP, State::Udp),
+        }
+    }
+}
 
 /// What is counted of a connection's state.
 #[derive(Clone, Copy)]

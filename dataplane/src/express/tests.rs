@@ -11,9 +11,12 @@ use crate::memory::{Frame, MemoryIo};
 use crate::persist::Templates;
 use crate::sched::DrawSource;
 use crate::setup::{DeviceSetup, Setup};
+use crate::wide::Wide;
 use crate::wire::checksum;
 
 const DIRECTOR: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
+/// Of the virtual router that has two of the VIPs.
+const VRID: u8 = 9;
 const KEY: HashKey = HashKey([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x8cb9_2ba7_2f3d_8dd7, 77]);
 
 /// Every forwarding kind, both families, policies that look at packets, short timeouts. `gone`: servers are missing.
@@ -26,6 +29,9 @@ fn text(workers: u16, gone: bool) -> String {
          [[ports]]\nname = \"tag\"\ndevice = \"null\"\nvlan = 7\naddresses = [\"10.7.0.1/24\"]\n\
          [[ports]]\nname = \"lan\"\ndevice = \"ring:lan\"\naddresses = [\"10.1.0.1/24\", \"fd00:1::1/64\"]\n",
         (0..workers).collect::<Vec<_>>()
+    );
+    text += &format!(
+        "[[vrrp]]\nname = \"pair\"\nport = \"wan\"\nvrid = {VRID}\nvmac = true\nvirtual_addresses = [\"192.168.150.100\", \"192.168.150.106\"]\n"
     );
     text += "[[snat]]\nname = \"out\"\nsources = \"10.1.0.0/24\"\naddress = \"192.168.150.11\"\n";
     let kinds = [
@@ -382,6 +388,7 @@ impl Traffic {
             1 => frame.truncate(self.below(frame.len() as u64) as usize),
             2 => frame[0] = 0xff,
             3 => frame[5] ^= 1,
+            5..10 => frame.splice(..6, director::virtual_mac(VRID, false)).for_each(drop),
             4 => drop(frame.splice(12..12, [0x81, 0, 0, self.one_of(&[0, 7, 9])])),
             _ => {}
         }
@@ -405,6 +412,9 @@ fn split(sent: Sent) -> (Sent, Sent) {
 /// Sends `rounds` bursts through both.
 fn compare(seed: u64, workers: u16, rounds: u64, crowded: bool) -> u64 {
     let (mut with, mut without) = (Side::new(workers, true, crowded), Side::new(workers, false, crowded));
+    if seed % 2 == 1 {
+        with.workers.iter_mut().for_each(|worker| worker.wide = Wide::NO);
+    }
     let mut traffic = Traffic {
         draws: DrawSource::new(seed),
         services: [0, 1, 2].map(|n| (seed + 3 * n) % 10),
@@ -462,6 +472,13 @@ fn compare(seed: u64, workers: u16, rounds: u64, crowded: bool) -> u64 {
             let model = lb_config::parse(&text(workers, round % 80 == 39)).unwrap();
             with.director.apply(&model).unwrap();
             without.director.apply(&model).unwrap();
+        }
+        if round % 10 == 0 {
+            // now one director is master, now another
+            for side in [&with, &without] {
+                let owner = side.director.owner_of("pair").unwrap();
+                side.director.owner_cells().set(owner, round % 30 != 20);
+            }
         }
         let count = traffic.one_of(&[1, 8, 31, 32, 33, 50]);
         let frames: Vec<_> = (0..count).map(|_| (traffic.below(2) as usize, traffic.frame())).collect();

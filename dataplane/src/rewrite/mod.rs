@@ -39,5 +39,5 @@ pub use datagram::translate_datagram;
 pub use icmp::{ErrorTranslation, renumber_error, translate_echo, translate_error};
 pub use nat::{Translation, translate, translate_first, translate_fragment};
 pub use pass::{Towards, Verdict, pass};
-pub(crate) use tunnel::wrap_plain;
 pub use tunnel::{Encap, Gather, PlanError, TunnelChecksum, TunnelKind, TunnelPlan, encapsulate};
+pub(crate) use tunnel::{wrap_grown, wrap_plain};

@@ -411,25 +411,51 @@ pub(crate) fn wrap<P: Packet>(
 #[inline(always)]
 pub(crate) fn wrap_plain<P: Packet>(packet: &mut P, encap: &Encap, flow_hash: u32, id: u16) -> Option<()> {
     const L3: usize = ethernet::HEADER_LEN;
-    const IP: usize = ipv4::HEADER_LEN;
-    const A_SRC: usize = <std::net::Ipv4Addr as Address>::SRC;
-    if encap.outer_v6 || encap.sums() {
+    if encap.sums() {
         return wrap(packet, L3, encap, flow_hash, id);
     }
     let inner = Inner::fields(packet.bytes().get(L3..)?)?;
-    let df = inner.df && encap.df;
-    let packet_len = u16::try_from(usize::from(encap.head_len) + inner.len).ok()?;
-    if !packet.set_len(L3 + inner.len) || !packet.grow_front(usize::from(encap.head_len)) {
+    let head_len = usize::from(encap.head_len);
+    if head_len + inner.len > usize::from(u16::MAX)
+        || !packet.set_len(L3 + inner.len)
+        || !packet.grow_front(head_len)
+    {
         return None;
     }
-    let (front, behind) = packet.bytes_mut().split_first_chunk_mut::<{ L3 + IP }>()?;
-    let protocol = match encap.kind {
+    put_plain(packet.bytes_mut(), encap, &inner, flow_hash, id)
+}
+
+/// [`wrap_plain`] of a frame that has become longer at its front by the outer headers, which carry no checksum over the
+/// whole packet; a packet of `ip_len` bytes that fits into the tunnel is inside.
+#[inline(always)]
+pub(crate) fn wrap_grown<P: Packet>(
+    packet: &mut P,
+    encap: &Encap,
+    ip_len: u16,
+    flow_hash: u32,
+    id: u16,
+) -> Option<()> {
+    let at = ethernet::HEADER_LEN + usize::from(encap.head_len);
+    let len = at + usize::from(ip_len);
+    // padding goes; to cut a frame needs no room
+    if packet.frame_len() != len && !packet.set_len(len) {
+        return None;
+    }
+    let inner = Inner::fields(packet.bytes().get(at..)?)?;
+    put_plain(packet.bytes_mut(), encap, &inner, flow_hash, id)
+}
+
+/// The shim of a tunnel that carries no checksum over the whole packet, `len` bytes with what is inside. Gives the outer
+/// header's protocol.
+#[inline(always)]
+fn put_plain_shim(behind: &mut [u8], encap: &Encap, inner: &Inner, flow_hash: u32, len: u16) -> Option<u8> {
+    Some(match encap.kind {
         TunnelKind::Ipip => inner.protocol(),
         TunnelKind::Gue { port, .. } => {
             let shim = behind.first_chunk_mut::<{ UDP_LEN + GUE_LEN }>()?;
             let [port_a, port_b] = port.to_be_bytes();
             let [src_a, src_b] = gue_port(flow_hash).to_be_bytes();
-            let [len_a, len_b] = (packet_len - IP as u16).to_be_bytes();
+            let [len_a, len_b] = len.to_be_bytes();
             *shim = [src_a, src_b, port_a, port_b, len_a, len_b, 0, 0, 0, inner.protocol(), 0, 0];
             PROTOCOL_UDP
         }
@@ -438,14 +464,34 @@ pub(crate) fn wrap_plain<P: Packet>(packet: &mut P, encap: &Encap, flow_hash: u3
             *behind.first_chunk_mut::<{ GRE_LEN[0] }>()? = [0, 0, a, b];
             PROTOCOL_GRE
         }
-    };
+    })
+}
+
+/// EtherType, outer header and shim of a frame that has room for them behind its MAC addresses.
+#[inline(always)]
+fn put_plain(frame: &mut [u8], encap: &Encap, inner: &Inner, flow_hash: u32, id: u16) -> Option<()> {
+    if encap.outer_v6 {
+        put_plain6(frame, encap, inner, flow_hash)
+    } else {
+        put_plain4(frame, encap, inner, flow_hash, id)
+    }
+}
+
+#[inline(always)]
+fn put_plain4(frame: &mut [u8], encap: &Encap, inner: &Inner, flow_hash: u32, id: u16) -> Option<()> {
+    const L3: usize = ethernet::HEADER_LEN;
+    const IP: usize = ipv4::HEADER_LEN;
+    const A_SRC: usize = <std::net::Ipv4Addr as Address>::SRC;
+    let packet_len = (usize::from(encap.head_len) + inner.len) as u16;
+    let (front, behind) = frame.split_first_chunk_mut::<{ L3 + IP }>()?;
+    let protocol = put_plain_shim(behind, encap, inner, flow_hash, packet_len - IP as u16)?;
     // words as they lie in memory: sums over them are right in either byte order (RFC 1071 section 2 (B))
     let local = encap.head[A_SRC..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
     let remote = encap.head[A_SRC + 4..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
     let words = [
-        u32::from_le_bytes([0x45, inner.outer_tos(), (packet_len >> 8) as u8, packet_len as u8]),
+        0x45 | u32::from(inner.outer_tos()) << 8 | u32::from(packet_len.swap_bytes()) << 16,
         // RFC 6864 section 4.1: of no meaning with DF; Linux sends 0
-        if df { 0x40 << 16 } else { u32::from(id.swap_bytes()) },
+        if inner.df && encap.df { 0x40 << 16 } else { u32::from(id.swap_bytes()) },
         u32::from(inner.ttl) | u32::from(protocol) << 8,
         local,
         remote,
@@ -457,6 +503,24 @@ pub(crate) fn wrap_plain<P: Packet>(packet: &mut P, encap: &Encap, flow_hash: u3
     let header = header.first_chunk_mut::<5>()?;
     *header = words.map(u32::to_le_bytes);
     header[2] = (words[2] | u32::from(sum) << 16).to_le_bytes();
+    Some(())
+}
+
+#[inline(always)]
+fn put_plain6(frame: &mut [u8], encap: &Encap, inner: &Inner, flow_hash: u32) -> Option<()> {
+    const L3: usize = ethernet::HEADER_LEN;
+    const IP: usize = ipv6::HEADER_LEN;
+    let payload_len = (usize::from(encap.head_len) - IP + inner.len) as u16;
+    let (front, behind) = frame.split_first_chunk_mut::<{ L3 + IP }>()?;
+    let protocol = put_plain_shim(behind, encap, inner, flow_hash, payload_len)?;
+    let tos = inner.outer_tos();
+    let [len_a, len_b] = payload_len.to_be_bytes();
+    let [.., a, b] = front.first_chunk_mut::<L3>()?;
+    [*a, *b] = ethernet::ETHERTYPE_IPV6.to_be_bytes();
+    let header = front.last_chunk_mut::<IP>()?;
+    *header = *encap.head.first_chunk::<IP>()?;
+    // flow label 0, as in IPVS
+    *header.first_chunk_mut::<8>()? = [0x60 | tos >> 4, tos << 4, 0, 0, len_a, len_b, protocol, inner.ttl];
     Some(())
 }
 

@@ -38,11 +38,17 @@ pub fn finish(sum: u64) -> u16 {
 /// Whether words that include their checksum add up to `sum` as they must.
 ///
 /// Cost: one multiplication; a sum folds to 0xffff when 0xffff divides it, unless it is 0.
-#[inline]
+#[inline(always)]
 pub fn is_valid(sum: u64) -> bool {
+    is_multiple(sum) && sum != 0
+}
+
+/// [`is_valid`] of a sum that is not 0.
+#[inline(always)]
+pub fn is_multiple(sum: u64) -> bool {
     /// What 65535 must be multiplied by for 1, modulo 2^64: multiples of 65535 become small, nothing else does.
     const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
-    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff && sum != 0
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 /// Sum of a pseudo header of either family: addresses as bytes, `len` of the upper-layer packet in bytes.

@@ -42,10 +42,16 @@ impl Line<Key4> for Line4 {
         simd::alike_of_3(transmute_ref!(self), client, ports)
     }
 
+    #[inline(always)]
+    fn suspects_of_two(&self, second: &Self, key: &Key4, _: u8, _: u16) -> u32 {
+        let [client, _, ports] = key.words();
+        simd::alike_of_two_times_3(transmute_ref!(self), transmute_ref!(second), client, ports)
+    }
+
     /// A suspected slot has the client and the ports.
     #[inline(always)]
-    fn holds(&self, slot: usize, key: &Key4, protocol: u8) -> bool {
-        self.vip(slot) == key.words()[1] && self.meta(slot).protocol() == protocol
+    fn has(&self, slot: usize, key: &Key4) -> bool {
+        self.vip(slot) == key.words()[1]
     }
 
     #[inline]
@@ -137,8 +143,8 @@ impl Line<Pair<Key4>> for PairLine4 {
     }
 
     #[inline]
-    fn holds(&self, slot: usize, key: &Pair<Key4>, protocol: u8) -> bool {
-        words(&self.compared, slot) == key.tuple.words() && self.meta(slot).protocol() == protocol
+    fn has(&self, slot: usize, key: &Pair<Key4>) -> bool {
+        words(&self.compared, slot) == key.tuple.words()
     }
 
     #[inline]

@@ -6,6 +6,7 @@ use super::{Line, of3};
 use crate::conn::entry::Meta;
 use crate::conn::key::Key6;
 use crate::conn::pair::Pair;
+use crate::conn::simd;
 
 /// Tags of a line's slots, the first in the lowest bits.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -54,9 +55,13 @@ impl Line<Key6> for Line6 {
     }
 
     #[inline(always)]
-    fn holds(&self, slot: usize, key: &Key6, protocol: u8) -> bool {
-        let slot = slot & 3;
-        self.keys[slot].is(key) && self.metas[slot].protocol() == protocol
+    fn suspects_of_two(&self, second: &Self, _: &Key6, _: u8, tag: u16) -> u32 {
+        simd::equal_of_two_times_4([self.tags.0, second.tags.0], tag)
+    }
+
+    #[inline(always)]
+    fn has(&self, slot: usize, key: &Key6) -> bool {
+        self.keys[slot & 3].is(key)
     }
 
     #[inline]
@@ -124,9 +129,13 @@ impl Line<Pair<Key6>> for PairLine6 {
     }
 
     #[inline(always)]
-    fn holds(&self, slot: usize, key: &Pair<Key6>, protocol: u8) -> bool {
-        let slot = of3(slot);
-        self.keys[slot][0].is(&key.tuple) && self.metas[slot].protocol() == protocol
+    fn suspects_of_two(&self, second: &Self, _: &Pair<Key6>, _: u8, tag: u16) -> u32 {
+        simd::equal_of_two_times_4([self.tags.0, second.tags.0], tag) & 0x77
+    }
+
+    #[inline(always)]
+    fn has(&self, slot: usize, key: &Pair<Key6>) -> bool {
+        self.keys[of3(slot)][0].is(&key.tuple)
     }
 
     #[inline]
