@@ -462,7 +462,8 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// Asks for the keys of a burst's connections, which its packets are compared with.
+    /// Asks for the keys of a burst's connections, which its packets are compared with (DR over IPv6, 1,000,000 flows:
+    /// 38 ns instead of 69; 1000 flows: half a nanosecond more).
     #[inline(never)]
     fn fetch_keys<K: Ends>(&self, frames: usize) {
         let (table, _) = K::tables_ref(&self.tables);
