@@ -182,12 +182,6 @@ impl<K: ConnKey> Batch<K> {
     pub fn seconds_from(&self, at: usize) -> &[Second<K>] {
         if self.two_ways { self.seconds.get(at..).unwrap_or_default() } else { &[] }
     }
-
-    /// A packet.
-    #[inline(always)]
-    pub fn row(&mut self, at: usize) -> &mut Row<K> {
-        &mut self.rows[place(at)]
-    }
 }
 
 /// A plain packet in its last pass.

@@ -249,9 +249,8 @@ impl<I: PacketIo> Worker<I> {
             if at == before {
                 at = self.see_run::<Key6>(burst, burden, &gate, &mut seen, at);
             }
-            if let Some(frame) = burst.get(at).filter(|_| at == before) {
-                self.see_other(frame, burden, &mut gate, &mut seen, at);
-                at += 1;
+            if at == before {
+                at = self.see_others(burst, burden, &mut gate, &mut seen, at);
             }
         }
         seen
@@ -277,25 +276,26 @@ impl<I: PacketIo> Worker<I> {
         seen.bytes += bytes;
         let (kinds, _) = K::batch_mut(&mut worker.board);
         kinds.get_mut(from..to).unwrap_or_default().fill(K::KIND);
-        if burden.foreign | burden.absent {
-            (from..to).for_each(|at| worker.see_more::<K>(burst, burden, seen, at));
-            return to;
-        }
-        if more {
-            worker.note_ways::<K>(burden, from, to);
-        }
-        *K::count(seen) += to - from;
+        worker.note_burden::<K>(burst, burden, seen, (from, to));
         to
     }
 
-    /// A frame that is not calm, or of another device than the one before.
+    /// Frames from `from` on of which the first is not calm, or of another device than the one before. Returns where
+    /// they end, which is behind it.
     #[inline(never)]
-    fn see_other(&mut self, frame: &I::Packet, burden: &Burden, gate: &mut Gate, seen: &mut Seen, at: usize) {
+    fn see_others(
+        &mut self,
+        burst: &Burst<I::Packet>,
+        burden: &Burden,
+        gate: &mut Gate,
+        seen: &mut Seen,
+        from: usize,
+    ) -> usize {
+        let Some(frame) = burst.get(from) else { return from + 1 };
         if burden.mixed && frame.device() != gate.device {
             *gate = self.gate(frame.device());
         }
         let bytes = frame.bytes();
-        seen.bytes += frame.frame_len() as u64;
         let mut kind = gate.kind(bytes);
         if kind == 0
             && gate.mac != Gate::NONE
@@ -306,11 +306,17 @@ impl<I: PacketIo> Worker<I> {
             gate.mac = Gate::raw(*mac);
             kind = gate.kind(bytes);
         }
-        match kind {
-            IPV4 => self.note::<Key4>(bytes, burden, seen, at),
-            kind if kind & !TRAFFIC_CLASS == IPV6 => self.note::<Key6>(bytes, burden, seen, at),
-            _ => self.read(bytes, at),
+        let to = match kind {
+            IPV4 => self.note_run::<Key4>(burst, burden, gate, seen, from),
+            kind if kind & !TRAFFIC_CLASS == IPV6 => self.note_run::<Key6>(burst, burden, gate, seen, from),
+            _ => from,
+        };
+        if to == from {
+            seen.bytes += frame.frame_len() as u64;
+            self.read(bytes, from);
+            return from + 1;
         }
+        to
     }
 
     fn is_own_mac(&self, device: DeviceId, mac: &[u8; 6]) -> bool {
@@ -326,21 +332,64 @@ impl<I: PacketIo> Worker<I> {
         self.board.others[place(at)] = (parsed, probe);
     }
 
-    /// A plain frame's flow, whose connection is asked for, or its owner.
+    /// Plain frames of a family from `from` on, to the first of them that is calm: their flows, whose connections are
+    /// asked for, or their owners. Returns where they end; they are of the gate's device.
     #[inline(never)]
-    fn note<K: Ends>(&mut self, bytes: &[u8], burden: &Burden, seen: &mut Seen, at: usize) {
-        let Some((key, noted)) = K::glance(bytes) else { return self.read(bytes, at) };
+    fn note_run<K: Ends>(
+        &mut self,
+        burst: &Burst<I::Packet>,
+        burden: &Burden,
+        gate: &Gate,
+        seen: &mut Seen,
+        from: usize,
+    ) -> usize {
+        let more = burden.is_any();
         let (table, _) = K::tables_ref(&self.tables);
-        let probe = table.probe(&key, noted.number());
         let (kinds, batch) = K::batch_mut(&mut self.board);
-        let row = batch.row(at);
-        (row.key, row.noted, row.probe) = (key, noted, probe);
-        kinds[place(at)] = K::KIND;
-        if burden.foreign | burden.absent {
-            return self.note_more::<K>(bytes, burden, seen, at);
+        let places = batch.rows[place(from)..].iter_mut().zip(&mut kinds[place(from)..]);
+        let mut to = from;
+        for (frame, (row, kind)) in burst.get(from..).unwrap_or_default().iter().zip(places) {
+            if burden.mixed && frame.device() != gate.device {
+                break;
+            }
+            let bytes = frame.bytes();
+            let is_kind = match (K::KIND, gate.kind(bytes)) {
+                (Kind::V4, found) => found == IPV4,
+                (_, found) => found & !TRAFFIC_CLASS == IPV6,
+            };
+            let Some((key, noted)) = K::glance(bytes).filter(|_| is_kind) else { break };
+            seen.bytes += frame.frame_len() as u64;
+            let probe = table.probe(&key, noted.number());
+            if !more {
+                table.prefetch(probe);
+            }
+            (row.key, row.noted, row.probe) = (key, noted, probe);
+            *kind = K::KIND;
+            to += 1;
+            if noted.is_calm() {
+                break;
+            }
         }
-        self.note_ways::<K>(burden, at, at + 1);
-        *K::count(seen) += 1;
+        self.note_burden::<K>(burst, burden, seen, (from, to));
+        to
+    }
+
+    /// What there is to be seen of plain packets beside their flows.
+    #[inline(always)]
+    fn note_burden<K: Ends>(
+        &mut self,
+        burst: &Burst<I::Packet>,
+        burden: &Burden,
+        seen: &mut Seen,
+        (from, to): (usize, usize),
+    ) {
+        if burden.foreign | burden.absent {
+            return (from..to).for_each(|at| self.see_more::<K>(burst, burden, seen, at));
+        }
+        if burden.is_any() {
+            self.note_ways::<K>(burden, from, to);
+        }
+        *K::count(seen) += to - from;
     }
 
     /// [`Worker::note_more`] of a frame of the burst.
@@ -413,7 +462,8 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// Asks for the keys of a burst's connections, which its packets are compared with.
+    /// Asks for the keys of a burst's connections, which its packets are compared with (DR over IPv6, 1,000,000 flows:
+    /// 38 ns instead of 69; 1000 flows: half a nanosecond more).
     #[inline(never)]
     fn fetch_keys<K: Ends>(&self, frames: usize) {
         let (table, _) = K::tables_ref(&self.tables);
