@@ -130,7 +130,8 @@ impl ThreadServer {
 
 fn sink(mut stream: std::net::TcpStream, stop: &AtomicBool, bytes: &AtomicU64) -> Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    // while a director is away TCP waits twice as long each time: the next segment may be half a minute off
+    stream.set_read_timeout(Some(4 * PATIENCE))?;
     let mut pattern = Pattern::default();
     let mut total = 0;
     let mut buffer = vec![0; 1 << 16];
