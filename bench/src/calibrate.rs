@@ -37,6 +37,10 @@ impl Calibration {
     /// Measures before a run.
     pub fn before() -> Self {
         let sets: Vec<_> = SETS.iter().map(|bytes| circle(bytes / 64)).collect();
+        // the first round is to warm up: a processor that was idle is slower at first
+        sets.iter().for_each(|set| {
+            black_box(chase(set));
+        });
         let before = sets.iter().map(|set| chase(set)).collect();
         Self { sets, before }
     }
