@@ -140,6 +140,10 @@ start_lbd() {
     local cpus="[0]"
     if [[ $WORKERS == 2 ]]; then cpus="[0, 1]"; fi
     cat >"$RUN/lbd.toml" <<CONF
+[tables]
+# another phase's connections are none of this one's
+keep = false
+
 [appliance]
 name = "$PREFIX"
 workers = $cpus
