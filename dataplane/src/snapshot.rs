@@ -28,7 +28,7 @@ use crate::sched::{Candidate, DrawSource, FlowHash, NewConnection, Overload, Que
 use crate::shards::Shards;
 use crate::snat::SnatEntry;
 use crate::state::TimeoutTable;
-use crate::sync::{DestName, Feeds};
+use crate::sync::{DestKey, Feeds};
 use crate::transmit::{Awaited, NextHop};
 use crate::wire::Mac;
 
@@ -230,9 +230,9 @@ pub struct Snapshot {
     /// Where other directors' speakers are told of connections; `None`: there are none.
     pub sync: Option<Arc<Feeds>>,
     /// What other directors know a destination by.
-    pub names: Paged<Option<DestName>>,
+    pub names: Paged<Option<DestKey>>,
     /// Destinations by that.
-    pub by_name: Shards<DestName, DestId>,
+    pub by_name: Shards<DestKey, DestId>,
     /// Clients' ends whose server is known.
     pub pins: Arc<Pins>,
 }

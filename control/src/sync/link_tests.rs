@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::*;
 use lb_config::{Forwarding, Protocol, ServiceAddress};
-use lb_dataplane::sync::{Connection, DestName, Flags, Owner, Streams};
+use lb_dataplane::sync::{Connection, DestKey, Flags, Owner, Streams};
 use proptest::prelude::*;
 
 fn key() -> Key {
@@ -16,7 +16,7 @@ fn record(port: u16, state: State) -> Record {
         protocol: 6,
         client: ([10, 1, 0, 1].into(), port),
         vip: (vip, 80),
-        dest: DestName {
+        dest: DestKey {
             owner: Owner::Service(ServiceAddress::Vip { vip, port: 80, protocol: Protocol::Tcp }),
             address: [10, 0, 0, 2].into(),
             port: 80,

@@ -10,7 +10,7 @@ use lb_dataplane::conn::{Splice, Stream};
 use lb_dataplane::neighbor::LinkId;
 use lb_dataplane::persist::TemplateKey;
 use lb_dataplane::state::State;
-use lb_dataplane::sync::{Connection, DestName, Flags, Owner, Record, Streams, Template};
+use lb_dataplane::sync::{Connection, DestKey, Flags, Owner, Record, Streams, Template};
 
 /// What is in a datagram of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ fn bits(flags: &[(u8, bool)]) -> u8 {
     flags.iter().filter(|(_, set)| *set).fold(0, |all, (bit, _)| all | bit)
 }
 
-fn is_exact(dest: &DestName, (vip, port): (IpAddr, u16), protocol: u8) -> bool {
+fn is_exact(dest: &DestKey, (vip, port): (IpAddr, u16), protocol: u8) -> bool {
     let protocol = protocol_of(protocol);
     protocol.is_some_and(|protocol| dest.owner == Owner::Service(ServiceAddress::Vip { vip, port, protocol }))
 }
@@ -235,7 +235,7 @@ fn put_owner(owner: &Owner, to: &mut Vec<u8>) {
 }
 
 /// A destination whose families and service nothing before it tells.
-fn put_dest(dest: &DestName, to: &mut Vec<u8>) {
+fn put_dest(dest: &DestKey, to: &mut Vec<u8>) {
     put_any(dest.address, to);
     to.extend(dest.port.to_be_bytes());
     put_forwarding(dest.forwarding, to);
@@ -343,10 +343,10 @@ impl Bytes<'_> {
         })
     }
 
-    fn dest(&mut self) -> Option<DestName> {
+    fn dest(&mut self) -> Option<DestKey> {
         let (address, port) = (self.any()?, self.u16()?);
         let forwarding = self.forwarding()?;
-        Some(DestName { owner: self.owner()?, address, port, forwarding })
+        Some(DestKey { owner: self.owner()?, address, port, forwarding })
     }
 
     fn key(&mut self) -> Option<TemplateKey> {
@@ -405,7 +405,7 @@ impl Bytes<'_> {
             protocol,
             client,
             vip,
-            dest: DestName { owner, address, port, forwarding },
+            dest: DestKey { owner, address, port, forwarding },
             local,
             state: State::of(protocol, state),
             flags: Flags {

@@ -97,7 +97,7 @@ fn connection() -> impl Strategy<Value = Connection> {
                     protocol: number,
                     client: (client, client_port),
                     vip: (vip, vip_port),
-                    dest: DestName { owner: if exact { own } else { owner }, address, port, forwarding },
+                    dest: DestKey { owner: if exact { own } else { owner }, address, port, forwarding },
                     local,
                     state: State::of(number, state),
                     flags: Flags { no_output, controlled, assured, proxied, answered },
@@ -116,7 +116,7 @@ pub(crate) fn item() -> impl Strategy<Value = Item> {
         6 => connection().prop_map(|connection| Item::Record(Record::Connection(connection))),
         2 => (any::<bool>().prop_flat_map(key), owner(), anywhere(), any::<u16>(), forwarding(), any::<(u32, u32, bool)>())
             .prop_map(|(key, owner, address, port, forwarding, (timeout, left, assured))| {
-                let dest = DestName { owner, address, port, forwarding };
+                let dest = DestKey { owner, address, port, forwarding };
                 let ns = |ms: u32| u64::from(ms) * 1_000_000;
                 let (timeout_ns, left_ns) = (ns(timeout), ns(left));
                 Item::Record(Record::Template(Template { key, dest, timeout_ns, left_ns, assured }))
@@ -182,7 +182,7 @@ fn a_connection_by_direct_routing_is_these_bytes() {
         protocol: 6,
         client: ("192.168.150.1".parse().unwrap(), 40_000),
         vip: (vip, 80),
-        dest: DestName {
+        dest: DestKey {
             owner,
             address: "192.168.150.12".parse().unwrap(),
             port: 80,

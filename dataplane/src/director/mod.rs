@@ -73,7 +73,7 @@ pub use shared::{bfd_source, link_local, link_of, virtual_mac};
 pub use walks::MAX_LISTING;
 
 pub use addressing::rule as persistence_rule;
-pub use registry::{DestKey, DestKey as DestName, Owner};
+pub use registry::{DestKey, Owner};
 pub use report::{DestRow, DeviceRow, ServiceRow, Totals as PacketTotals, WorkerRow};
 
 /// Why a configuration could not be applied. Nothing was changed.

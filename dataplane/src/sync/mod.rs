@@ -1,7 +1,7 @@
 //! Connections that several directors know: what a worker tells of its own, and how it takes those of others in.
 //!
 //! A [`Record`] is a connection, or a persistence template, in words that mean the same to every director of one
-//! configuration: addresses and the [`DestName`] of the server in place of indices. Files: this one (records and the
+//! configuration: addresses and the [`DestKey`] of the server in place of indices. Files: this one (records and the
 //! [`Feeds`] between workers and who speaks a protocol), `tell` (which connections are told, and when), `walk` (going
 //! through the tables, for those who know nothing yet and for those that live long), `apply` (what was told by another
 //! director becomes an entry), `template` (the same for templates).
@@ -38,7 +38,7 @@ use crate::persist::TemplateKey;
 use crate::state::State;
 use crate::steer;
 
-pub use crate::director::{DestName, Owner};
+pub use crate::director::{DestKey, Owner};
 pub use apply::Refusal;
 pub(crate) use tell::{Changes, Teller};
 
@@ -67,7 +67,7 @@ pub struct Connection {
     /// Virtual address and port; with source NAT, whom the private host asked for.
     pub vip: (IpAddr, u16),
     /// Its server, and the service that it is of.
-    pub dest: DestName,
+    pub dest: DestKey,
     /// With full NAT and source NAT: what its packets come from.
     pub local: Option<(IpAddr, u16)>,
     /// State; of `protocol`.
@@ -117,7 +117,7 @@ pub struct Template {
     /// Which clients, and what they asked for.
     pub key: TemplateKey,
     /// Their server.
-    pub dest: DestName,
+    pub dest: DestKey,
     /// Life after its latest new connection, ns.
     pub timeout_ns: u64,
     /// What is left of it, ns.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use lb_config::{Forwarding, Model, Protocol, Server, Service, ServiceAddress};
 use lb_dataplane::conn::Tick;
-use lb_dataplane::director::{DestName, Owner, persistence_rule};
+use lb_dataplane::director::{DestKey, Owner, persistence_rule};
 use lb_dataplane::parse::L4;
 use lb_dataplane::persist::{Child, TemplateKey};
 use lb_dataplane::state::{State, TimeoutTable};
@@ -166,7 +166,7 @@ impl Book {
     }
 
     /// How long a template of this service lives, s; 0: the receiver's default.
-    fn persistence(&self, dest: &DestName) -> u32 {
+    fn persistence(&self, dest: &DestKey) -> u32 {
         let service = dest.owner.service().and_then(|address| self.service(address));
         let timeout = service.and_then(|service| service.persistence).map(|own| own.timeout.as_secs());
         timeout.map_or(0, |seconds| u32::try_from(seconds).unwrap_or(u32::MAX))
@@ -188,7 +188,7 @@ fn seconds(left_ns: u64) -> u32 {
 }
 
 /// A destination's forwarding as flags, its mark, and the port of its server for a client that asked for `port`.
-fn place(dest: &DestName, client: IpAddr, port: u16) -> Result<(Flags, u32, (IpAddr, u16)), Unsaid> {
+fn place(dest: &DestKey, client: IpAddr, port: u16) -> Result<(Flags, u32, (IpAddr, u16)), Unsaid> {
     let Owner::Service(service) = dest.owner else { return Err(Unsaid::Snat) };
     let flags = match dest.forwarding {
         Forwarding::Nat => Flags::MASQ,
@@ -232,7 +232,7 @@ fn said_connection(told: &Connection) -> Result<Entry, Unsaid> {
     })
 }
 
-fn said_template(key: &TemplateKey, dest: &DestName, assured: bool, timeout: u32) -> Result<Entry, Unsaid> {
+fn said_template(key: &TemplateKey, dest: &DestKey, assured: bool, timeout: u32) -> Result<Entry, Unsaid> {
     let (Flags(mut flags), mark, (address, port)) = place(dest, key.client(), key.vport())?;
     if matches!(dest.owner, Owner::Service(ServiceAddress::Range { .. })) {
         return Err(Unsaid::Range);
@@ -285,7 +285,7 @@ pub fn heard(entry: &Entry, book: &Book) -> Result<Record, Unheard> {
         return Err(Unheard::NoClientPort);
     }
     let (service, server) = book.find(entry).ok_or(Unheard::NoServer)?;
-    let dest = DestName {
+    let dest = DestKey {
         owner: Owner::Service(service.address),
         address: server.address,
         port: server.port,
@@ -317,7 +317,7 @@ pub fn heard(entry: &Entry, book: &Book) -> Result<Record, Unheard> {
     }))
 }
 
-fn heard_template(entry: &Entry, service: &Service, dest: DestName) -> Result<Template, Unheard> {
+fn heard_template(entry: &Entry, service: &Service, dest: DestKey) -> Result<Template, Unheard> {
     let rule = persistence_rule(service.address, service.persistence.ok_or(Unheard::NotPersistent)?);
     let protocol = match service.address {
         // one for all protocols and ports: the number of no port stands for any

@@ -61,13 +61,13 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// The name of a server of a service.
-fn dest(book: &Book, service: &str, server: usize) -> DestName {
+fn dest(book: &Book, service: &str, server: usize) -> DestKey {
     let service = book.model.services.iter().find(|own| own.name == service).unwrap();
     let Server { address, port, forwarding, .. } = service.servers[server];
-    DestName { owner: Owner::Service(service.address), address, port, forwarding }
+    DestKey { owner: Owner::Service(service.address), address, port, forwarding }
 }
 
-fn connection(dest: DestName, client: &str, vip: &str, port: u16) -> Connection {
+fn connection(dest: DestKey, client: &str, vip: &str, port: u16) -> Connection {
     Connection {
         protocol: 6,
         client: (ip(client), 4000),
@@ -177,7 +177,7 @@ fn what_has_no_words_is_named() {
     assert_eq!(why(Connection { dest: dest(&book, "full", 0), ..web }), Some(Unsaid::FullNat));
     assert_eq!(why(Connection { dest: dest(&book, "web", 2), ..web }), Some(Unsaid::Families));
     let sources = lb_config::IpPrefix::host(ip("10.0.0.9"));
-    let snat = DestName { owner: Owner::Snat { sources, protocols: 1, link: None }, ..web.dest };
+    let snat = DestKey { owner: Owner::Snat { sources, protocols: 1, link: None }, ..web.dest };
     assert_eq!(why(Connection { dest: snat, ..web }), Some(Unsaid::Snat));
     assert_eq!(why(Connection { flags: Known { proxied: true, ..web.flags }, ..web }), Some(Unsaid::Stream));
     let range = book.model.services.iter().find(|own| own.name == "range").unwrap();
