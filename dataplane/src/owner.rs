@@ -22,8 +22,8 @@ use crate::wire::Mac;
 pub const MAX_OWNERS: usize = 1024;
 
 /// A worker whose turns are so far apart was held up, ns: less than the shortest time in which another director takes
-/// over (BFD with 3 x 10 ms), far more than a worker's rest.
-pub const HELD_UP_NS: u64 = 25_000_000;
+/// over (BFD with 3 x 10 ms, the last packet sent up to 10 ms before), far more than a worker's rest.
+pub const HELD_UP_NS: u64 = 15_000_000;
 
 const WORDS: usize = MAX_OWNERS / 64;
 

@@ -33,6 +33,9 @@ impl SessionSettings {
     }
 }
 
+/// What a packet takes from the wire to here at most, ns: a worker's longest rest is 4 ms.
+const ARRIVAL_NS: u64 = 6_000_000;
+
 /// A session.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -54,6 +57,10 @@ pub struct Session {
     ticked_ns: u64,
     /// See [`Session::is_gone`].
     gone: bool,
+    /// When it had its last turn to speak, ns.
+    spoke_ns: u64,
+    /// See [`Session::was_missed`].
+    missed: bool,
     random: u64,
 }
 
@@ -77,6 +84,8 @@ impl Session {
             expire_ns: None,
             ticked_ns: now_ns,
             gone: false,
+            spoke_ns: now_ns,
+            missed: false,
             random: u64::from(mine) | 1 << 40,
         }
     }
@@ -97,6 +106,12 @@ impl Session {
         self.gone
     }
 
+    /// Whether the neighbour has come to take this end for gone since this was asked last: it says so, or nothing was
+    /// sent for its detection time.
+    pub fn was_missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
+    }
+
     /// Its number.
     pub fn discriminator(&self) -> u32 {
         self.mine
@@ -106,6 +121,12 @@ impl Session {
     pub fn detection_ns(&self) -> u64 {
         let interval = self.settings.min_rx_us.max(self.remote_min_tx_us);
         u64::from(interval) * u64::from(self.remote_multiplier) * 1000
+    }
+
+    /// Time without packets after which the neighbour is down, ns. Source: RFC 5880 section 6.8.4.
+    fn patience_ns(&self) -> u64 {
+        let interval = self.min_tx_us().max(self.remote_min_rx_us);
+        u64::from(interval) * u64::from(self.settings.multiplier) * 1000
     }
 
     /// When [`Session::tick`] has something to do, ns.
@@ -189,7 +210,10 @@ impl Session {
             (SessionState::Init, SessionState::Init | SessionState::Up) => {
                 self.enter(SessionState::Up, now_ns);
             }
-            (SessionState::Up, SessionState::Down) => self.fall(Diag::NeighborDown, false, now_ns),
+            (SessionState::Up, SessionState::Down) => {
+                self.missed |= packet.diag == Diag::Expired as u8;
+                self.fall(Diag::NeighborDown, false, now_ns);
+            }
             _ => {}
         }
         packet.poll.then(|| self.packet(true))
@@ -198,10 +222,14 @@ impl Session {
     /// Time has passed; gives the packet that is due.
     pub fn tick(&mut self, now_ns: u64) -> Option<Packet> {
         let slept_ns = now_ns.saturating_sub(std::mem::replace(&mut self.ticked_ns, now_ns));
-        if self.state == SessionState::Up && slept_ns >= self.detection_ns() {
+        if self.state == SessionState::Up && slept_ns >= self.detection_ns() / 2 {
             // who was not there has missed nothing yet: what came meanwhile may still be on its way to here
-            self.expire_ns = self.expire_ns.map(|expire| expire.max(now_ns + self.detection_ns()));
+            let all = slept_ns >= self.detection_ns();
+            let wait = if all { self.detection_ns() } else { ARRIVAL_NS.min(self.detection_ns() / 2) };
+            self.expire_ns = self.expire_ns.map(|expire| expire.max(now_ns + wait));
         }
+        self.missed |=
+            self.state == SessionState::Up && now_ns.saturating_sub(self.spoke_ns) >= self.patience_ns();
         if self.expire_ns.is_some_and(|expire| expire <= now_ns) {
             self.expire_ns = None;
             // RFC 5880 section 6.8.1: nobody is there that the number is of
@@ -214,6 +242,7 @@ impl Session {
             return None;
         }
         self.send_ns = now_ns + self.interval_ns();
+        self.spoke_ns = now_ns;
         let silent = self.settings.passive && !self.heard
             || self.remote_min_rx_us == 0
             || self.remote_demand && self.state == SessionState::Up && !self.polling;
@@ -299,6 +328,36 @@ mod tests {
         assert!(b.state() == SessionState::Down && b.is_gone());
         a.receive(3_100 * MS, &b.end());
         assert!(a.is_gone(), "it ends");
+    }
+
+    #[test]
+    fn who_was_silent_for_the_neighbours_detection_time_knows_it() {
+        for ms in 1..100 {
+            let (mut a, mut b) = (Session::new(settings(), 1, 0), Session::new(settings(), 2, 0));
+            run(&mut a, &mut b, 0, 2_500 * MS, false);
+            assert!(!a.was_missed() && !b.was_missed());
+            let woken = (2_499 + ms) * MS;
+            (2_500..=woken / MS).filter_map(|ms| b.tick(ms * MS)).for_each(drop);
+            a.tick(woken);
+            let (missed, down) = (a.was_missed(), b.state() == SessionState::Down);
+            // of what is on the wire in this millisecond nobody knows
+            assert!(missed || !down, "{ms} ms");
+            assert!(!missed || down || ms >= 30 - 10 && ms <= 31, "{ms} ms");
+            a.receive(woken, &b.packet(false));
+            assert_eq!(a.was_missed(), down, "it says so");
+        }
+    }
+
+    #[test]
+    fn who_slept_for_a_part_of_it_hears_first_what_came() {
+        let (mut a, mut b) = (Session::new(settings(), 1, 0), Session::new(settings(), 2, 0));
+        run(&mut a, &mut b, 0, 2_500 * MS, false);
+        // the last of the neighbour's packets came 9 ms before
+        (2_500..2_509).for_each(|ms| drop(a.tick(ms * MS)));
+        a.tick(2_532 * MS);
+        assert_eq!(a.state(), SessionState::Up, "slept for 23 ms");
+        (2_533..2_539).for_each(|ms| drop(a.tick(ms * MS)));
+        assert_eq!(a.state(), SessionState::Down);
     }
 
     #[test]

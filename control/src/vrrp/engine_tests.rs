@@ -116,6 +116,29 @@ impl Wire {
         }
     }
 
+    /// The same while director `at` does nothing; gives the frames that came for it.
+    fn sleep(&mut self, at: usize, ms: u64) -> Vec<ControlFrame> {
+        let mut waiting = Vec::new();
+        self.cut[at] = true;
+        for _ in 0..ms {
+            self.now += MS;
+            let others = (0..self.engines.len()).filter(|other| *other != at);
+            others.for_each(|other| self.engines[other].tick(now(self.now)));
+            let sent = self.frames.len();
+            self.deliver();
+            let comes = |frame: &[u8]| frame[0] & 1 == 1 || usize::from(frame[5]) == at + 1;
+            let frames = self.frames[sent..].iter().filter(|(_, frame)| comes(frame));
+            waiting.extend(frames.map(|(_, frame)| ControlFrame {
+                link: LinkId(0),
+                device: DeviceId(0),
+                l3: 14,
+                frame: frame.iter().copied().collect(),
+            }));
+        }
+        self.cut[at] = false;
+        waiting
+    }
+
     fn states(&self, name: &str) -> Vec<State> {
         self.engines.iter().map(|engine| engine.state(name).unwrap()).collect()
     }
@@ -333,16 +356,18 @@ fn hmac_is_enforced_rolled_over_and_not_replayed() {
     assert_eq!(wire.engines[1].instances[0].refused.len(), 0);
 }
 
+/// A plan with one virtual router that adverts once in a second, and a session of BFD with director `other`.
+fn with_bfd(last: u8, other: u8, priority: u8) -> Plan {
+    let takeover_bfd = vec!["peer".to_owned()];
+    let slow = Duration::from_secs(1);
+    let mut own = plan(last, vec![Vrrp { takeover_bfd, advert_interval: slow, ..vrrp("a", 7, priority) }]);
+    own.sessions.push(session(last, other));
+    own
+}
+
 #[test]
 fn a_lost_bfd_session_is_a_take_over_within_its_detection_time() {
-    let of = |last, other, priority| {
-        let takeover_bfd = vec!["peer".to_owned()];
-        let slow = Duration::from_secs(1);
-        let mut own =
-            plan(last, vec![Vrrp { takeover_bfd, advert_interval: slow, ..vrrp("a", 7, priority) }]);
-        own.sessions.push(session(last, other));
-        own
-    };
+    let of = with_bfd;
     let mut wire = Wire::new(vec![of(1, 2, 100), of(2, 1, 50)]);
     wire.run(6_000);
     assert_eq!(wire.states("a"), [Master, Backup]);
@@ -430,6 +455,32 @@ fn a_master_that_is_preempted_lets_go_before_the_next_one_answers() {
     assert_eq!(wire.engines[1].instances[0].refused.len(), 0);
     let heard = |at: usize| wire.engines[at].instances[0].machine.master();
     assert_eq!(heard(2), Some(([10, 0, 0, 2].into(), 100)));
+}
+
+#[test]
+fn a_director_that_slept_is_no_second_owner_for_a_moment() {
+    for ms in 1..80 {
+        for (first, second) in [(100, 50), (100, 100)] {
+            let mut wire = Wire::new(vec![with_bfd(1, 2, first), with_bfd(2, 1, second)]);
+            wire.run(6_000 + ms % 10);
+            let before = here(&wire, 0);
+            let asleep = before.iter().position(|own| *own).unwrap();
+            // its frames wait in the queue of its port, and so do the frames to it
+            let waiting = wire.sleep(asleep, ms);
+            let taken = here(&wire, 0)[1 - asleep];
+            wire.engines[asleep].tick(now(wire.now));
+            assert_eq!(here(&wire, 0)[asleep], !taken, "after {ms} ms, at the first look at the clock");
+            waiting.iter().for_each(|frame| wire.engines[asleep].receive(now(wire.now), frame));
+            let mut none = 0;
+            for _ in 0..300 {
+                let owners = here(&wire, 0);
+                assert!(owners != [true; 2], "after {ms} ms");
+                none += u32::from(owners == [false; 2]);
+                wire.run(1);
+            }
+            assert!(none <= 2, "nobody had it for {none} ms after {ms} ms");
+        }
+    }
 }
 
 #[test]

@@ -91,9 +91,12 @@ impl Engine {
     }
 
     pub(super) fn follow_sessions(&mut self, now: Now) {
-        let mut lost = Vec::new();
+        let (mut lost, mut missed) = (Vec::new(), Vec::new());
         let mut changed = false;
         for link in &mut self.sessions {
+            if link.session.was_missed() {
+                missed.push(link.plan.bfd.name.clone());
+            }
             let state = link.session.state();
             if state == link.last {
                 continue;
@@ -109,6 +112,17 @@ impl Engine {
             }
             (link.last, link.since_ns) = (state, now.mono_ns);
             changed = true;
+        }
+        // the neighbour has taken over by now: it lets go before this one answers again
+        for name in missed {
+            let hit = |own: &Instance| {
+                own.plan.vrrp.takeover_bfd.contains(&name) && own.machine.state() == State::Master
+            };
+            let hit: Vec<_> = (0..self.instances.len())
+                .filter(|at| self.instances.get(*at).is_some_and(hit))
+                .map(|at| (at, Event::Waver))
+                .collect();
+            self.run(now, hit);
         }
         // which of both was silent
         let held_up = self.held_up;
