@@ -75,6 +75,12 @@ pub trait PacketIo {
         0
     }
 
+    /// Time on a clock of its own that goes on while the process is stopped, ns; always 0: it has none. Cheap: asked
+    /// once or twice a turn.
+    fn clock_ns(&self) -> u64 {
+        0
+    }
+
     /// Sends from the front of `from` and removes what was taken. What is left did not fit.
     fn tx(&mut self, device: DeviceId, from: &mut Burst<Self::Packet>);
 

@@ -147,6 +147,8 @@ pub struct MemoryIo {
     pub pool: usize,
     /// Devices tell how many frames wait.
     pub tells_backlog: bool,
+    /// What its clock shows, ns.
+    pub clock_ns: u64,
     own: WorkerId,
     rings: Vec<Arc<ArrayQueue<Frame>>>,
 }
@@ -161,6 +163,7 @@ impl MemoryIo {
             room: usize::MAX,
             pool: usize::MAX,
             tells_backlog: false,
+            clock_ns: 0,
             own: WorkerId(own),
             rings: rings.clone(),
         };
@@ -181,6 +184,10 @@ impl PacketIo for MemoryIo {
 
     fn backlog(&self, device: DeviceId) -> usize {
         if self.tells_backlog { self.receive[usize::from(device.0)].len() } else { 0 }
+    }
+
+    fn clock_ns(&self) -> u64 {
+        self.clock_ns
     }
 
     fn tx(&mut self, device: DeviceId, from: &mut Burst<Frame>) {

@@ -178,6 +178,12 @@ impl Shared {
         self.get(address)?.mac
     }
 
+    /// Whether any address is shared.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        !self.used.is_empty()
+    }
+
     /// A worker was held up: what the bits say is doubtful until VRRP's thread has looked.
     #[cold]
     pub fn doubt(&self) {

@@ -3,6 +3,7 @@
 use crate::conn::{ConnKey, Key4, Key6, Probe};
 use crate::drop_reason::DropReason;
 use crate::io::{Burst, DeviceId, Packet, PacketIo};
+use crate::owner::HELD_UP_NS;
 use crate::parse::{Flow, Net, Parsed};
 use crate::wire::ethernet;
 use crate::worker::Worker;
@@ -24,6 +25,9 @@ fn key<K: ConnKey>(flow: &Flow<K::Address>) -> K {
     K::new(flow.src, flow.src_port, flow.dst, flow.dst_port)
 }
 
+/// Looks for VRRP's thread at most, whatever the port's clock says.
+const WAITS: u32 = 100_000;
+
 impl<I: PacketIo> Worker<I> {
     /// One burst from this worker's queue of `device`. Returns its size.
     pub(crate) fn receive_from(&mut self, device: DeviceId) -> usize {
@@ -35,12 +39,42 @@ impl<I: PacketIo> Worker<I> {
         if burst.is_full() {
             self.flood.shedding.saw(self.io.backlog(device));
         }
+        if self.snapshot.shared.is_used() {
+            self.look_at_clock();
+        }
         let received = &self.counters.devices[usize::from(device.0)];
         received.rx_packets.add(burst.len() as u64);
         let rss = self.setup.devices[usize::from(device.0)].rss;
         let hears = self.teller.feeds.as_ref().is_some_and(|feeds| feeds.hears);
         let steered = self.setup.workers == 1 || rss && !self.snapshot.has_replies() && !hears;
         self.process(&mut burst, if steered { Origin::Steered } else { Origin::Device })
+    }
+
+    /// Frames came after the turn's time was read. A process that was stopped in between finds here that it was, before
+    /// it answers for addresses that another director may have by now.
+    #[inline]
+    fn look_at_clock(&mut self) {
+        let now_ns = self.io.clock_ns();
+        let before = std::mem::replace(&mut self.looked_ns, now_ns);
+        if before != 0 && now_ns.saturating_sub(before) > HELD_UP_NS {
+            self.wait_for_owners();
+        }
+    }
+
+    /// Waits until VRRP's thread has looked at its clock too, a millisecond if it is there: the frames are out of the
+    /// port's queue and cannot stay where they are.
+    #[cold]
+    fn wait_for_owners(&mut self) {
+        let shared = &self.snapshot.shared;
+        shared.doubt();
+        let begun = self.looked_ns;
+        for _ in 0..WAITS {
+            if !shared.is_doubtful() || self.io.clock_ns().saturating_sub(begun) > HELD_UP_NS {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        self.absent = shared.any_absent();
     }
 
     /// One burst from the other workers. Returns its size.

@@ -73,6 +73,8 @@ pub struct Worker<I: PacketIo> {
     /// What other directors are told.
     pub(crate) teller: Teller,
     rings_seen: u64,
+    /// What the port's clock showed when the last turn ended, or frames came; see [`Worker::look_at_clock`].
+    pub(crate) looked_ns: u64,
     swept_ns: u64,
     /// Plain packets of known connections go by [`crate::express`].
     pub(crate) express: bool,
@@ -118,6 +120,7 @@ impl<I: PacketIo> Worker<I> {
             listing: None,
             teller,
             flood: Flood::of(&seed.flood),
+            looked_ns: 0,
             rings_seen: 0,
             swept_ns: 0,
             express: true,
@@ -138,6 +141,7 @@ impl<I: PacketIo> Worker<I> {
         let mut packets = self.refresh();
         if held_up {
             self.snapshot.shared.doubt();
+            self.looked_ns = self.io.clock_ns();
         }
         self.guarded = is_guarded(&self.snapshot.policy, self.tables.len(), self.tables.max);
         let embryonic = self.counters.own.embryonic.get();
@@ -159,6 +163,9 @@ impl<I: PacketIo> Worker<I> {
             self.sync(packets);
         }
         self.upkeep(packets);
+        if self.snapshot.shared.is_used() {
+            self.looked_ns = self.io.clock_ns();
+        }
         packets
     }
 
@@ -266,6 +273,7 @@ impl<I: PacketIo> Worker<I> {
             listing: self.listing,
             flood: self.flood,
             teller: self.teller,
+            looked_ns: self.looked_ns,
             rings_seen: self.rings_seen,
             swept_ns: self.swept_ns,
             express: self.express,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 
@@ -29,7 +29,7 @@ impl Watch {
     pub fn start(lab: &Lab) -> Result<Self> {
         let vip = VIP.parse::<std::net::Ipv4Addr>()?;
         let filter = format!("arp and arp[6:2] = 2 and arp[14:4] = {:#x}", vip.to_bits());
-        let argv = ["tcpdump", "-l", "-n", "-tt", "-i", "eth0", &filter];
+        let argv = ["tcpdump", "-l", "--immediate-mode", "-n", "-tt", "-i", "eth0", &filter];
         let capture = lab.client.start(&argv, &lab.dir().join("watch"))?;
         wait_until("tcpdump listens", PATIENCE, || Ok(capture.log().contains("listening on")))?;
         let wire = Wire::open(&lab.client, "eth0")?;
@@ -62,6 +62,17 @@ impl Watch {
     pub fn wait_for(&self, mac: &str) -> Result<()> {
         let last = || self.answers().last().map(|(_, last)| last == mac);
         wait_until(&format!("{mac} answers for the VIP"), PATIENCE, || Ok(last() == Some(true)))
+    }
+
+    /// Waits for the next answer: until the next question, some milliseconds from then on, nobody is about to answer.
+    pub fn wait_for_any(&self) -> Result<()> {
+        let before = self.answers().len();
+        let begun = Instant::now();
+        while self.answers().len() == before {
+            ensure!(begun.elapsed() < PATIENCE, "nobody answers for the VIP");
+            thread::sleep(STEP / 20);
+        }
+        Ok(())
     }
 
     /// Waits until nobody has answered for half a second.
@@ -107,11 +118,23 @@ impl Watch {
         eprintln!("gaps {gaps:.0?} ms, two answered for {:.0} ms at the most", overlap * 1000.0);
         ensure!(
             owners == wanted,
-            "the VIP's owners were {owners:?}, not {wanted:?}, in {} answers",
-            answers.len()
+            "the VIP's owners were {owners:?}, not {wanted:?}, in {} answers; around the changes:\n{}",
+            answers.len(),
+            changes(&answers)
         );
         Ok(gaps)
     }
+}
+
+/// The answers around each change of stations, one a line.
+fn changes(answers: &[(f64, String)]) -> String {
+    let is_change = |at: usize| match (answers.get(at), answers.get(at + 1)) {
+        (Some((_, one)), Some((_, next))) => one != next,
+        _ => false,
+    };
+    let shown = (0..answers.len()).filter(|at| (at.saturating_sub(3)..at + 3).any(is_change));
+    let lines = shown.filter_map(|at| answers.get(at)).map(|(time, mac)| format!("{time:.6} {mac}\n"));
+    lines.collect()
 }
 
 impl Drop for Watch {

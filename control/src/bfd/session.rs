@@ -337,12 +337,14 @@ mod tests {
             run(&mut a, &mut b, 0, 2_500 * MS, false);
             assert!(!a.was_missed() && !b.was_missed());
             let woken = (2_499 + ms) * MS;
-            (2_500..=woken / MS).filter_map(|ms| b.tick(ms * MS)).for_each(drop);
+            for ms in 2_500..=woken / MS {
+                b.tick(ms * MS);
+            }
             a.tick(woken);
             let (missed, down) = (a.was_missed(), b.state() == SessionState::Down);
             // of what is on the wire in this millisecond nobody knows
             assert!(missed || !down, "{ms} ms");
-            assert!(!missed || down || ms >= 30 - 10 && ms <= 31, "{ms} ms");
+            assert!(!missed || down || (20..=31).contains(&ms), "{ms} ms");
             a.receive(woken, &b.packet(false));
             assert_eq!(a.was_missed(), down, "it says so");
         }
@@ -353,10 +355,14 @@ mod tests {
         let (mut a, mut b) = (Session::new(settings(), 1, 0), Session::new(settings(), 2, 0));
         run(&mut a, &mut b, 0, 2_500 * MS, false);
         // the last of the neighbour's packets came 9 ms before
-        (2_500..2_509).for_each(|ms| drop(a.tick(ms * MS)));
+        for ms in 2_500..2_509 {
+            a.tick(ms * MS);
+        }
         a.tick(2_532 * MS);
         assert_eq!(a.state(), SessionState::Up, "slept for 23 ms");
-        (2_533..2_539).for_each(|ms| drop(a.tick(ms * MS)));
+        for ms in 2_533..2_539 {
+            a.tick(ms * MS);
+        }
         assert_eq!(a.state(), SessionState::Down);
     }
 

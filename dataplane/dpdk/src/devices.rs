@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lb_config::Device;
 use lb_dataplane::io::{BURST, DeviceId};
 
+use crate::clock::Clock;
 use crate::eal::Eal;
 use crate::io::{Guests, Queues, Tx, WorkerIo};
 use crate::mempool::{MAX_ROOM, Pool, PoolError, cache_size};
@@ -200,7 +201,7 @@ pub fn open_with(
         infos.push(info);
         ports.push(port);
     }
-    let ios = connect(queues, &pool, large.as_ref())?;
+    let ios = connect(queues, &pool, large.as_ref(), Clock::new(eal))?;
     Ok((Devices { infos, ports, pool, large }, ios))
 }
 
@@ -314,6 +315,7 @@ fn connect(
     queues: Vec<Vec<Queues>>,
     pool: &Arc<Pool>,
     large: Option<&Arc<Pool>>,
+    clock: Clock,
 ) -> Result<Vec<WorkerIo>, RingError> {
     let workers = queues.len();
     let mut to: Vec<Vec<Option<Sender>>> = (0..workers).map(|_| Vec::new()).collect();
@@ -333,6 +335,6 @@ fn connect(
     Ok(queues
         .into_iter()
         .zip(ends)
-        .map(|(q, (to, from))| WorkerIo::new(q, (to, from), pool.clone(), large.cloned()))
+        .map(|(q, (to, from))| WorkerIo::new(q, (to, from), pool.clone(), large.cloned(), clock))
         .collect())
 }

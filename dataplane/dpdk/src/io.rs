@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo, WorkerId};
 
+use crate::clock::Clock;
 use crate::mbuf::Mbuf;
 use crate::mempool::Pool;
 use crate::queue::{RxQueue, TxQueue};
@@ -29,6 +30,7 @@ pub struct WorkerIo {
     pool: Arc<Pool>,
     /// Buffers for whole frames, where those of `pool` are not.
     large: Option<Arc<Pool>>,
+    clock: Clock,
 }
 
 /// A worker's queues of one device.
@@ -67,6 +69,7 @@ impl WorkerIo {
         (to_workers, from_workers): (Vec<Option<Sender>>, Vec<Receiver>),
         pool: Arc<Pool>,
         large: Option<Arc<Pool>>,
+        clock: Clock,
     ) -> Self {
         Self {
             devices: devices.into(),
@@ -75,6 +78,7 @@ impl WorkerIo {
             next_from: 0,
             pool,
             large,
+            clock,
         }
     }
 
@@ -125,6 +129,11 @@ impl PacketIo for WorkerIo {
     fn backlog(&self, device: DeviceId) -> usize {
         let queues = self.devices.get(usize::from(device.0));
         queues.map_or(0, |queues| queues.rx.iter().map(RxQueue::waiting).sum())
+    }
+
+    #[inline]
+    fn clock_ns(&self) -> u64 {
+        self.clock.now_ns()
     }
 
     #[inline]

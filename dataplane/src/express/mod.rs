@@ -8,7 +8,7 @@
 //! - packet after packet is judged (`direct`, `in_place`, `onward`, `back`, and `opening` or `first` if it has no
 //!   connection), rewritten in place (`ends`, `redirect`) and put among those to be sent.
 //!
-//! The first pass and direct routing are compiled twice ([`crate::wide`]).
+//! The first pass and direct routing are compiled twice (`crate::wide`).
 //!
 //! Only what is plainly the usual case goes this way: `glance` says which frames, `onward` and `back` which
 //! connections. Everything else is parsed and goes the way of [`crate::receive`], in its turn. Invariant: nothing that

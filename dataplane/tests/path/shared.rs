@@ -240,3 +240,34 @@ fn an_instance_keeps_its_bit_and_a_new_one_gets_another() {
     assert!(lab.sent().iter().any(vip), "now it is announced as any other");
     assert_eq!(lab.server_of(&segment(10, SYN)), Some(12), "without VRRP it is this director's alone");
 }
+
+#[test]
+fn a_worker_that_was_stopped_between_clock_and_queue_does_not_answer_either() {
+    let mut lab = lab("");
+    let cells = lab.director.owner_cells();
+    master(&lab, true);
+    cells.settle(cells.doubts());
+    lab.workers[0].io_mut().clock_ns = 1_000_000;
+    lab.settle();
+    let _ = lab.sent();
+    let answers = |sent: Vec<Vec<u8>>| sent.iter().filter(|frame| frame[20..22] == [0, 2]).count();
+    // the time of the turn is old, that of the port is not; the thread looks a little later than the worker
+    for (is, wanted) in [(true, 1), (false, 0)] {
+        lab.workers[0].io_mut().clock_ns += 50_000_000;
+        let id = lab.director.owner_of("v").expect("an instance");
+        let (cells, before) = (cells.clone(), cells.doubts());
+        let thread = std::thread::spawn(move || {
+            while cells.doubts() == before {
+                std::thread::yield_now();
+            }
+            cells.set(id, is);
+            cells.settle(cells.doubts());
+        });
+        assert_eq!(answers(lab.pass(&who_has(100))), wanted);
+        thread.join().expect("it looked");
+    }
+    // a rest as long as workers have is none
+    lab.workers[0].io_mut().clock_ns += 4_000_000;
+    master(&lab, true);
+    assert_eq!(answers(lab.pass(&who_has(100))), 1);
+}
