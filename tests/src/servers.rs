@@ -116,7 +116,8 @@ impl ThreadServer {
             while !stop.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((stream, _)) => {
-                        if sink(stream, stop, bytes).is_err() {
+                        if let Err(error) = sink(stream, stop, bytes) {
+                            eprintln!("the sink on port {port}: {error:#}");
                             wrong.store(true, Ordering::Relaxed);
                         }
                     }
