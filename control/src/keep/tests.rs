@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_config::Model;
-use lb_dataplane::director::{DestKey, Director, Journal, Owner};
+use lb_dataplane::director::{ApplyError, DestKey, Director, Journal, Owner};
+use lb_dataplane::ids::DestId;
 use lb_dataplane::keep::{Estate, Secrets};
 use lb_dataplane::setup::DeviceSetup;
 use proptest::prelude::*;
@@ -233,6 +234,28 @@ fn a_former_service_that_is_not_possible_any_more_costs_no_other() {
     let moved = lb_config::parse(&elsewhere).unwrap();
     let names: Vec<_> = content.services(&moved).iter().map(|service| service.name.clone()).collect();
     assert_eq!(names, ["web"], "its server is still on the network, the other's local address is not");
+}
+
+#[test]
+fn former_servers_for_which_there_is_no_room_any_more_are_refused() {
+    let temp = Temp::new();
+    let path = temp.0.join("journal.1");
+    let limited = |most: u32, services: &str| model(&format!("[limits]\nmax_servers = {most}\n{services}"));
+    let first =
+        limited(8, &(service("web", 80, "dr", &[12, 13, 14]) + &service("app", 81, "dr", &[12, 13, 15])));
+    director(&first, Estate::new(1)).keep_journal(Box::new(Writer::new(path.clone())), &[]);
+    let content = journal::read(&path).unwrap();
+    let begin = |model: &Model| {
+        let former = content.dests.iter().map(|(index, key)| (DestId(*index), *key)).collect();
+        let estate = Estate { former, services: content.services(model), ..Estate::new(1) };
+        Director::heir(model, vec![DeviceSetup { mac: [2; 6], rss: false }], estate).map(|_| ())
+    };
+    // they keep their indices, so a new one finds none
+    let new = limited(4, &service("web", 80, "dr", &[20]));
+    let refused = begin(&new).unwrap_err();
+    assert!(matches!(refused, ApplyError::TooManyServers { wanted: 1, limit: 4, .. }), "{refused}");
+    assert_eq!(begin(&limited(4, &service("web", 80, "dr", &[12, 13]))), Ok(()));
+    assert_eq!(begin(&limited(7, &service("web", 80, "dr", &[20]))), Ok(()));
 }
 
 proptest! {
