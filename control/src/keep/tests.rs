@@ -92,10 +92,8 @@ fn what_is_left_is_gone_on_with_only_if_it_fits() {
     write(&head(3));
     beat(&store.folder, 5_000, now + 1_000_000_000_000_000, 2);
     assert!(matches!(store.left(LAYOUT, 0), Err(Unfit::Damaged { file, .. }) if file == "beat"));
-    for workers in [0, 1, 3] {
-        beat(&store.folder, 5_000, now, workers);
-        assert!(matches!(store.left(LAYOUT, 0), Err(Unfit::Damaged { file, .. }) if file == "beat"));
-    }
+    beat(&store.folder, 5_000, now, 0);
+    assert!(matches!(store.left(LAYOUT, 0), Err(Unfit::Damaged { file, .. }) if file == "beat"));
     // where the machine has run for so long
     if now > MAX_AWAY_NS + 3_600_000_000_000 {
         beat(&store.folder, 5_000, now - MAX_AWAY_NS - 1_000_000_000, 2);
@@ -234,6 +232,26 @@ fn a_former_service_that_is_not_possible_any_more_costs_no_other() {
     let moved = lb_config::parse(&elsewhere).unwrap();
     let names: Vec<_> = content.services(&moved).iter().map(|service| service.name.clone()).collect();
     assert_eq!(names, ["web"], "its server is still on the network, the other's local address is not");
+}
+
+#[test]
+fn a_beat_outlives_a_change_of_the_number_of_workers() {
+    let temp = Temp::new();
+    let floods = |beat: Result<Beat, String>| beat.map(|beat| beat.floods);
+    let heart = |floods: &[(u64, u64)]| {
+        let journal = Writer::new(temp.0.join("journal.1")).health();
+        beat::Heart::new(&temp.0, floods.to_vec(), journal).unwrap()
+    };
+    heart(&[(1, 20), (10, 2)]).write().unwrap();
+    assert_eq!(floods(Beat::read(&temp.0, 2)), Ok(vec![(1, 20), (10, 2)]));
+    // killed before the first beat of another number of workers
+    assert_eq!(floods(Beat::read(&temp.0, 1)), Ok(vec![(10, 20)]));
+    assert_eq!(floods(Beat::read(&temp.0, 3)), Ok(vec![(10, 20); 3]));
+    // and after it
+    heart(&[(3, 4)]).write().unwrap();
+    assert_eq!(floods(Beat::read(&temp.0, 1)), Ok(vec![(3, 4)]));
+    fs::write(temp.0.join("beat"), [0; 24]).unwrap();
+    assert!(Beat::read(&temp.0, 1).is_err());
 }
 
 #[test]
