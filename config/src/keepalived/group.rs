@@ -77,7 +77,11 @@ impl Import {
             None => 0,
             Some(Ok(port)) => port,
             Some(Err(_)) => {
-                self.note(line, "is followed by no port");
+                let show = crate::text::show(word(1).unwrap_or_default());
+                self.note(
+                    line,
+                    format!("{show} is no port of 0 to 65535; ranges of addresses there are, of ports not"),
+                );
                 return Vec::new();
             }
         };

@@ -552,6 +552,37 @@ fn an_object_that_cannot_be_is_left_out_and_told() {
 }
 
 #[test]
+fn strict_mode_costs_no_instance() {
+    // as in the sample that keepalived brings along, and with what keepalived lets pass beside
+    let text = "global_defs {\n vrrp_skip_check_adv_addr\n vrrp_strict\n}\n\
+        vrrp_instance A {\n interface eth0\n virtual_router_id 1\n authentication {\n auth_type PASS\n auth_pass 1111\n }\n virtual_ipaddress {\n 192.168.150.100\n }\n}\n\
+        vrrp_instance B {\n interface eth0\n virtual_router_id 2\n unicast_peer {\n 192.168.150.21\n }\n virtual_ipaddress {\n 192.168.150.101\n }\n}\n";
+    let imported = run(text, None);
+    let told = notes(&imported);
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].starts_with("line 5: authentication: is not carried over: "), "{told:#?}");
+    assert!(told[1].starts_with("line 16: strict_mode: is not carried over: "), "{told:#?}");
+    let model = crate::parse(&imported.toml).unwrap();
+    let [a, b] = &model.ha.vrrp[..] else { panic!("{}", imported.toml) };
+    assert_eq!((a.strict, a.auth_password.as_deref(), a.accept), (true, None, false));
+    assert_eq!((b.strict, b.peers.len(), b.accept), (false, 1, false));
+}
+
+#[test]
+fn commands_of_an_instance_have_one_user_and_groups_no_ranges_of_ports() {
+    let text = "vrrp_instance A {\n interface eth0\n virtual_router_id 1\n virtual_ipaddress {\n 192.168.150.100\n }\n notify_master /bin/m nobody\n notify_backup /bin/b daemon\n}\n\
+        virtual_server_group g {\n 192.168.150.102 8000-8010\n}\nvirtual_server group g {\n protocol TCP\n}\n";
+    let told = notes(&run(text, None));
+    assert_eq!(
+        told,
+        [
+            "line 8: notify_backup: runs as \"nobody\", not as \"daemon\": all commands of an instance have one user",
+            "line 11: 192.168.150.102: \"8000-8010\" is no port of 0 to 65535; ranges of addresses there are, of ports not",
+        ]
+    );
+}
+
+#[test]
 fn definitions_and_conditions_hold() {
     let text = "$VIP=192.168.150.100\n$CHECK=TCP_CHECK { \\\n connect_timeout 2 \\\n }\n$IF=eth0\n\
         virtual_server ${VIP} 80 {\n protocol TCP\n@a lb_kind DR\n@^a lb_kind NAT\n real_server 192.168.150.12 80 {\n $CHECK\n }\n}\n\

@@ -62,6 +62,7 @@ impl Import {
                 "is of version 2 only; keepalived has none in version 3 either",
             );
         }
+        self.strictly(entry, &mut vrrp);
         self.families(entry, &mut vrrp);
         self.default_group(&mut vrrp);
         let owned = vrrp.port.clone();
@@ -72,6 +73,20 @@ impl Import {
         vrrp.name = self.named("vrrp", there);
         self.ha.vrrp.push(vrrp);
         self.place("vrrp", entry.at);
+    }
+
+    /// What strict mode and its instance cannot have both, as keepalived decides it.
+    fn strictly(&mut self, entry: &Entry, vrrp: &mut Vrrp) {
+        if vrrp.strict && vrrp.auth_password.take().is_some() {
+            let why = "is not carried over: the RFC has none, so keepalived sends none in strict mode either";
+            self.notes.add(entry.at, "authentication", why);
+        }
+        if vrrp.strict && !vrrp.peers.is_empty() {
+            vrrp.strict = false;
+            let why =
+                "is not carried over: the RFC has no peers; keepalived speaks to them in strict mode too";
+            self.notes.add(entry.at, "strict_mode", why);
+        }
     }
 
     /// The interval, as its version can say it.
@@ -247,8 +262,16 @@ impl Import {
         let (command, user) = self.program(line);
         *program = command;
         let user = user.or(self.global.user.clone());
-        if notify.user.is_some() && user.is_some() && notify.user != user {
-            self.note(line, "runs as the user of the other commands: all of an instance have one");
+        if let (Some(first), Some(own)) = (&notify.user, &user)
+            && first != own
+        {
+            let show = crate::text::show;
+            let why = format!(
+                "runs as {}, not as {}: all commands of an instance have one user",
+                show(first),
+                show(own)
+            );
+            self.note(line, why);
         }
         notify.user = notify.user.take().or(user);
         true

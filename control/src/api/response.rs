@@ -142,7 +142,7 @@ pub struct ServiceRow {
     /// Whether every packet is scheduled anew.
     #[serde(default)]
     pub one_packet: bool,
-    /// Configured servers.
+    /// Configured servers, those that are down among them.
     pub servers: u64,
     /// Those of them that get new connections: weight above 0.
     pub servers_in_use: u64,

@@ -256,7 +256,7 @@ impl Core {
             }),
             Request::Health { service } => Response::Health(self.health(service.as_deref())?),
             Request::Rates => Response::Rates(self.traffic.rows(&self.director)),
-            Request::ServiceList => Response::Services(show::services(&self.director)),
+            Request::ServiceList => Response::Services(show::services(&self.director, self.model())),
             Request::ServerList { service } => Response::Servers(show::servers(
                 &self.director,
                 self.model(),

@@ -1,6 +1,6 @@
 //! What the director counts, as the API's rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use lb_config::{Model, Server, Service, ServiceRef, to_toml};
@@ -63,10 +63,16 @@ pub(super) fn mac([a, b, c, d, e, f]: [u8; 6]) -> String {
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
-pub(super) fn services(director: &Director) -> Services {
+/// `model`: the configured one, with servers that are down and without sorry servers.
+pub(super) fn services(director: &Director, model: &Model) -> Services {
+    let configured: HashMap<&str, &Service> = model.services.iter().map(|s| (s.name.as_str(), s)).collect();
     let row = |service: ServiceCounts| {
         let sum = |of: fn(&DestRow) -> u64| service.dests.iter().map(of).sum();
-        let configured = || service.dests.iter().filter(|dest| !dest.removed);
+        let servers = configured.get(service.name.as_str()).map_or(&[][..], |service| &service.servers);
+        let keys: HashSet<SocketAddr> = servers.iter().map(Server::key).collect();
+        let in_use = |dest: &&DestRow| {
+            !dest.removed && dest.weight > 0 && keys.contains(&SocketAddr::new(dest.address, dest.port))
+        };
         ServiceRow {
             protocol: protocol(&service),
             vip: service.address.local(),
@@ -76,8 +82,8 @@ pub(super) fn services(director: &Director) -> Services {
             tunnel: service.forwarding.tunnel().map(|tunnel| tunnel.to_string()),
             persistence: service.persistence.map(|persistence| persistence.to_string()),
             one_packet: service.one_packet,
-            servers: configured().count() as u64,
-            servers_in_use: configured().filter(|dest| dest.weight > 0).count() as u64,
+            servers: servers.len() as u64,
+            servers_in_use: service.dests.iter().filter(in_use).count() as u64,
             counters: Counters {
                 active: sum(|dest| dest.active),
                 inactive: sum(|dest| dest.inactive),

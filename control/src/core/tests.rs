@@ -798,6 +798,9 @@ fn what_checks_find_is_in_force_and_not_in_the_configuration() {
         ["192.168.150.12 1 in use", "192.168.150.13 0 unknown"],
         "a server that is not checked is up, one that is has to show it first"
     );
+    let Response::Services(services) = bench.ask(Request::ServiceList) else { panic!() };
+    let row = &services.services[0];
+    assert_eq!((row.servers, row.servers_in_use), (2, 1), "who is down is configured all the same");
     let Response::Config(before) = bench.ask(Request::Show) else { panic!() };
     // Somebody waits for what happens.
     let wait = Work::Plain(Box::new(Request::Events { after: Some(0), wait: true }));

@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 
 use lb_config::Model;
-use lb_config::health::CheckKind;
+use lb_config::health::{CheckKind, UrlCheck};
 use tokio::time::Instant;
 
 use super::Health;
 use super::event::{Event, wall_ms};
 use super::probe::ProbeSpec;
 use crate::api::{CheckRow, EventRow, HealthRow, HealthServer, HealthTable, Lateness};
+
+/// Most of a command line that is shown, characters.
+const COMMAND: usize = 60;
 
 impl Health {
     /// Services with checks, or the one of this name, in the order of the configuration.
@@ -89,18 +92,31 @@ impl Health {
     }
 }
 
+/// `www.example.org/health`; without a virtual host `/health`.
+fn place(url: &UrlCheck) -> String {
+    format!("{}{}", url.host.as_deref().unwrap_or_default(), url.path)
+}
+
+/// A command line, or its beginning.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(COMMAND) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 /// `http /health`, `tcp 10.0.0.1:81` where another than the server is asked.
 fn name(probe: &ProbeSpec, server: SocketAddr) -> String {
     let kind = probe.kind.name();
     let what = match &probe.kind {
         CheckKind::Http(http) => match http.urls.as_slice() {
-            [url] => format!("{kind} {}", url.path),
+            [url] => format!("{kind} {}", place(url)),
             urls => {
-                format!("{kind} {} and {} more", urls.first().map_or("", |url| &url.path), urls.len() - 1)
+                format!("{kind} {} and {} more", urls.first().map(place).unwrap_or_default(), urls.len() - 1)
             }
         },
         CheckKind::Dns(dns) => format!("{kind} {} {}", dns.record, dns.name),
-        CheckKind::Script(script) => format!("{kind} {}", script.command.first().map_or("", String::as_str)),
+        CheckKind::Script(script) => format!("{kind} {}", short(&script.command.join(" "))),
         CheckKind::File(file) => return format!("{kind} {}", file.path.display()),
         CheckKind::Tcp | CheckKind::Udp(_) | CheckKind::Smtp { .. } | CheckKind::Ping => kind.to_owned(),
     };
@@ -130,5 +146,20 @@ impl From<&Event> for EventRow {
             server: text(&event.server),
             reason: event.reason.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_that_differ_can_be_told_apart() {
+        let mut url = UrlCheck::new("/health");
+        assert_eq!(place(&url), "/health");
+        url.host = Some("www.example.org".to_owned());
+        assert_eq!(place(&url), "www.example.org/health");
+        assert_eq!(short("/bin/sh -c exit 0"), "/bin/sh -c exit 0");
+        assert_eq!(short(&"\u{fc}".repeat(61)), format!("{}...", "\u{fc}".repeat(60)));
     }
 }

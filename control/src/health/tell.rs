@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::check::{Dialogue, Failure, http::Ends, run_command, tls};
-use super::event::Event;
+use super::event::{Event, EventKind};
 
 /// Changes that wait to be told; more are dropped, with a word in the log.
 const WAITING: usize = 1024;
@@ -201,7 +201,11 @@ async fn send_mail(mail: &Mail, news: &News) -> Result<(), Failure> {
 /// Header and text, with the line that ends it. Source: RFC 5322 section 2, RFC 5321 section 4.5.2.
 fn letter(mail: &Mail, news: &News) -> String {
     let event = &news.event;
-    let what = event.kind.as_str();
+    let what = match event.kind {
+        EventKind::QuorumUp => "has its quorum",
+        EventKind::QuorumDown => "has lost its quorum",
+        other => other.as_str(),
+    };
     // No byte of a reason, which may come from a server, begins a line or a header of its own.
     let clean = |text: &str| -> String {
         text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
@@ -210,9 +214,7 @@ fn letter(mail: &Mail, news: &News) -> String {
     let (subject, text) = match (event.service.as_str(), event.server.as_str()) {
         // of a virtual router the reason says it all
         ("", _) => (reason.clone(), reason),
-        (service, "") => {
-            (format!("service {service} {what}"), format!("service {service} is {what}: {reason}"))
-        }
+        (service, "") => (format!("service {service} {what}"), format!("service {service} {what}: {reason}")),
         (service, server) => (
             format!("server {server} of {service} {what}"),
             format!("server {server} of {service} is {what}: {reason}"),
@@ -256,7 +258,6 @@ fn date(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::EventKind;
     use super::*;
 
     #[test]
@@ -299,6 +300,15 @@ mod tests {
                     Subject: [node01] server 10.0.0.1:80 of web down\r\nX-Mailer: sluice\r\n\r\n\
                     server 10.0.0.1:80 of web is down: a??.??RCPT TO:<x>\r\n.\r\n";
         assert_eq!(letter(&mail, &news), want);
+        let event = Event {
+            kind: EventKind::QuorumDown,
+            service: "web".into(),
+            server: String::new(),
+            reason: "weight 0 of 1 is up".into(),
+            ..news.event
+        };
+        let quorum = letter(&mail, &News { event, ..news.clone() });
+        assert!(quorum.contains("Subject: [node01] service web has lost its quorum\r\n"), "{quorum}");
         let event = Event {
             kind: EventKind::Vrrp,
             service: String::new(),

@@ -226,7 +226,7 @@ fn whoever_wants_to_know_is_told() {
     assert_eq!(next(&mails, "RCPT"), "RCPT TO:<a@x>");
     assert_eq!(next(&mails, "RCPT"), "RCPT TO:<b@x>");
     assert_eq!(next(&mails, "Subject"), "Subject: [node01] server 10.0.0.2:80 of web up");
-    assert_eq!(next(&mails, "Subject"), "Subject: [node01] service web quorum_up");
+    assert_eq!(next(&mails, "Subject"), "Subject: [node01] service web has its quorum");
     bench.health.farewell(&bench.model);
     drop(bench);
     let want = "up node01 up web 10.0.0.2:80 connected\nquorum_up node01 quorum_up web weight 9 of 1 is up\n\

@@ -38,23 +38,29 @@ pub fn boot() -> String {
 }
 
 impl Beat {
-    /// The latest beat in a folder.
+    /// The latest beat in a folder. Until an lbd with another number of workers has beaten, it is that of the one before:
+    /// then nobody knows whose floods are whose now, and each is taken to last as long as the longest.
     ///
-    /// Errors: there is none for so many workers.
+    /// Errors: there is none, or it makes no sense.
     pub fn read(folder: &Path, workers: usize) -> Result<Self, String> {
         let bytes = fs::read(folder.join("beat")).map_err(|error| error.to_string())?;
         let (words, rest) = bytes.as_chunks::<8>();
         let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let (&[worker_ns, monotonic_ns], floods) = words.split_first_chunk().ok_or("it is too short")?;
         let (floods, more) = floods.as_chunks::<2>();
-        if floods.len() != workers || !rest.is_empty() || !more.is_empty() {
-            return Err(format!("it has {} bytes for {workers} workers", bytes.len()));
+        if floods.is_empty() || !rest.is_empty() || !more.is_empty() {
+            return Err(format!("it has {} bytes, 16 and 16 for each worker are right", bytes.len()));
         }
         // Damaged, it would make connections eternal.
         if monotonic_ns > self::monotonic_ns() || worker_ns > 1 << 62 {
             return Err("it is of the future".to_owned());
         }
-        Ok(Self { worker_ns, monotonic_ns, floods: floods.iter().map(|[a, b]| (*a, *b)).collect() })
+        let mut floods: Vec<(u64, u64)> = floods.iter().map(|[a, b]| (*a, *b)).collect();
+        if floods.len() != workers {
+            let longest = floods.iter().fold((0, 0), |(a, b), flood| (flood.0.max(a), flood.1.max(b)));
+            floods = vec![longest; workers];
+        }
+        Ok(Self { worker_ns, monotonic_ns, floods })
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -71,6 +77,8 @@ pub struct Heart {
     beat: Beat,
     seen: Vec<Echo>,
     journal: Health,
+    /// The file is as long as a beat is.
+    fits: bool,
     broken: bool,
 }
 
@@ -83,7 +91,15 @@ impl Heart {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(folder.join("beat"))?;
         let beat = Beat { floods, ..Beat::default() };
-        Ok(Self { file, folder: folder.to_owned(), beat, seen: Vec::new(), journal, broken: false })
+        Ok(Self {
+            file,
+            folder: folder.to_owned(),
+            beat,
+            seen: Vec::new(),
+            journal,
+            fits: false,
+            broken: false,
+        })
     }
 
     /// The beat of a turn of the control core.
@@ -105,12 +121,23 @@ impl Heart {
             until.1 = until.1.max(now.strays_until(seen, worker_ns));
             *seen = now;
         }
-        let written = self.file.write_all_at(&self.beat.to_bytes(), 0);
+        let written = self.write();
         if let Some(reason) = written.err().map(|error| error.to_string()).or_else(|| self.journal.fault()) {
             self.broken = true;
             // The next lbd must not believe what is no longer written.
             let _ = fs::remove_file(self.folder.join("head"));
             error!(reason, "connection tables are no longer kept: the next lbd begins anew");
         }
+    }
+
+    /// Writes the beat; of an earlier lbd, which may have had more workers, nothing is left behind it.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        let bytes = self.beat.to_bytes();
+        self.file.write_all_at(&bytes, 0)?;
+        if !self.fits {
+            self.file.set_len(bytes.len() as u64)?;
+            self.fits = true;
+        }
+        Ok(())
     }
 }

@@ -24,6 +24,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use lb_dataplane::keep::Moment;
 use nix::fcntl::{Flock, FlockArg};
@@ -31,6 +32,9 @@ use tracing::warn;
 
 pub use beat::Beat;
 pub use head::Head;
+
+/// How long an lbd that was killed may take to let go.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Longest absence after which times in the tables can still be told, ns: they go round in 18 h 12 min.
 const MAX_AWAY_NS: u64 = 18 * 3600 * 1_000_000_000;
@@ -131,8 +135,7 @@ impl Store {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
         let lock = options.open(&path).map_err(io)?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| StoreError::InUse(folder.clone()))?;
+        let lock = Self::lock(lock).ok_or_else(|| StoreError::InUse(folder.clone()))?;
         let huge = hugetlbfs.map(|mount| mount.join(folder_name(name)));
         let huge = huge.filter(|huge| match make(huge) {
             Ok(()) => true,
@@ -142,6 +145,19 @@ impl Store {
             }
         });
         Ok(Self { folder, huge, _lock: lock })
+    }
+
+    /// The lock, if nobody has it. Who was just killed has it until the kernel has cleared up: it is waited for.
+    fn lock(mut file: File) -> Option<Flock<File>> {
+        let given_up = Instant::now() + ENDING;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Some(lock),
+                Err(_) if Instant::now() >= given_up => return None,
+                Err((back, _)) => file = back,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What there is. `ours`: the layout of this process; `now_ns`: its workers' clock, which is moved so that it goes on

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_config::Model;
-use lb_dataplane::director::{DestKey, Director, Journal, Owner};
+use lb_dataplane::director::{ApplyError, DestKey, Director, Journal, Owner};
+use lb_dataplane::ids::DestId;
 use lb_dataplane::keep::{Estate, Secrets};
 use lb_dataplane::setup::DeviceSetup;
 use proptest::prelude::*;
@@ -91,10 +92,8 @@ fn what_is_left_is_gone_on_with_only_if_it_fits() {
     write(&head(3));
     beat(&store.folder, 5_000, now + 1_000_000_000_000_000, 2);
     assert!(matches!(store.left(LAYOUT, 0), Err(Unfit::Damaged { file, .. }) if file == "beat"));
-    for workers in [0, 1, 3] {
-        beat(&store.folder, 5_000, now, workers);
-        assert!(matches!(store.left(LAYOUT, 0), Err(Unfit::Damaged { file, .. }) if file == "beat"));
-    }
+    beat(&store.folder, 5_000, now, 0);
+    assert!(matches!(store.left(LAYOUT, 0), Err(Unfit::Damaged { file, .. }) if file == "beat"));
     // where the machine has run for so long
     if now > MAX_AWAY_NS + 3_600_000_000_000 {
         beat(&store.folder, 5_000, now - MAX_AWAY_NS - 1_000_000_000, 2);
@@ -233,6 +232,48 @@ fn a_former_service_that_is_not_possible_any_more_costs_no_other() {
     let moved = lb_config::parse(&elsewhere).unwrap();
     let names: Vec<_> = content.services(&moved).iter().map(|service| service.name.clone()).collect();
     assert_eq!(names, ["web"], "its server is still on the network, the other's local address is not");
+}
+
+#[test]
+fn a_beat_outlives_a_change_of_the_number_of_workers() {
+    let temp = Temp::new();
+    let floods = |beat: Result<Beat, String>| beat.map(|beat| beat.floods);
+    let heart = |floods: &[(u64, u64)]| {
+        let journal = Writer::new(temp.0.join("journal.1")).health();
+        beat::Heart::new(&temp.0, floods.to_vec(), journal).unwrap()
+    };
+    heart(&[(1, 20), (10, 2)]).write().unwrap();
+    assert_eq!(floods(Beat::read(&temp.0, 2)), Ok(vec![(1, 20), (10, 2)]));
+    // killed before the first beat of another number of workers
+    assert_eq!(floods(Beat::read(&temp.0, 1)), Ok(vec![(10, 20)]));
+    assert_eq!(floods(Beat::read(&temp.0, 3)), Ok(vec![(10, 20); 3]));
+    // and after it
+    heart(&[(3, 4)]).write().unwrap();
+    assert_eq!(floods(Beat::read(&temp.0, 1)), Ok(vec![(3, 4)]));
+    fs::write(temp.0.join("beat"), [0; 24]).unwrap();
+    assert!(Beat::read(&temp.0, 1).is_err());
+}
+
+#[test]
+fn former_servers_for_which_there_is_no_room_any_more_are_refused() {
+    let temp = Temp::new();
+    let path = temp.0.join("journal.1");
+    let limited = |most: u32, services: &str| model(&format!("[limits]\nmax_servers = {most}\n{services}"));
+    let first =
+        limited(8, &(service("web", 80, "dr", &[12, 13, 14]) + &service("app", 81, "dr", &[12, 13, 15])));
+    director(&first, Estate::new(1)).keep_journal(Box::new(Writer::new(path.clone())), &[]);
+    let content = journal::read(&path).unwrap();
+    let begin = |model: &Model| {
+        let former = content.dests.iter().map(|(index, key)| (DestId(*index), *key)).collect();
+        let estate = Estate { former, services: content.services(model), ..Estate::new(1) };
+        Director::heir(model, vec![DeviceSetup { mac: [2; 6], rss: false }], estate).map(|_| ())
+    };
+    // they keep their indices, so a new one finds none
+    let new = limited(4, &service("web", 80, "dr", &[20]));
+    let refused = begin(&new).unwrap_err();
+    assert!(matches!(refused, ApplyError::TooManyServers { wanted: 1, limit: 4, .. }), "{refused}");
+    assert_eq!(begin(&limited(4, &service("web", 80, "dr", &[12, 13]))), Ok(()));
+    assert_eq!(begin(&limited(7, &service("web", 80, "dr", &[20]))), Ok(()));
 }
 
 proptest! {

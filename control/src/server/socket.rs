@@ -6,12 +6,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Group;
 use thiserror::Error;
 use tracing::warn;
+
+/// How long an lbd that was killed may take to end: what it listened on goes after its memory.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// The umask is the process's: two sockets made at once would get each other's mode.
 static UMASK: Mutex<()> = Mutex::new(());
@@ -70,7 +74,8 @@ pub struct Socket {
 impl Socket {
     /// Makes the socket and listens.
     ///
-    /// A socket file that nobody listens on is replaced. Not for use while other threads make files: the process's
+    /// A socket file that nobody listens on is replaced; one that somebody listens on is waited for, two seconds at the
+    /// most, as who was just killed listens until the kernel has cleared up. Not for use while other threads make files: the process's
     /// umask is changed for a moment.
     pub fn bind(settings: &SocketSettings) -> Result<Self, SocketError> {
         let path = settings.path.clone();
@@ -88,7 +93,13 @@ impl Socket {
         let directory = File::open(directory).map_err(os("open its directory"))?;
         let lock = Flock::lock(directory, FlockArg::LockExclusive);
         let _lock = lock.map_err(|(_, errno)| os("lock its directory")(errno.into()))?;
-        clear_stale(&path)?;
+        let given_up = Instant::now() + ENDING;
+        while let Err(error) = clear_stale(&path) {
+            if !matches!(error, SocketError::InUse(_)) || Instant::now() >= given_up {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
 
         // With the right umask the file never has another mode, not even between bind and chmod.
         let forbidden = if settings.public_read { 0o111 } else { 0o117 };
@@ -208,6 +219,23 @@ mod tests {
         fs::rename(&stale, &settings.path).unwrap();
         let second = Socket::bind(&settings).unwrap();
         assert!(UnixStream::connect(&settings.path).is_ok());
+        drop(second);
+        tidy(&settings);
+    }
+
+    #[test]
+    fn who_is_about_to_end_is_waited_for() {
+        let settings = settings("ending");
+        let first = Socket::bind(&settings).unwrap();
+        let stale = settings.path.with_extension("stale");
+        fs::hard_link(&settings.path, &stale).unwrap();
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        let second = Socket::bind(&settings).unwrap();
+        assert!(UnixStream::connect(&settings.path).is_ok());
+        ends.join().unwrap();
         drop(second);
         tidy(&settings);
     }

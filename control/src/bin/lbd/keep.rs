@@ -104,6 +104,24 @@ impl Keep {
         this
     }
 
+    /// Whether there is something to go on with.
+    pub fn has_left(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Discards what an earlier lbd has left.
+    pub fn begin_anew(&mut self, model: &Model, reason: &str) {
+        warn!("connections of an earlier lbd are discarded: {reason}");
+        if let Some(store) = &self.store {
+            store.discard();
+        }
+        (self.left, self.stays, self.generation, self.offset_ns) = (None, false, 1, 0);
+        self.secrets = Secrets::random(model.appliance.workers.len());
+        self.services.clear();
+        self.standing.clear();
+        (self.row.began, self.row.reason) = ("fresh".to_owned(), Some(reason.to_owned()));
+    }
+
     fn go_on(&mut self, left: Left, offset_ns: u64, model: &Model, workers: usize) {
         let former = left.head.secrets.workers.len();
         self.stays = former == workers

@@ -9,9 +9,9 @@ use lb_config::{Device, Model};
 use lb_control::core::{Core, DriverRow, Drivers, Process, reload};
 use lb_control::server::{Policy, Socket, SocketSettings, Times, serve};
 use lb_control::source::{Loaded, Source};
-use lb_dataplane::director::{Director, devices};
+use lb_dataplane::director::{ApplyError, Director, devices};
 use lb_dataplane::io::{DeviceId, WorkerId};
-use lb_dataplane::setup::DeviceSetup;
+use lb_dataplane::setup::{DeviceSetup, WorkerSeed};
 use lb_dataplane::{Worker, run as run_worker};
 use lb_dpdk::{Clock, DeviceSpec, Devices, Eal, EalConfig, WorkerIo, WorkerThread};
 use tokio::sync::mpsc;
@@ -28,6 +28,21 @@ const CALLS: usize = 64;
 
 /// Threads for what may block: look-ups of users, reading and writing of large messages.
 const BLOCKING_THREADS: usize = 16;
+
+/// The director, with what an earlier lbd has left; without it where `limits.max_servers` has no room for both.
+fn heir(
+    model: &Model,
+    devices: Vec<DeviceSetup>,
+    keep: &mut Keep,
+) -> Result<(Director, Vec<WorkerSeed>), ApplyError> {
+    match Director::heir(model, devices.clone(), keep.estate(model)) {
+        Err(error @ ApplyError::TooManyServers { .. }) if keep.has_left() => {
+            keep.begin_anew(model, &error.to_string());
+            Director::heir(model, devices, keep.estate(model))
+        }
+        result => result,
+    }
+}
 
 /// Runs lbd until a signal ends it. `fresh`: without what an earlier one has left.
 pub fn run(source: &Source, fresh: bool) -> anyhow::Result<()> {
@@ -49,7 +64,7 @@ pub fn run(source: &Source, fresh: bool) -> anyhow::Result<()> {
     let facts = devices.infos().iter().map(|info| DeviceSetup { mac: info.mac, rss: info.rss }).collect();
     let clock = Clock::new(&eal);
     let mut keep = Keep::open(&model, fresh, &clock);
-    let (mut director, seeds) = Director::heir(&model, facts, keep.estate(&model))?;
+    let (mut director, seeds) = heir(&model, facts, &mut keep)?;
     let mut workers = Vec::new();
     let limit = memory::per_worker(&model);
     let no_memory = || format!("no memory for the {limit} connections of a worker");

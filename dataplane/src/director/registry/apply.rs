@@ -62,7 +62,8 @@ impl Registry {
     fn check(&self, difference: &Difference, context: &Context<'_>) -> Result<(), ApplyError> {
         let servers = |services: &[Arc<Service>]| services.iter().map(|s| s.servers.len()).sum::<usize>();
         let rules = || context.model.snat.iter().filter_map(|rule| DestKey::of_rule(rule, context.links));
-        let used = self.by_server.len() + self.quarantine.len();
+        // an index that is kept for whom an earlier process had it for is nobody else's
+        let used = self.by_server.len() + self.quarantine.len() + self.reserved.len();
         let most = servers(&difference.changed) + context.model.snat.len();
         if used + most <= self.max_dests as usize {
             return Ok(());
@@ -73,13 +74,13 @@ impl Registry {
                 .map(move |at| DestKey::of(&service, &service.servers[at]))
                 .collect::<Vec<_>>()
         };
-        let unknown = |key: &DestKey| !self.by_server.contains_key(key);
+        let unknown = |key: &DestKey| !self.by_server.contains_key(key) && !self.reserved.contains_key(key);
         let new = difference.changed.iter().flat_map(keys).chain(rules()).filter(unknown).count();
         if used + new > self.max_dests as usize {
             let wanted: HashSet<DestKey> =
                 context.model.services.shared().iter().flat_map(keys).chain(rules()).collect();
-            let draining =
-                used - self.by_server.iter().filter(|(server, _)| wanted.contains(*server)).count();
+            let known = self.by_server.iter().map(|(server, _)| server).chain(self.reserved.keys());
+            let draining = used - known.filter(|server| wanted.contains(*server)).count();
             return Err(ApplyError::TooManyServers { wanted: wanted.len(), draining, limit: self.max_dests });
         }
         Ok(())

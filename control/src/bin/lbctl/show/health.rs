@@ -1,6 +1,6 @@
 //! Answers about health.
 
-use lb_control::api::{EventList, HealthTable};
+use lb_control::api::{EventList, HealthServer, HealthTable};
 
 use crate::table::{Side, Table};
 
@@ -39,6 +39,9 @@ pub fn health(table: &HealthTable) -> String {
                 check.result.clone(),
             ]);
         }
+        if let Some(why) = reason(server) {
+            rows.row(std::iter::repeat_n(String::new(), 10).chain([why.to_owned()]));
+        }
     }
     let mut lines = rows.lines();
     let mut text = lines.next().unwrap_or_default() + "\n";
@@ -53,7 +56,7 @@ pub fn health(table: &HealthTable) -> String {
             "{}: {state}{since}, weight {} of {} is up\n",
             service.service, service.live, service.quorum
         );
-        for line in lines.by_ref().take(service.servers.iter().map(|server| server.checks.len()).sum()) {
+        for line in lines.by_ref().take(service.servers.iter().map(height).sum()) {
             text += &format!("{line}\n");
         }
     }
@@ -64,6 +67,17 @@ pub fn health(table: &HealthTable) -> String {
         );
     }
     text
+}
+
+/// Why a server is down although none of its checks says so.
+fn reason(server: &HealthServer) -> Option<&str> {
+    let told = server.state != "down" || server.checks.iter().any(|check| check.state == "down");
+    (!told && !server.why.is_empty()).then_some(server.why.as_str())
+}
+
+/// Lines that a server has.
+fn height(server: &HealthServer) -> usize {
+    server.checks.len() + usize::from(reason(server).is_some())
 }
 
 /// One line per event.
@@ -110,7 +124,7 @@ fn clock(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lb_control::api::{CheckRow, EventRow, HealthRow, HealthServer, Lateness};
+    use lb_control::api::{CheckRow, EventRow, HealthRow, Lateness};
 
     #[test]
     fn a_table_has_a_line_per_check() {
@@ -150,6 +164,10 @@ mod tests {
                         ],
                     ),
                     server("192.168.150.13:80", "unknown", vec![check("http /", None, "")]),
+                    HealthServer {
+                        why: "its weight would be -5".into(),
+                        ..server("192.168.150.14:80", "down", vec![check("http /", Some(true), "status 200")])
+                    },
                 ],
             }],
             lateness: Some(Lateness { probes: 3, checks: 17, p50_us: 600, p99_us: 1_100, max_us: 1_300 }),
@@ -159,6 +177,8 @@ web: quorum, weight 1 of 1 is up
   -> 192.168.150.12:80   up            1  1h02m  http /  up       1.2s  1.2ms  3.7s      0  status 200
                                                  ping    up       1.2s  1.2ms  3.7s      0  answered
   -> 192.168.150.13:80   unknown       1  1h02m  http /  up          -      -   now      0
+  -> 192.168.150.14:80   down          1  1h02m  http /  up       1.2s  1.2ms  3.7s      0  status 200
+                                                                                            its weight would be -5
 3 different checks, 17 made; they start late by 600 us (half below), 1100 us (99 %), 1300 us (latest)
 ";
         assert_eq!(health(&table), want);
