@@ -59,6 +59,8 @@ impl FromStr for IpvsSyncState {
 pub struct IpvsSync {
     /// Master or backup.
     pub state: IpvsSyncState,
+    /// Instance of `[[vrrp]]` that decides when it runs: a master while that is master, a backup while it is not. `None`: always.
+    pub vrrp: Option<String>,
     /// Interface of the kernel's that multicast goes over.
     pub interface: String,
     /// Which directors sync with each other. A backup with 0 takes what comes with any.
@@ -83,6 +85,7 @@ impl IpvsSync {
         let group = IPVS_SYNC_GROUP.into();
         Self {
             state,
+            vrrp: None,
             interface,
             sync_id: 0,
             max_length: Self::default_length(group),
@@ -92,6 +95,11 @@ impl IpvsSync {
             refresh: Duration::from_secs(10),
             resync: Duration::from_secs(300),
         }
+    }
+
+    /// Whether it runs; `master`: whether the instance that it follows is master.
+    pub fn runs(&self, master: impl FnOnce(&str) -> bool) -> bool {
+        self.vrrp.as_deref().is_none_or(|vrrp| master(vrrp) == (self.state == IpvsSyncState::Master))
     }
 
     /// Longest message to a group without other word: an Ethernet frame without IP and UDP headers.
@@ -113,15 +121,16 @@ impl IpvsSync {
     /// Its keys and values, as TOML.
     pub(crate) fn entries(&self) -> Vec<(&'static str, String)> {
         let text = |text: String| Value::String(text).to_string();
-        let mut entries = vec![
-            ("state", text(self.state.to_string())),
+        let mut entries = vec![("state", text(self.state.to_string()))];
+        entries.extend(self.vrrp.clone().map(|vrrp| ("vrrp", text(vrrp))));
+        entries.extend([
             ("interface", text(self.interface.clone())),
             ("sync_id", self.sync_id.to_string()),
             ("max_length", self.max_length.to_string()),
             ("group", text(self.group.to_string())),
             ("port", self.port.to_string()),
             ("ttl", self.ttl.to_string()),
-        ];
+        ]);
         if self.state == IpvsSyncState::Master {
             entries.push(("refresh", text(duration::format(self.refresh))));
             entries.push(("resync", text(duration::format(self.resync))));

@@ -348,8 +348,17 @@ impl<I: PacketIo> Worker<I> {
         self.counters.drop_packet(DropReason::NotForUs);
     }
 
-    /// Removes a connection before its time.
+    /// Removes a connection before its time, as another one takes its place.
     pub(crate) fn forget<K: Family>(&mut self, found: Found, key: K) {
+        self.remove(found, key, false);
+    }
+
+    /// Removes a connection before its time, as somebody wants it gone.
+    pub(crate) fn throw_out<K: Family>(&mut self, found: Found, key: K) {
+        self.remove(found, key, true);
+    }
+
+    fn remove<K: Family>(&mut self, found: Found, key: K, forced: bool) {
         let (table, pairs) = K::tables(&mut self.tables);
         table.remove(found);
         let ending = Ending {
@@ -359,7 +368,7 @@ impl<I: PacketIo> Worker<I> {
             templates: &self.setup.templates,
             now_ns: self.now_ns,
         };
-        ending.of(&key, found.meta, pairs, false);
+        ending.of(&key, found.meta, pairs, forced);
     }
 
     /// Keeps the number of handshakes under way, and what is to be told to other directors.

@@ -12,6 +12,7 @@ use crate::mailbox::{ConnFilter, ConnProtocol, ConnRow, Event, Injected, Listing
 use crate::parse::L4;
 use crate::snapshot::Snapshot;
 use crate::state::State;
+use crate::sync::Parting;
 use crate::tables::Tables;
 use crate::worker::Worker;
 
@@ -57,10 +58,12 @@ impl<I: PacketIo> Worker<I> {
             templates: &self.setup.templates,
             now_ns: self.now_ns,
         };
+        let parting = Parting::of(self.teller.feeds.as_deref(), self.id, &self.snapshot);
+        let out = (&ending, &parting);
         if listing.cursor < lines4 {
-            visit(v4, pairs4, &mut listing, 0, self.now, &ending);
+            visit(v4, pairs4, &mut listing, 0, self.now, out);
         } else {
-            visit(v6, pairs6, &mut listing, lines4, self.now, &ending);
+            visit(v6, pairs6, &mut listing, lines4, self.now, out);
         }
         if v4.is_empty() {
             listing.cursor = listing.cursor.max(lines4);
@@ -89,14 +92,15 @@ fn visit<K: Family<Address: Into<IpAddr>>>(
     listing: &mut Listing,
     start: u64,
     now: Tick,
-    ending: &Ending<'_>,
+    (ending, parting): (&Ending<'_>, &Parting<'_>),
 ) {
     let Listing { purpose, filter, rows, matched, cursor, .. } = listing;
     let (from, snapshot) = ((*cursor - start) as u32, ending.snapshot);
     let matching = |key: &K, meta| row(key, meta, now).filter(|row| takes(filter, row, snapshot));
     let expires = |meta: Meta| snapshot.dest(meta.dest()).is_some_and(|entry| snapshot.reschedules(entry));
+    let lines = if *purpose == Purpose::List { LINES_A_TURN } else { parting.lines(LINES_A_TURN) };
     match *purpose {
-        Purpose::List => table.walk(from, LINES_A_TURN as u32, |key, meta| {
+        Purpose::List => table.walk(from, lines as u32, |key, meta| {
             if let Some(mut row) = matching(key, meta) {
                 let has_local = snapshot.dest(row.dest).is_some_and(|entry| entry.way.local_ends().is_some());
                 if has_local && let Some((_, reply)) = local_port::reply_of(pairs, *key, meta.protocol()) {
@@ -111,13 +115,14 @@ fn visit<K: Family<Address: Into<IpAddr>>>(
         Purpose::Flush | Purpose::Expire => {
             let is_flush = *purpose == Purpose::Flush;
             let which = |key: &K, meta| if is_flush { matching(key, meta).is_some() } else { expires(meta) };
-            table.remove_where(from, LINES_A_TURN as u32, which, |key, meta| {
+            table.remove_where(from, lines as u32, which, |key, meta| {
+                parting.tell(key, meta);
                 ending.of(key, meta, pairs, true);
                 *matched += 1;
             });
         }
     }
-    *cursor = (*cursor + LINES_A_TURN).min(start + u64::from(table.lines()));
+    *cursor = (*cursor + lines).min(start + u64::from(table.lines()));
 }
 
 /// `None`: its time is over, the sweep has not come by yet.

@@ -60,20 +60,20 @@ enum Way {
 /// The second director's address, in place of a server's.
 const SECOND: &str = "192.168.150.21";
 /// Where full NAT's packets come from, whoever is master.
-const LIP: &str = "192.168.150.30";
+pub const LIP: &str = "192.168.150.30";
 /// The directors' addresses on their own wire.
 const WIRE: [&str; 2] = ["192.168.170.1", "192.168.170.2"];
 /// Connections that are held.
-const HELD: usize = 200;
+pub const HELD: usize = 200;
 /// The measured gap, at its best: what BFD takes at 3 x 10 ms, and what follows.
 const GAP: Duration = Duration::from_millis(40);
 /// How often a failure is tried at most until the gap is as it should be: other work on the machine makes it longer.
 const ROUNDS: usize = 4;
 
 /// A director of the two.
-struct One {
+pub struct One {
     at: usize,
-    process: Process,
+    pub process: Process,
     socket: PathBuf,
 }
 
@@ -82,7 +82,7 @@ fn node(lab: &Lab, at: usize) -> &Netns {
 }
 
 /// Makes a director's node out of the first server, and a wire between the two.
-fn prepare(lab: &Lab) -> Result<()> {
+pub fn prepare(lab: &Lab) -> Result<()> {
     let second = &lab.servers[0].netns;
     second.ip("addr flush dev lo")?;
     second.ip("addr flush dev eth0")?;
@@ -110,7 +110,13 @@ fn services(lab: &Lab, way: Way) -> Vec<Service> {
 
 /// The configuration of director `at`; `vrrp`: more of its virtual router.
 fn config(lab: &Lab, at: usize, way: Way, priority: u8, vrrp: &str) -> Config {
-    let lip = if way == Way::FullNat { format!(", \"{LIP}\"") } else { String::new() };
+    config_of(services(lab, way), at, priority, vrrp)
+}
+
+/// The same with these services.
+pub fn config_of(services: Vec<Service>, at: usize, priority: u8, vrrp: &str) -> Config {
+    let full_nat = services.iter().any(|service| service.more.contains("fullnat"));
+    let lip = if full_nat { format!(", \"{LIP}\"") } else { String::new() };
     let neighbor = if at == 0 { SECOND } else { DIP };
     let more = format!(
         "\n[[vrrp]]\nname = \"vi\"\nport = \"lan\"\nvrid = 51\npriority = {priority}\nvirtual_addresses = [\"{VIP}\"{lip}]\n\
@@ -120,11 +126,11 @@ fn config(lab: &Lab, at: usize, way: Way, priority: u8, vrrp: &str) -> Config {
         WIRE[at],
         WIRE[1 - at]
     );
-    Config { more, ..Config::with(services(lab, way)) }
+    Config { more, ..Config::with(services) }
 }
 
 impl One {
-    fn start(lab: &Lab, at: usize, config: &Config) -> Result<Self> {
+    pub fn start(lab: &Lab, at: usize, config: &Config) -> Result<Self> {
         let name = ["first", "second"][at];
         let path = |ending: &str| lab.dir().join(format!("{name}.{ending}"));
         let (socket, file) = (path("sock"), path("toml"));
@@ -152,7 +158,7 @@ impl One {
         Ok(Self { at, process, socket })
     }
 
-    fn ask<T: serde::de::DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+    pub fn ask<T: serde::de::DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
         let lbctl = bin()?.join("lbctl");
         let mut argv = vec![lbctl.to_string_lossy().into_owned(), "--socket".to_owned()];
         argv.push(self.socket.to_string_lossy().into_owned());
@@ -162,14 +168,14 @@ impl One {
         Ok(serde_json::from_str(&process::run(&argv)?)?)
     }
 
-    fn evidence(&self) -> String {
+    pub fn evidence(&self) -> String {
         let sync: Result<api::SyncStatus> = self.ask(&["sync"]);
         let vrrp: Result<api::Vrrp> = self.ask(&["vrrp"]);
         format!("director {}: {sync:?}\n{vrrp:?}\n{}", self.at, self.process.log())
     }
 
     /// Waits until it is `state`, has servers to send to, and the BFD session is up.
-    fn wait_for(&self, state: &str, session: bool) -> Result<()> {
+    pub fn wait_for(&self, state: &str, session: bool) -> Result<()> {
         wait_until(&format!("director {} is {state}", self.at), PATIENCE, || {
             let vrrp: api::Vrrp = self.ask(&["vrrp"])?;
             let up = !session || vrrp.bfd.iter().all(|row| row.state == "up" && row.detection_us == 30_000);
@@ -179,7 +185,7 @@ impl One {
     }
 
     /// Waits until it knows of this many connections and its neighbours.
-    fn wait_ready(&self, lab: &Lab, connections: usize) -> Result<()> {
+    pub fn wait_ready(&self, lab: &Lab, connections: usize) -> Result<()> {
         wait_until(&format!("director {} knows everything", self.at), PATIENCE, || {
             let sync: api::SyncStatus = self.ask(&["sync"])?;
             let stats: api::Stats = self.ask(&["stats"])?;
@@ -195,22 +201,27 @@ impl One {
 }
 
 /// An HTTP connection that is held.
-struct Kept {
+pub struct Kept {
     stream: TcpStream,
     server: String,
 }
 
 impl Kept {
     fn open(lab: &Lab) -> Result<Vec<Self>> {
+        Self::open_at(lab, 80, HELD)
+    }
+
+    /// The same at another port.
+    pub fn open_at(lab: &Lab, port: u16, count: usize) -> Result<Vec<Self>> {
         lab.client.enter(|| {
             let open = |_| {
-                let stream = TcpStream::connect((VIP, 80))?;
+                let stream = TcpStream::connect((VIP, port))?;
                 stream.set_read_timeout(Some(PATIENCE))?;
                 let mut kept = Self { stream, server: String::new() };
                 kept.server = kept.ask()?;
                 Ok(kept)
             };
-            (0..HELD).map(open).collect()
+            (0..count).map(open).collect()
         })
     }
 
@@ -230,7 +241,7 @@ impl Kept {
 }
 
 /// Each goes on, with the server that it had.
-fn check(held: &mut [Kept]) -> Result<()> {
+pub fn check(held: &mut [Kept]) -> Result<()> {
     let mut broken = Vec::new();
     for (at, kept) in held.iter_mut().enumerate() {
         match kept.ask() {

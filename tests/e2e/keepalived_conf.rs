@@ -20,10 +20,14 @@ use lb_tests::wait::wait_until;
 use lb_tests::watch::Watch;
 use nix::sys::signal::Signal;
 
+use crate::failover::Kept;
+
 pub fn cases() -> Vec<Case> {
     let three = Shape { servers: 3, ..Shape::default() };
     vec![
         Case::new("the_classic_keepalived_conf_runs_two_directors_and_two_servers", directly).shape(three),
+        Case::new("the_sync_daemon_of_keepalived_conf_follows_its_instance", synced).shape(three),
+        Case::new("a_sorry_server_at_127_0_0_1_is_the_director_itself", sorry),
         Case::new("the_classic_keepalived_conf_can_be_imported_and_applied", imported),
     ]
 }
@@ -297,5 +301,101 @@ fn imported(lab: &mut Lab) -> Result<()> {
     }
     ensure!(seen[0] != seen[1] && seen[..2] == seen[2..], "not round robin: {seen:?}");
     director.wait_conserved()?;
+    Ok(())
+}
+
+/// Which daemons of IPVS's connection sync run.
+fn daemons(peer: &Peer) -> Result<Vec<(String, u8)>> {
+    let status: api::SyncStatus = serde_json::from_str(&peer.ask(&["sync", "--json"])?)?;
+    Ok(status.ipvs.into_iter().map(|row| (row.state, row.sync_id)).collect())
+}
+
+fn wait_daemon(peer: &Peer, state: &str) -> Result<()> {
+    // the number is the instance's
+    let one = [(state.to_owned(), 51)];
+    wait_until(&format!("only the {state} daemon runs"), PATIENCE, || Ok(daemons(peer)? == one))
+        .with_context(|| format!("{}\n{:?}", peer.process.log(), daemons(peer)))
+}
+
+fn synced(lab: &mut Lab) -> Result<()> {
+    const HELD: usize = 20;
+    clear(&lab.servers[2])?;
+    lab.management()?;
+    lab.manage(&lab.servers[2].netns, "node04m", "192.168.150.20")?;
+    for (node, name, address) in
+        [(&lab.node01, "node01s", "192.168.170.1"), (&lab.servers[2].netns, "node04s", "192.168.170.2")]
+    {
+        lab.wire(node, name, "sync0")?;
+        node.ip(&format!("addr add {address}/24 dev sync0"))?;
+    }
+    let _nginx = [lab.nginx(&lab.servers[0])?, lab.nginx(&lab.servers[1])?];
+    let conf = |state: &str, priority| {
+        conf(state, priority, 25).replace("   router_id", "   lvs_sync_daemon sync0 VI_1\n   router_id")
+    };
+    let text = ports().to_toml(&lab.dir().join("master.sock").to_string_lossy());
+    let first = Files::write(lab, "master", &text, &conf("MASTER", 100))?;
+    let text = second_toml(&ports(), &lab.dir().join("backup.sock"));
+    let second = Files::write(lab, "backup", &text, &conf("BACKUP", 50))?;
+    let master = first.start(&lab.node01)?;
+    master.wait_for("master")?;
+    let backup = second.start(&lab.servers[2].netns)?;
+    backup.wait_for("backup")?;
+    for peer in [&master, &backup] {
+        ensure!(!peer.process.log().contains("not carried over"), "{}", peer.process.log());
+        wait_states(peer, ["up", "up"])?;
+    }
+    wait_daemon(&master, "master")?;
+    wait_daemon(&backup, "backup")?;
+    let mut held = Kept::open_at(lab, 80, HELD)?;
+    let known = |peer: &Peer| -> Result<u64> {
+        Ok(serde_json::from_str::<api::Stats>(&peer.ask(&["stats", "--json"])?)?.connections)
+    };
+    wait_until("the backup knows them", PATIENCE, || Ok(known(&backup)? >= HELD as u64))?;
+    master.process.signal(Signal::SIGKILL)?;
+    backup.wait_for("master")?;
+    wait_daemon(&backup, "master")?;
+    crate::failover::check(&mut held).with_context(|| backup.process.log())?;
+    // the one that comes back is master again, when it has had time to hear of them
+    drop(master);
+    let master = first.start(&lab.node01)?;
+    master.wait_for("master")?;
+    wait_daemon(&master, "master")?;
+    wait_daemon(&backup, "backup")
+}
+
+fn sorry(lab: &mut Lab) -> Result<()> {
+    let own = lab.dir().join("own");
+    std::fs::create_dir(&own)?;
+    std::fs::write(own.join("index.html"), "sorry\n")?;
+    let served = ["python3", "-m", "http.server", "80", "--directory", &own.to_string_lossy()];
+    let _web = lab.node01.start(&served, &lab.dir().join("own.log"))?;
+    let server = |address: &str| {
+        format!("real_server {address} 80 {{\n TCP_CHECK {{\n connect_timeout 1\n retry 0\n }}\n }}\n")
+    };
+    let conf = format!(
+        "virtual_server {VIP} 80 {{\n delay_loop 1\n lb_algo rr\n lb_kind DR\n protocol TCP\n alpha\n sorry_server 127.0.0.1 80\n {}{}}}\n",
+        server("192.168.150.12"),
+        server("192.168.150.13")
+    );
+    let socket = lab.dir().join("sorry.sock");
+    let text =
+        Config { port: "exception = \"tap\"\n".to_owned(), ..ports() }.to_toml(&socket.to_string_lossy());
+    let files = Files::write(lab, "sorry", &text, &conf)?;
+    let lbd = files.start(&lab.node01)?;
+    ensure!(!lbd.process.log().contains("not carried over"), "{}", lbd.process.log());
+    let url = format!("http://{VIP}/");
+    let answers = |wanted: &str| {
+        wait_until(&format!("the VIP answers {wanted}"), PATIENCE, || {
+            Ok(lab.curl(&url).is_ok_and(|text| text.starts_with(wanted)))
+        })
+        .with_context(|| format!("{:?}\n{}", lbd.ask(&["server", "list"]), lbd.process.log()))
+    };
+    answers("sorry")?;
+    let _nginx = lab.start_nginx()?;
+    answers("from 192.168.150.1")?;
+    for _ in 0..4 {
+        let text = lab.curl(&url)?;
+        ensure!(text.starts_with("from"), "{text}");
+    }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod api;
 mod exception;
 mod failover;
+mod failover_streams;
 mod flood;
 mod forwarding;
 mod forwarding_full_nat;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         keepalived_conf::cases(),
         lease::cases(),
         failover::cases(),
+        failover_streams::cases(),
     ];
     let trials = topics.into_iter().flatten().map(|case| case.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

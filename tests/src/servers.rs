@@ -110,7 +110,12 @@ impl ThreadServer {
     /// Takes one TCP connection at a time, compares what comes with [`Pattern`] and answers the number of bytes
     /// when the client has sent everything.
     pub fn tcp_sink(server: &RealServer, port: u16) -> Result<Self> {
-        let listener = server.netns.enter(|| Ok(TcpListener::bind((&*server.serves, port))?))?;
+        Self::tcp_sink_at(server, &server.serves, port)
+    }
+
+    /// The same at another address of the server.
+    pub fn tcp_sink_at(server: &RealServer, address: &str, port: u16) -> Result<Self> {
+        let listener = server.netns.enter(|| Ok(TcpListener::bind((address, port))?))?;
         listener.set_nonblocking(true)?;
         Ok(Self::start(move |stop, bytes, wrong| {
             while !stop.load(Ordering::Relaxed) {

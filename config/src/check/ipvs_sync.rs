@@ -27,6 +27,10 @@ pub(super) fn check(draft: &Draft, problems: &mut Problems) {
                 problems.add(path, message);
             }
         };
+        let known = |name: &String| draft.ha.vrrp.iter().any(|vrrp| vrrp.name == *name);
+        if let Some(vrrp) = daemon.vrrp.as_ref().filter(|name| !known(name)) {
+            add(at("vrrp"), format!("there is no [[vrrp]] named {}", show(vrrp)));
+        }
         let interface = &daemon.interface;
         let good = |b: u8| b.is_ascii_graphic() && b != b'/';
         if !(1..=INTERFACE_LEN).contains(&interface.len()) || !interface.bytes().all(good) {

@@ -42,6 +42,8 @@ pub(super) struct Global {
     pub mail: Option<bool>,
     /// Whether instances and groups send mails that do not say so themselves.
     pub vrrp_mail: bool,
+    /// `lvs_sync_daemon`.
+    pub lvs_sync: Option<Entry>,
     /// `SSL`.
     pub tls: TlsCheck,
 }
@@ -113,6 +115,10 @@ impl Import {
             "smtp_alert_checker" => self.global.mail = Some(self.flag(entry)),
             "no_checker_emails" => self.global.mail = Some(false),
             "script_user" => self.global.user = self.word(entry).map(str::to_owned),
+            "lvs_sync_daemon" => match self.global.lvs_sync {
+                None => self.global.lvs_sync = Some(entry.clone()),
+                Some(_) => self.note(entry, "is there already, and there is one only"),
+            },
             "lvs_timeouts" => self.timeouts(entry),
             "default_interface" => self.global.interface = self.word(entry).map(str::to_owned),
             "vrrp_mcast_group4" | "vrrp_mcast_group6" => {

@@ -12,6 +12,7 @@ mod checkers;
 mod global;
 mod group;
 mod lex;
+mod lvs_sync;
 mod note;
 mod reasons;
 mod service;
@@ -63,6 +64,7 @@ pub fn import(text: &str, options: &Options<'_>, files: Files<'_>) -> Imported {
     import.tracked(&tree);
     import.instances(&tree);
     import.services(&tree);
+    import.lvs_sync();
     import.finish()
 }
 
@@ -75,6 +77,10 @@ struct Base {
     tables: Vec<String>,
     /// Names of ports, by their interfaces and by themselves.
     ports: HashMap<String, String>,
+    /// Interfaces of the kernel's on the networks of ports, by the ports' names: a TAP, or one that both use.
+    kernel: HashMap<String, String>,
+    /// Ports with a TAP.
+    taps: Vec<String>,
     /// Networks of ports.
     networks: Vec<(IfAddr, String)>,
     /// Marks that are set.
@@ -94,7 +100,19 @@ impl Base {
         let mut problems = crate::fault::Problems::default();
         let draft = crate::read::document(table.get_ref(), &mut problems);
         for port in draft.ports.unwrap_or_default() {
-            let Some(name) = port.name else { continue };
+            let Some(name) = port.name.clone() else { continue };
+            match (&port.device, port.interface()) {
+                (_, Some(tap)) if port.has_tap() => {
+                    base.taps.push(name.clone());
+                    base.kernel.insert(name.clone(), tap);
+                }
+                // The kernel hears and sends there as before.
+                (Some(Device::AfPacket(interface)), _) => {
+                    let vlan = port.vlan.flatten().map_or_else(String::new, |vlan| format!(".{vlan}"));
+                    base.kernel.insert(name.clone(), format!("{interface}{vlan}"));
+                }
+                _ => {}
+            }
             let interface = match port.device {
                 Some(Device::AfPacket(interface) | Device::AfXdp(interface) | Device::Tap(interface)) => {
                     match port.vlan.flatten() {
@@ -112,6 +130,19 @@ impl Base {
         }
         base.marks = draft.marks.iter().filter_map(|mark| mark.value).collect();
         base
+    }
+
+    /// Address of the director's by which the kernel serves what comes to a VIP: of a port with a TAP, on the VIP's
+    /// network if there is one. `None`: no such port.
+    fn own_address(&self, vip: Option<IpAddr>, ipv6: bool) -> Option<IpAddr> {
+        let mine = |(net, port): &&(IfAddr, String)| {
+            net.addr.is_ipv6() == ipv6
+                && self.taps.contains(port)
+                && crate::ifaddr::special(net.addr).is_none()
+        };
+        let near = |(net, _): &&(IfAddr, String)| vip.is_some_and(|vip| net.contains(vip));
+        let own = || self.networks.iter().filter(mine);
+        own().find(near).or_else(|| own().next()).map(|(net, _)| net.addr)
     }
 
     /// Port whose network an address is in.

@@ -146,8 +146,8 @@ pub(super) const REASONS: &[(&str, &[&str])] = &[
     ),
     ("is not carried over: the director's own addresses stand in [[ports]]", &["static_ipaddress"]),
     (
-        "is not carried over: connections are not synchronized by this configuration",
-        &["lvs_sync_daemon", "lvs_sync_daemon_interface"],
+        "is of keepalived before 1.3: lvs_sync_daemon of global_defs is carried over",
+        &["lvs_sync_daemon_interface"],
     ),
     (
         "is not needed: services live and end with lbd",

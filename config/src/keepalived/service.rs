@@ -199,7 +199,7 @@ impl Import {
 
     fn real(&mut self, entry: &Entry, wide: &Wide<'_>) -> Option<Real> {
         let address = self.ip_at(entry, 1)?;
-        if let Some(what) = special(address) {
+        if let Some(what) = special(address).filter(|_| !address.is_loopback()) {
             self.note(entry, format!("{address} is {what}: no server can have it"));
             return None;
         }
@@ -339,12 +339,18 @@ impl Import {
     }
 
     fn server(&mut self, line: &Entry, real: &Real, service: &Service) -> Option<Server> {
-        let mut server = Server::new(real.address, service.port(), real.forwarding);
+        let (address, forwarding) = self.or_own(line, real.address, real.forwarding, service)?;
+        let mut server = Server::new(address, service.port(), forwarding);
         server.weight = real.weight;
         (server.upper_threshold, server.lower_threshold) = (real.upper, real.lower);
         let mut health = real.health.clone();
         let mut checks = real.checks.clone();
-        match (real.port, real.forwarding.keeps_port()) {
+        if address != real.address {
+            // The kernel's own, which checks reach as keepalived's do.
+            let open = |check: &&mut Check| check.target.address.is_none() && check.kind.has_port();
+            checks.iter_mut().filter(open).for_each(|check| check.target.address = Some(real.address));
+        }
+        match (real.port, forwarding.keeps_port()) {
             (Some(port), false) => server.port = port,
             // The kernel does not look at the port then; keepalived's checks do.
             (Some(port), true) if port != service.port() => {
@@ -429,13 +435,43 @@ impl Import {
         }
     }
 
+    /// A server at a loopback address is the director itself, as Linux has it: the kernel behind a TAP serves the VIP. A
+    /// tunnel to itself has no use, and Linux makes none.
+    fn or_own(
+        &mut self,
+        line: &Entry,
+        address: IpAddr,
+        forwarding: Forwarding,
+        service: &Service,
+    ) -> Option<(IpAddr, Forwarding)> {
+        if !address.is_loopback() {
+            return Some((address, forwarding));
+        }
+        let vip = service.address.vips().and_then(|vips| vips.single());
+        let Some(own) = self.base.own_address(vip, address.is_ipv6()) else {
+            let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+            let why = format!(
+                "{address} is a loopback address, that is the director itself: left out, as its kernel gets packets by a \
+                 port with exception = \"tap\" and an {family} address (--base)"
+            );
+            self.note(line, why);
+            return None;
+        };
+        let forwarding = match forwarding {
+            Forwarding::Tunnel(_) => Forwarding::Dr,
+            other => other,
+        };
+        Some((own, forwarding))
+    }
+
     fn sorry(&mut self, line: &Entry, wide: &Wide<'_>, service: &Service) -> Option<SorryServer> {
         let address = self.ip_at(line, 1)?;
-        if let Some(what) = special(address) {
-            self.note(line, format!("{address} is {what}: a server on the director itself is not offered"));
+        if let Some(what) = special(address).filter(|_| !address.is_loopback()) {
+            self.note(line, format!("{address} is {what}: no server can have it"));
             return None;
         }
         let forwarding = wide.sorry_forwarding.unwrap_or(service.forwarding);
+        let (address, forwarding) = self.or_own(line, address, forwarding, service)?;
         if address.is_ipv6() != service.address.is_ipv6() && !matches!(forwarding, Forwarding::Tunnel(_)) {
             self.note(line, format!("{address} is of another family than {}", service.address));
             return None;

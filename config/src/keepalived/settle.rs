@@ -129,6 +129,10 @@ impl Import {
                 self.forget(&Tracked::Bfd(gone));
                 "bfd_instance"
             }
+            "ipvs_sync" if index < self.ha.ipvs_sync.len() => {
+                self.ha.ipvs_sync.remove(index);
+                "lvs_sync_daemon"
+            }
             _ => return,
         };
         self.notes.add(at, there, &message);
@@ -243,7 +247,16 @@ fn header(out: &mut String, header: &str) {
 fn place(problem: &Problem) -> Option<(&'static str, usize, Option<usize>)> {
     let mut steps = problem.path.0.iter();
     let (Some(Step::Key(key)), Some(Step::Index(index))) = (steps.next(), steps.next()) else { return None };
-    let lists = ["services", "vrrp", "vrrp_groups", "vrrp_scripts", "vrrp_processes", "vrrp_files", "bfd"];
+    let lists = [
+        "services",
+        "vrrp",
+        "vrrp_groups",
+        "vrrp_scripts",
+        "vrrp_processes",
+        "vrrp_files",
+        "bfd",
+        "ipvs_sync",
+    ];
     let key = lists.into_iter().find(|list| list == key)?;
     let inner = match (steps.next(), steps.next()) {
         (Some(Step::Key(inner)), Some(Step::Index(at))) if inner == "servers" => Some(*at),

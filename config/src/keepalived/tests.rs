@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use super::{Imported, Options, import};
 use crate::health::{Assume, CheckKind, Digest, FileMeaning, HttpVersion, OnFailure, StatusRange};
-use crate::{Forwarding, Model, Protocol, Scheduler, ServiceAddress, Tracked, VrrpStart, VrrpVersion};
+use crate::{
+    Forwarding, IpvsSync, IpvsSyncState, Model, Protocol, Scheduler, ServiceAddress, Tracked, VrrpStart,
+    VrrpVersion,
+};
 
 const BASE: &str = "[[ports]]\nname = \"lan\"\ndevice = \"af_packet:eth0\"\naddresses = [\"192.168.150.11/24\", \"fd00::11/64\"]\n\
                     [[ports]]\nname = \"back\"\ndevice = \"af_xdp:eth1\"\nvlan = 20\naddresses = [\"10.20.0.2/16\"]\n";
@@ -523,7 +526,7 @@ fn what_is_not_carried_over_is_told_by_line() {
         "line 23: nonsense: is no address",
         "line 28: lb_algo: \"best\" is not",
         "line 29: ha_suspend: is not offered",
-        "line 30: real_server: 127.0.0.1 is a loopback address",
+        "line 30: real_server: 127.0.0.1 is a loopback address, that is the director itself: left out",
         "line 33: BFD_CHECK: is not offered",
         "line 36: weight: 70000 is not 0 to 65535",
         "line 39: }: ends no block",
@@ -612,4 +615,133 @@ fn the_base_comes_first_and_has_its_way() {
         "{}",
         alone.toml
     );
+}
+
+const ROUTER: &str = "vrrp_instance VI_1 {\n interface eth0\n virtual_router_id 51\n virtual_ipaddress {\n 192.168.150.100\n }\n}\n";
+
+#[test]
+fn the_sync_daemon_becomes_two_that_follow_the_instance() {
+    let text =
+        "global_defs {\n lvs_sync_daemon eth9 VI_1 id 7 maxlen 1400 port 8850 ttl 3 group ff02::81\n}\n";
+    let follows = model(&(text.to_owned() + ROUTER)).ha.ipvs_sync;
+    let wanted = |state, vrrp: Option<&str>| IpvsSync {
+        vrrp: vrrp.map(str::to_owned),
+        sync_id: 7,
+        max_length: 1400,
+        port: 8850,
+        ttl: 3,
+        group: "ff02::81".parse().unwrap(),
+        ..IpvsSync::new(state, "eth9".to_owned())
+    };
+    assert_eq!(follows, IpvsSyncState::ALL.map(|state| wanted(state, Some("VI_1"))));
+    // the instance's number is the default, as is the old way to give one
+    for (words, id) in [("VI_1", 51), ("inst VI_1", 51), ("VI_1 12", 12), ("id 9", 9), ("", 0)] {
+        let text = format!("global_defs {{\n lvs_sync_daemon eth9 {words}\n}}\n{ROUTER}");
+        let daemons = model(&text).ha.ipvs_sync;
+        let follows = words.contains("VI_1").then_some("VI_1");
+        assert_eq!(daemons.len(), 2, "{words}");
+        for daemon in daemons {
+            assert_eq!(
+                (daemon.vrrp.as_deref(), daemon.sync_id, daemon.max_length),
+                (follows, id, 1472),
+                "{words}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_sync_daemon_goes_by_the_kernel_s_way_to_the_network_of_a_port() {
+    let daemons = |base: &str, interface: &str| {
+        let text = format!("global_defs {{\n lvs_sync_daemon {interface} VI_1\n}}\n{ROUTER}");
+        let imported = import(&text, &Options { base: Some(base), id: None }, &|_, _| Ok(Vec::new()));
+        let model =
+            crate::parse(&imported.toml).unwrap_or_else(|faults| panic!("{faults}\n{}", imported.toml));
+        let used = model.ha.ipvs_sync.first().map(|daemon| daemon.interface.clone());
+        (used, notes(&imported))
+    };
+    let tapped = BASE.replacen("device =", "exception = \"tap\"\ndevice =", 1);
+    assert_eq!(daemons(BASE, "eth0"), (Some("eth0".to_owned()), vec![]), "both use it");
+    assert_eq!(daemons(&tapped, "eth0"), (Some("lb-lan".to_owned()), vec![]));
+    let (none, told) = daemons(BASE, "eth1.20");
+    assert_eq!((none, told.len()), (None, 1), "{told:?}");
+    assert!(
+        told[0].starts_with("line 2: lvs_sync_daemon: is left out: \"eth1.20\" is held by port back"),
+        "{told:?}"
+    );
+    let own = format!("{BASE}[[ipvs_sync]]\nstate = \"backup\"\ninterface = \"eth5\"\n");
+    let (kept, told) = daemons(&own, "eth9");
+    assert_eq!(kept.as_deref(), Some("eth5"));
+    assert_eq!(told, ["line 2: lvs_sync_daemon: is left out: [[ipvs_sync]] is there already"]);
+}
+
+#[test]
+fn of_a_sync_daemon_what_cannot_be_is_told_by_line() {
+    let told = |line: &str| {
+        let imported = run(&format!("global_defs {{\n{line}\n}}\n{ROUTER}"), None);
+        let daemons = crate::parse(&imported.toml).unwrap().ha.ipvs_sync.len();
+        (daemons, notes(&imported).join("; "))
+    };
+    let left_out = "line 2: lvs_sync_daemon: ";
+    for (line, daemons, told_of) in [
+        ("lvs_sync_daemon", 0, "has no value"),
+        ("lvs_sync_daemon eth9 nobody", 0, "is left out: there is no vrrp_instance \"nobody\""),
+        ("lvs_sync_daemon an-interface-of-many-bytes", 0, "is left out: interface: "),
+        ("lvs_sync_daemon eth9 group 10.0.0.1", 0, "is left out: group: 10.0.0.1 is not a multicast address"),
+        ("lvs_sync_daemon eth9 VI_1 id 256", 2, "256 is not 0 to 255"),
+        ("lvs_sync_daemon eth9 VI_1 ttl", 2, "has no value"),
+        ("lvs_sync_daemon eth9 VI_1 fast", 2, "\"fast\" is none of inst, id, maxlen, port, ttl, group"),
+        ("lvs_sync_daemon eth9\nlvs_sync_daemon eth8", 2, "is there already, and there is one only"),
+    ] {
+        let (count, text) = told(line);
+        assert_eq!(count, daemons, "{line}: {text}");
+        let line_of = if line.contains('\n') { "line 3: lvs_sync_daemon: " } else { left_out };
+        assert!(text.starts_with(&format!("{line_of}{told_of}")), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_server_at_a_loopback_address_is_the_director_s_kernel() {
+    let text = |kind: &str| {
+        format!(
+            "virtual_server 10.20.0.100 80 {{\n protocol TCP\n lb_kind {kind}\n sorry_server 127.0.0.1 80\n\
+             real_server 127.0.0.1 80 {{\n TCP_CHECK {{\n }}\n }}\n real_server 10.20.0.12 80 {{\n TCP_CHECK {{\n }}\n }}\n}}\n\
+             virtual_server fd00::100 80 {{\n protocol TCP\n lb_kind {kind}\n sorry_server ::1 8080\n}}\n"
+        )
+    };
+    let tapped = BASE.replace("device =", "exception = \"tap\"\ndevice =");
+    let of = |base: &str, text: &str| {
+        import(text, &Options { base: Some(base), id: None }, &|_, _| Ok(Vec::new()))
+    };
+    for (kind, forwarding) in [("DR", Forwarding::Dr), ("NAT", Forwarding::Nat), ("TUN", Forwarding::Dr)] {
+        let one = text(kind).replacen(" sorry_server 127.0.0.1 80\n", "", 1);
+        let imported = of(&tapped, &one);
+        assert_eq!(notes(&imported), [] as [&str; 0], "{kind}");
+        let model =
+            crate::parse(&imported.toml).unwrap_or_else(|faults| panic!("{faults}\n{}", imported.toml));
+        let [four, six] = [&model.services[0], &model.services[1]];
+        // of the VIP's own network; the check asks what keepalived's does
+        let server = &four.servers[0];
+        assert_eq!((server.key().to_string().as_str(), server.forwarding), ("10.20.0.2:80", forwarding));
+        assert_eq!(four.checks_of(server)[0].target.to, "127.0.0.1:80".parse().unwrap());
+        let sorry = six.health.as_ref().unwrap().sorry_server.unwrap();
+        let port = if kind == "NAT" { 8080 } else { 80 };
+        assert_eq!(
+            (sorry.address, sorry.port, sorry.forwarding),
+            ("fd00::11".parse().unwrap(), port, forwarding)
+        );
+    }
+    // the same twice is one too many
+    let twice = of(&tapped, &text("DR"));
+    assert!(notes(&twice)[0].contains("10.20.0.2:80 is already servers[0]"), "{:?}", notes(&twice));
+    let without = of(BASE, &text("DR"));
+    let told = notes(&without);
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert!(
+        told[0].starts_with(
+            "line 4: sorry_server: 127.0.0.1 is a loopback address, that is the director itself"
+        )
+    );
+    assert!(told[2].contains("exception = \"tap\" and an IPv6 address"), "{told:#?}");
+    assert!(crate::parse(&without.toml).is_ok());
 }

@@ -6,8 +6,8 @@ use super::{Reader, value};
 use crate::bounds;
 use crate::ipvs_sync::{IpvsSync, IpvsSyncState};
 
-pub(super) const IPVS_SYNC: [&str; 9] =
-    ["state", "interface", "sync_id", "max_length", "group", "port", "ttl", "refresh", "resync"];
+pub(super) const IPVS_SYNC: [&str; 10] =
+    ["state", "vrrp", "interface", "sync_id", "max_length", "group", "port", "ttl", "refresh", "resync"];
 
 /// All of them. What could not be read holds its default, and its fault is reported.
 pub(super) fn daemons(r: &mut Reader<'_>, t: &DeTable<'_>) -> Vec<IpvsSync> {
@@ -28,6 +28,7 @@ fn daemon(r: &mut Reader<'_>, t: &DeTable<'_>) -> IpvsSync {
     }
     IpvsSync {
         state,
+        vrrp: r.field(t, "vrrp", value::text).optional().flatten(),
         interface: r.required(t, "interface", value::text).unwrap_or_default(),
         sync_id: r.field(t, "sync_id", value::integer(bounds::IPVS_SYNC_ID)).or_default(d.sync_id),
         max_length: r.field(t, "max_length", max_length).or_default(IpvsSync::default_length(group)),

@@ -106,8 +106,16 @@ pub(super) fn of(ports: &[Port], seeds: &[(u8, u32, u8)]) -> Ha {
     for (state, (any, bits, priority)) in IpvsSyncState::ALL.into_iter().zip(seeds) {
         let group =
             if bits >> 14 & 1 == 1 { [0xff02, 0, 0, 0, 0, 0, 0, 0x81].into() } else { [224, 0, 0, 9].into() };
+        let vrrp = ha.vrrp.first().map(|vrrp| vrrp.name.clone()).filter(|_| any & 1 == 1);
         let (sync_id, ttl, port) = (*any, any | 1, u16::from(*priority) + 1);
-        ha.ipvs_sync.push(IpvsSync { sync_id, ttl, port, group, ..IpvsSync::new(state, "eth9".to_owned()) });
+        ha.ipvs_sync.push(IpvsSync {
+            sync_id,
+            ttl,
+            port,
+            group,
+            vrrp,
+            ..IpvsSync::new(state, "eth9".to_owned())
+        });
     }
     ha
 }

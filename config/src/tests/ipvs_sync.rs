@@ -22,7 +22,8 @@ fn all_faults_of_a_daemon_are_told() {
     let text = "[[ipvs_sync]]\nstate = \"both\"\ninterface = \"a/b\"\nsync_id = 256\nmax_length = 0\ngroup = \"10.0.0.1\"\n\
                 port = 0\nttl = 0\n[[ipvs_sync]]\nstate = \"master\"\n[[ipvs_sync]]\nstate = \"master\"\ninterface = \"\"\n\
                 max_length = 65500\ngroup = \"ff02::1\"\n\
-                refresh = \"500ms\"\nresync = \"2h\"\n[[ipvs_sync]]\nstate = \"backup\"\ninterface = \"x\"\nrefresh = \"1s\"\n";
+                refresh = \"500ms\"\nresync = \"2h\"\n[[ipvs_sync]]\nstate = \"backup\"\ninterface = \"x\"\nrefresh = \"1s\"\n\
+                vrrp = \"nobody\"\n";
     let lines = SMALL.lines().count();
     let line = |n: usize| lines + n;
     let told = faults_after(text);
@@ -41,10 +42,11 @@ fn all_faults_of_a_daemon_are_told() {
         format!("line {}: ipvs_sync[2].refresh: 500ms is below the limit 1s", line(16)),
         format!("line {}: ipvs_sync[2].resync: 7200s is above the limit 3600s", line(17)),
         format!("line {}: ipvs_sync[3].refresh: is of no use to a backup", line(21)),
+        format!("line {}: ipvs_sync[3].vrrp: there is no [[vrrp]] named \"nobody\"", line(22)),
     ] {
         assert!(told.contains(&wanted), "{wanted}\nis not in\n{told}");
     }
-    assert_eq!(told.lines().count(), 14, "{told}");
+    assert_eq!(told.lines().count(), 15, "{told}");
 }
 
 #[test]
@@ -56,4 +58,19 @@ fn a_change_names_the_daemon() {
     other.ha.ipvs_sync[1].ttl = 3;
     assert_eq!(told(&new, &other), ["~ ipvs_sync master: ttl 1 -> 3"]);
     assert!(diff(&new, &old).iter().all(|change| !change.needs_restart()));
+}
+
+#[test]
+fn a_daemon_that_follows_an_instance_runs_in_one_of_its_states() {
+    let router =
+        "[[vrrp]]\nname = \"v\"\nport = \"lan\"\nvrid = 51\nvirtual_addresses = [\"192.168.150.100\"]\n";
+    let model =
+        parse(&format!("{SMALL}{router}{}", TWO.replace("interface", "vrrp = \"v\"\ninterface"))).unwrap();
+    for daemon in &model.ha.ipvs_sync {
+        let sends = daemon.state == IpvsSyncState::Master;
+        assert_eq!(daemon.vrrp.as_deref(), Some("v"));
+        assert_eq!((daemon.runs(|name| name == "v"), daemon.runs(|_| false)), (sends, !sends));
+    }
+    let always = parse(&format!("{SMALL}{TWO}")).unwrap();
+    assert!(always.ha.ipvs_sync.iter().all(|daemon| daemon.runs(|_| true) && daemon.runs(|_| false)));
 }

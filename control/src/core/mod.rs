@@ -190,8 +190,17 @@ impl Core {
     }
 
     fn follow_ipvs_sync(&mut self) {
+        let master = |name: &str| self.vrrp.as_ref().is_some_and(|vrrp| vrrp.is_master(name));
         if let Some(daemons) = &mut self.ipvs_sync {
-            daemons.update(&self.model, self.director.feeds().as_ref());
+            daemons.update(&self.model, self.director.feeds().as_ref(), master);
+        }
+    }
+
+    /// Has IPVS's daemons that follow instances of `[[vrrp]]` run by the states that these have now.
+    fn turn_ipvs_sync(&mut self) {
+        let master = |name: &str| self.vrrp.as_ref().is_some_and(|vrrp| vrrp.is_master(name));
+        if self.ipvs_sync.as_ref().is_some_and(|daemons| daemons.outdated(&self.model, master)) {
+            self.follow_ipvs_sync();
         }
     }
 
@@ -298,6 +307,7 @@ impl Core {
         }
         self.follow_health(now_ms);
         self.follow_vrrp();
+        self.turn_ipvs_sync();
         self.histograms.collect(&mut self.director);
         self.traffic.turn(&self.director, now_ms);
         self.answer_changes(now_ms);

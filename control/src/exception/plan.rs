@@ -69,15 +69,16 @@ impl Plan {
     }
 }
 
-/// The VIPs of services one of whose servers has one of these addresses and gets packets as they are.
+/// The VIPs of services one of whose servers, sorry servers too, has one of these addresses and gets packets as they are.
 fn vips(model: &Model, own: &[IfAddr]) -> Vec<IpPrefix> {
     let is_own = |address: IpAddr| own.iter().any(|own| own.addr == address);
     let mut vips: Vec<IpPrefix> = Vec::new();
     for service in &model.services {
-        let here = service
-            .servers
-            .iter()
-            .any(|server| server.forwarding == Forwarding::Dr && is_own(server.address));
+        let sorry = service.health.as_ref().and_then(|health| health.sorry_server);
+        let sorry = sorry.map(|sorry| (sorry.forwarding, sorry.address));
+        let mut servers =
+            service.servers.iter().map(|server| (server.forwarding, server.address)).chain(sorry);
+        let here = servers.any(|(forwarding, address)| forwarding == Forwarding::Dr && is_own(address));
         // one that is an address of some port already is the kernel's, or another port's
         let of_port = |vip: IpAddr| {
             model.ports.iter().flat_map(|port| &port.addresses).any(|address| address.addr == vip)
@@ -129,6 +130,12 @@ vip = "192.168.150.101"
 port = 80
 servers = [{ address = "192.168.150.12" }]
 [[services]]
+name = "sorry"
+vip = "192.168.150.103"
+port = 80
+servers = [{ address = "192.168.150.12" }]
+health.sorry_server = { address = "192.168.150.11" }
+[[services]]
 name = "translated"
 vip = "192.168.150.102"
 port = 80
@@ -152,7 +159,7 @@ servers = [{ address = "192.168.150.11", port = 8080 }]
         let plan = Plan::of(&model, &links);
         let [tap] = &plan.taps[..] else { panic!("{plan:?}") };
         assert_eq!((tap.link, &*tap.name, tap.mac, tap.mtu), (LinkId(0), "lb-lan", [2; 6], 1500));
-        assert_eq!(tap.vips, ["192.168.150.100".parse().unwrap()]);
+        assert_eq!(tap.vips, ["192.168.150.100", "192.168.150.103"].map(|vip| vip.parse().unwrap()));
         assert_eq!(tap.device.as_deref(), Some("eth0"));
         assert_eq!(plan.longest(), 1522);
     }

@@ -304,7 +304,8 @@ impl Table {
         match self.daemons.iter_mut().find(|running| running.state == saved.state) {
             Some(running) => {
                 let IpvsSync { refresh, resync, .. } = *running;
-                *running = IpvsSync { refresh, resync, ..saved };
+                let vrrp = running.vrrp.take();
+                *running = IpvsSync { refresh, resync, vrrp, ..saved };
             }
             None => self.daemons.push(saved),
         }

@@ -10,7 +10,7 @@ use lb_dataplane::conn::{Splice, Stream};
 use lb_dataplane::neighbor::LinkId;
 use lb_dataplane::persist::TemplateKey;
 use lb_dataplane::state::State;
-use lb_dataplane::sync::{Connection, DestKey, Flags, Owner, Record, Streams, Template};
+use lb_dataplane::sync::{Connection, DestKey, Flags, Gone, Owner, Record, Streams, Template};
 
 /// What is in a datagram of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ const CONNECTION: u8 = 1;
 const TEMPLATE: u8 = 2;
 const BEGIN: u8 = 3;
 const END: u8 = 4;
+const GONE: u8 = 5;
 
 // what a connection has, in its first byte
 const IPV6: u8 = 1;
@@ -50,6 +51,7 @@ pub fn put(item: &Item, to: &mut Vec<u8>) {
     let tag = match item {
         Item::Record(Record::Connection(_)) => CONNECTION,
         Item::Record(Record::Template(_)) => TEMPLATE,
+        Item::Record(Record::Gone(_)) => GONE,
         Item::Begin(_) => BEGIN,
         Item::End(_) => END,
     };
@@ -63,6 +65,7 @@ pub fn put(item: &Item, to: &mut Vec<u8>) {
             to.extend((template.left_ns / 1_000_000).to_be_bytes());
             to.push(u8::from(template.assured));
         }
+        Item::Record(Record::Gone(gone)) => put_gone(gone, to),
         Item::Begin(number) | Item::End(number) => to.extend(number.to_be_bytes()),
     }
     let len = to.len() - at - 2;
@@ -83,6 +86,7 @@ pub fn take(from: &mut &[u8]) -> Option<Item> {
         let item = match tag {
             CONNECTION => Item::Record(Record::Connection(bytes.connection()?)),
             TEMPLATE => Item::Record(Record::Template(bytes.template()?)),
+            GONE => Item::Record(Record::Gone(bytes.gone()?)),
             BEGIN => Item::Begin(bytes.u32()?),
             END => Item::End(bytes.u32()?),
             _ => continue,
@@ -147,6 +151,14 @@ fn put_connection(connection: &Connection, to: &mut Vec<u8>) {
     if let Some(template) = template {
         put_key(template, to);
     }
+}
+
+fn put_gone(gone: &Gone, to: &mut Vec<u8>) {
+    let Gone { protocol, client, vip, dest } = gone;
+    to.extend([u8::from(client.0.is_ipv6()), *protocol]);
+    put_end(*client, to);
+    put_end(*vip, to);
+    put_dest(dest, to);
 }
 
 fn bits(flags: &[(u8, bool)]) -> u8 {
@@ -361,6 +373,12 @@ impl Bytes<'_> {
         let timeout_ns = self.u64()?.checked_mul(1_000_000)?;
         let left_ns = self.u64()?.checked_mul(1_000_000)?;
         Some(Template { key, dest, timeout_ns, left_ns, assured: self.flag()? })
+    }
+
+    fn gone(&mut self) -> Option<Gone> {
+        let (ipv6, protocol) = (self.flag()?, self.u8()?);
+        let (client, vip) = (self.end(ipv6)?, self.end(ipv6)?);
+        Some(Gone { protocol, client, vip, dest: self.dest()? })
     }
 
     fn connection(&mut self) -> Option<Connection> {

@@ -113,7 +113,14 @@ fn connection() -> impl Strategy<Value = Connection> {
 
 pub(crate) fn item() -> impl Strategy<Value = Item> {
     prop_oneof![
-        6 => connection().prop_map(|connection| Item::Record(Record::Connection(connection))),
+        // one of seven was thrown out
+        7 => (connection(), 0..7).prop_map(|(connection, kind)| {
+            let Connection { protocol, client, vip, dest, .. } = connection;
+            Item::Record(match kind {
+                0 => Record::Gone(Gone { protocol, client, vip, dest }),
+                _ => Record::Connection(connection),
+            })
+        }),
         2 => (any::<bool>().prop_flat_map(key), owner(), anywhere(), any::<u16>(), forwarding(), any::<(u32, u32, bool)>())
             .prop_map(|(key, owner, address, port, forwarding, (timeout, left, assured))| {
                 let dest = DestKey { owner, address, port, forwarding };

@@ -337,7 +337,7 @@ impl Speaker {
                 count += 1;
                 let age = match &record {
                     Record::Connection(connection) => worker_now.saturating_sub(connection.told_ns),
-                    Record::Template(_) => 0,
+                    Record::Template(_) | Record::Gone(_) => 0,
                 };
                 for peer in &mut self.peers {
                     peer.link.tell(record, now.saturating_sub(age));

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::engine::{Engine, LeaseReport, News, Standing};
 use super::instance::Now;
+use super::machine::State;
 use super::notify::Notifier;
 use super::plan::Plan;
 use super::track::{Report, Tracker};
@@ -68,6 +69,12 @@ impl Handle {
     /// Something that happened since this was asked last.
     pub fn news(&self) -> Option<News> {
         self.news.try_recv().ok()
+    }
+
+    /// Whether an instance is master, a moment ago.
+    pub fn is_master(&self, name: &str) -> bool {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        status.instances.iter().any(|row| row.name == name && row.state == State::Master.as_str())
     }
 
     /// What it does, at most half a second old.

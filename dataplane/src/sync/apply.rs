@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Connection, Feeds, Record, Streams};
+use super::{Connection, Feeds, Gone, Record, Streams};
 use crate::conn::{Found, Key4, Key6, Meta, Pair};
 use crate::flood::{evict, handshake};
 use crate::flow::{Family, Hit, peer_of, reply_tuple};
@@ -67,6 +67,8 @@ impl<I: PacketIo> Worker<I> {
                     self.apply::<Key4>(connection)
                 }
                 Record::Connection(connection) => self.apply::<Key6>(connection),
+                Record::Gone(gone) if gone.client.0.is_ipv4() => self.let_go::<Key4>(gone),
+                Record::Gone(gone) => self.let_go::<Key6>(gone),
             };
             let counter = match result {
                 Ok(()) => Some(&inbox.applied),
@@ -106,6 +108,28 @@ impl<I: PacketIo> Worker<I> {
             }
         }
         self.insert_told(key, told, (dest, entry), reply)
+    }
+
+    /// Throws out a connection that another director has thrown out, unless it is this one's own or goes to another server
+    /// by now.
+    fn let_go<K: Family>(&mut self, told: &Gone) -> Result<(), Refusal> {
+        let protocol = L4::of(told.protocol).ok_or(Refusal::Odd)?;
+        let (client, vip) = (K::address(told.client.0), K::address(told.vip.0));
+        let (client, vip) = client.zip(vip).ok_or(Refusal::Odd)?;
+        let key = K::new(client, told.client.1, vip, told.vip.1);
+        let (table, _) = K::tables_ref(&self.tables);
+        let probe = table.probe(&key, protocol as u8);
+        let Some(found) = table.find(&key, protocol as u8, probe) else { return Ok(()) };
+        // of a removed server, too
+        let name = self.snapshot.names.get(found.meta.dest().0 as usize).copied().flatten();
+        if name != Some(told.dest) {
+            return Ok(());
+        }
+        if !found.meta.is_foreign() && !self.snapshot.shared.is_absent(told.vip.0) {
+            return Err(Refusal::Ours);
+        }
+        self.throw_out(found, key);
+        Ok(())
     }
 
     /// The tuple that replies of a connection carry, where that is to be kept.

@@ -3,7 +3,8 @@
 //! A [`Record`] is a connection, or a persistence template, in words that mean the same to every director of one
 //! configuration: addresses and the [`DestKey`] of the server in place of indices. Files: this one (records and the
 //! [`Feeds`] between workers and who speaks a protocol), `tell` (which connections are told, and when), `walk` (going
-//! through the tables, for those who know nothing yet and for those that live long), `apply` (what was told by another
+//! through the tables, for those who know nothing yet and for those that live long), `part` (connections that are thrown
+//! out), `apply` (what was told by another
 //! director becomes an entry), `template` (the same for templates).
 //!
 //! # When a connection is told
@@ -13,6 +14,8 @@
 //! - Once in [`TapSettings::refresh_ns`], when a packet of it was seen since: a hand goes through the tables, so that a
 //!   packet of an established connection costs nothing.
 //! - All of them when somebody asks, see [`Feeds::ask_for_all`].
+//! - When it is thrown out, by a flush or because its server was removed: others forget it, too, as they would go on with
+//!   it otherwise. The end by its protocol or its time everybody sees for himself.
 //!
 //! # Whose a connection is
 //! One that was told by another director is *foreign* until a packet of it is seen here
@@ -23,6 +26,7 @@
 //! no queue grows: what does not fit is counted ([`Feeds::lost`]) and made up for by asking for all.
 
 mod apply;
+mod part;
 mod tell;
 mod template;
 mod walk;
@@ -40,6 +44,7 @@ use crate::steer;
 
 pub use crate::director::{DestKey, Owner};
 pub use apply::Refusal;
+pub(crate) use part::Parting;
 pub(crate) use tell::{Changes, Teller};
 
 /// Records that wait on their way from a worker, for each who listens: 4 MiB a worker, and what a worker that makes a
@@ -55,6 +60,21 @@ pub enum Record {
     Connection(Connection),
     /// A persistence template.
     Template(Template),
+    /// A connection was thrown out.
+    Gone(Gone),
+}
+
+/// A connection that was thrown out before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// IANA number: TCP, UDP or SCTP.
+    pub protocol: u8,
+    /// Client address and port.
+    pub client: (IpAddr, u16),
+    /// Virtual address and port.
+    pub vip: (IpAddr, u16),
+    /// The server that it had.
+    pub dest: DestKey,
 }
 
 /// A connection as every director of one configuration understands it.
@@ -306,6 +326,7 @@ impl Feeds {
     pub fn apply(&self, record: Record) -> Result<(), Record> {
         let worker = match &record {
             Record::Connection(connection) => self.owner(connection.client),
+            Record::Gone(gone) => self.owner(gone.client),
             Record::Template(_) => WorkerId(0),
         };
         match self.inboxes.get(usize::from(worker.0)) {

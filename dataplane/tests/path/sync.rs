@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use lb_dataplane::mailbox::ConnFilter;
 use lb_dataplane::state::State;
 use lb_dataplane::sync::{Feeds, Listener, Record};
 
@@ -50,7 +51,7 @@ fn rows(lab: &mut Lab) -> Vec<String> {
 fn states(records: &[Record]) -> Vec<(u16, State)> {
     let of = |record: &Record| match record {
         Record::Connection(connection) => (connection.client.1, connection.state),
-        Record::Template(_) => panic!("no templates here"),
+        Record::Template(_) | Record::Gone(_) => panic!("connections alone"),
     };
     records.iter().map(of).collect()
 }
@@ -227,7 +228,7 @@ fn the_whole_table_is_told_to_who_asks_and_templates_with_it() {
     // the template alone of the other client
     for record in records.iter().filter(|record| match record {
         Record::Connection(connection) => connection.client.1 != 7,
-        Record::Template(_) => true,
+        Record::Template(_) | Record::Gone(_) => true,
     }) {
         feeds(&b).apply(*record).expect("room");
     }
@@ -362,4 +363,118 @@ fn queues_come_and_go_with_the_configuration() {
     lab.pass(&segment(1000, FIN | ACK));
     assert_eq!(drain(&old, 0), []);
     assert_eq!(Arc::strong_count(&old), 1, "nobody else has it");
+}
+
+/// Removes connections. Returns how many.
+fn flush(lab: &mut Lab, filter: ConnFilter) -> u64 {
+    let ticket = lab.director.flush_connections(filter).expect("room for mail");
+    (0..1000).for_each(|_| lab.turn());
+    lab.settle();
+    lab.director.connections(ticket).expect("the walk is over").1
+}
+
+/// The ports of clients that a listing of these shows.
+fn ports(lab: &mut Lab) -> Vec<u16> {
+    let mut ports: Vec<_> = lab.connections().iter().map(|row| row.client.1).collect();
+    ports.sort_unstable();
+    ports
+}
+
+#[test]
+fn what_is_flushed_others_forget_too_unless_it_is_their_own() {
+    for workers in [1, 3] {
+        let text = format!("{BASE}{}{SYNC}", web("rr", &[(12, 1), (13, 1)]));
+        let [mut a, mut b] = [Lab::warm_of(&text, workers), Lab::warm_of(&text, workers)];
+        for port in 1000..1040 {
+            a.pass(&segment(port, SYN));
+            a.pass(&segment(port, ACK));
+        }
+        pass_on(&a, &mut b);
+        // seen by the other one: its own from now on
+        b.pass(&segment(1001, ACK));
+        told(&b);
+        // a handshake that nobody was told of is nobody's loss
+        a.pass(&segment(2000, SYN));
+        let one = ConnFilter { client_port: Some(1007), ..ConnFilter::default() };
+        assert_eq!(flush(&mut a, one), 1);
+        assert_eq!(pass_on(&a, &mut b), 1);
+        assert!(!ports(&mut b).contains(&1007) && ports(&mut b).len() == 39);
+        assert_eq!(flush(&mut a, ConnFilter::default()), 40);
+        assert_eq!(pass_on(&a, &mut b), 39);
+        assert_eq!(ports(&mut b), [1001], "{workers} workers");
+        assert_eq!(feeds(&b).applied().refused[1], 1);
+        // nothing is left behind of the others
+        let left: u64 = b.director.services()[0].dests.iter().map(|d| d.active + d.inactive).sum();
+        assert_eq!(left, 1);
+    }
+}
+
+#[test]
+fn local_ends_of_flushed_connections_are_free_at_others() {
+    let text = format!("{TWO_ARMS}{}{SYNC}", nat_service("tcp", "fullnat", ""));
+    let [mut a, mut b] = [resolved(&text, 1), resolved(&text, 1)];
+    let out = nat::from_client(&mut a, &nat::segment((CIP, 1000), (VIP, 80), SYN));
+    let end = local_end(&out[0].1);
+    nat::from_server(&mut a, &nat::segment((RIP, 8080), end, SYN | ACK));
+    nat::from_client(&mut a, &nat::segment((CIP, 1000), (VIP, 80), ACK));
+    pass_on(&a, &mut b);
+    flush(&mut a, ConnFilter::default());
+    pass_on(&a, &mut b);
+    assert_eq!(b.connections(), []);
+    assert!(nat::from_server(&mut b, &nat::segment((RIP, 8080), end, ACK)).is_empty());
+}
+
+#[test]
+fn a_flush_waits_for_room_to_tell_of_it() {
+    const COUNT: u64 = 3900;
+    let mut lab = Lab::warm(&format!("{}{SYNC}", web("rr", &[(12, 1)])));
+    let ports = 1000..1000 + COUNT as u16;
+    for port in ports.clone() {
+        lab.pass(&segment(port, SYN));
+        lab.pass(&segment(port, ACK));
+    }
+    // nobody takes what is told: the queue fills up
+    for _ in 0..2 {
+        feeds(&lab).ask_for_all(Listener::Peers);
+        while !feeds(&lab).is_all_told(Listener::Peers) {
+            lab.turn();
+        }
+    }
+    ports.for_each(|port| drop(lab.pass(&segment(port, FIN | ACK))));
+    let ticket = lab.director.flush_connections(ConnFilter::default()).expect("room for mail");
+    (0..500).for_each(|_| lab.turn());
+    lab.settle();
+    assert_eq!(lab.director.connections(ticket), None, "there is no room for all");
+    let mut gone = 0;
+    for _ in 0..500 {
+        gone += told(&lab).iter().filter(|record| matches!(record, Record::Gone(_))).count();
+        lab.turn();
+    }
+    lab.settle();
+    assert_eq!(lab.director.connections(ticket), Some((Vec::new(), COUNT)));
+    assert_eq!((gone as u64, feeds(&lab).lost(Listener::Peers)), (COUNT, 0));
+}
+
+#[test]
+fn connections_of_a_removed_server_are_gone_at_others_that_still_have_it() {
+    let of = |servers: &[(u8, u32)]| {
+        format!("{BASE}{}policy.on_server_down = \"reschedule\"\n{SYNC}", web("rr", servers))
+    };
+    let both = of(&[(12, 1), (13, 1)]);
+    let [mut a, mut b] = [Lab::warm_of(&both, 1), Lab::warm_of(&both, 1)];
+    for port in 1000..1040 {
+        a.pass(&segment(port, SYN));
+        a.pass(&segment(port, ACK));
+    }
+    pass_on(&a, &mut b);
+    // a check of the first director has found the server dead
+    a.apply_text(&of(&[(12, 1)]));
+    for _ in 0..20 {
+        a.wait(200);
+        a.turn();
+    }
+    assert_eq!(a.connections().len(), 20);
+    // beside what lives on and is told again
+    assert!(pass_on(&a, &mut b) >= 20);
+    assert_eq!(ports(&mut b), ports(&mut a));
 }

@@ -269,6 +269,8 @@ pub fn said(record: &Record, book: &Book) -> [Option<Result<Entry, Unsaid>>; 2] 
         Record::Template(Template { key, dest, left_ns, assured, .. }) => {
             [Some(said_template(key, dest, *assured, seconds(*left_ns))), None]
         }
+        // IPVS has no words for it
+        Record::Gone(_) => [None, None],
     }
 }
 

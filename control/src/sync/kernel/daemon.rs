@@ -151,13 +151,21 @@ impl Drop for Running {
 #[derive(Debug, Default)]
 pub struct Daemons {
     running: Vec<Running>,
+    /// Those that are to run.
+    wanted: Vec<IpvsSync>,
+}
+
+/// The daemons that run while instances are in their states.
+fn wanted(model: &Model, master: impl Fn(&str) -> bool) -> Vec<IpvsSync> {
+    model.ha.ipvs_sync.iter().filter(|daemon| daemon.runs(&master)).cloned().collect()
 }
 
 impl Daemons {
     /// Goes by a configuration and the workers' queues that belong to it: daemons that are gone or changed end, new
-    /// ones start.
-    pub fn update(&mut self, model: &Model, feeds: Option<&Arc<Feeds>>) {
-        let wanted = &model.ha.ipvs_sync;
+    /// ones start. `master`: whether an instance of `[[vrrp]]` is master.
+    pub fn update(&mut self, model: &Model, feeds: Option<&Arc<Feeds>>, master: impl Fn(&str) -> bool) {
+        self.wanted = wanted(model, master);
+        let wanted = &self.wanted;
         self.running.retain(|running| wanted.contains(&running.daemon));
         if wanted.is_empty() {
             return;
@@ -175,6 +183,11 @@ impl Daemons {
                 Err(error) => warn!(daemon = %daemon.state, %error, "IPVS sync daemon cannot start"),
             }
         }
+    }
+
+    /// Whether instances of `[[vrrp]]` have other states than those that the daemons go by.
+    pub fn outdated(&self, model: &Model, master: impl Fn(&str) -> bool) -> bool {
+        model.ha.ipvs_sync.iter().any(|daemon| daemon.vrrp.is_some()) && self.wanted != wanted(model, master)
     }
 
     /// What they did.
