@@ -20,7 +20,7 @@ use lb_tests::lab::{DIP, Lab, Shape, VIP};
 use lb_tests::netns::Netns;
 use lb_tests::process::{self, Process};
 use lb_tests::servers::ThreadServer;
-use lb_tests::wait::wait_until;
+use lb_tests::wait::{uninterrupted, wait_until};
 use nix::sys::signal::Signal;
 
 pub fn cases() -> Vec<Case> {
@@ -231,7 +231,7 @@ impl Kept {
         let mut answer = Vec::new();
         let mut buffer = [0; 1024];
         while !answer.ends_with(b"\n") || !answer.windows(5).any(|part| part == b"from ") {
-            let len = self.stream.read(&mut buffer)?;
+            let len = uninterrupted(|| self.stream.read(&mut buffer))?;
             ensure!(len > 0, "the connection was closed");
             answer.extend_from_slice(&buffer[..len]);
         }

@@ -11,6 +11,7 @@ use lb_tests::config::{Config, Service};
 use lb_tests::director::PATIENCE;
 use lb_tests::lab::{CLIENT, Lab, Shape, VIP};
 use lb_tests::servers::{Pattern, ThreadServer};
+use lb_tests::wait::uninterrupted;
 
 /// Bytes of the bit-for-bit transfer.
 const TRANSFER: u64 = 100_000_000;
@@ -95,7 +96,7 @@ pub fn udp(lab: &mut Lab, port: u16, config: Config) -> Result<()> {
         for _ in 0..3 {
             socket.send(b"question")?;
             let mut buffer = [0; 64];
-            let length = socket.recv(&mut buffer)?;
+            let length = uninterrupted(|| socket.recv(&mut buffer))?;
             flow.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
         }
         ensure!(flow.iter().all(|answer| *answer == flow[0]), "one flow, several servers: {flow:?}");

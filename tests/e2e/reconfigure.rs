@@ -10,7 +10,7 @@ use lb_tests::config::{Config, Service};
 use lb_tests::director::PATIENCE;
 use lb_tests::lab::{Lab, Shape, VIP};
 use lb_tests::process::Process;
-use lb_tests::wait::wait_until;
+use lb_tests::wait::{uninterrupted, wait_until};
 
 /// How long wrk sends requests, seconds; all changes must fit in.
 const LOAD: u32 = 12;
@@ -98,7 +98,7 @@ fn drain(lab: &mut Lab) -> Result<()> {
         let mut answer = String::new();
         let mut buffer = [0; 512];
         while !(answer.contains("from ") && answer.ends_with('\n')) {
-            let length = stream.read(&mut buffer)?;
+            let length = uninterrupted(|| stream.read(&mut buffer))?;
             ensure!(length > 0, "the server closed the connection");
             answer += &String::from_utf8_lossy(&buffer[..length]);
         }

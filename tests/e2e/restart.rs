@@ -15,6 +15,7 @@ use lb_tests::huge_pages::{Reserved, free_pages};
 use lb_tests::lab::{Lab, Place, Shape, VIP};
 use lb_tests::process;
 use lb_tests::servers::{Pattern, ThreadServer};
+use lb_tests::wait::{uninterrupted, wait_until};
 
 const BEHIND: &[&str] = &["192.168.160.12", "192.168.160.13"];
 const BESIDE: &[&str] = &["192.168.150.12", "192.168.150.13"];
@@ -78,7 +79,11 @@ fn request(stream: &mut TcpStream) -> Result<String> {
         && !answer.ends_with(b"from 192.168.160.12\n")
         && !answer.ends_with(b"from 192.168.160.13\n")
     {
-        ensure!(stream.read(&mut byte)? == 1, "closed after {:?}", String::from_utf8_lossy(&answer));
+        ensure!(
+            uninterrupted(|| stream.read(&mut byte))? == 1,
+            "closed after {:?}",
+            String::from_utf8_lossy(&answer)
+        );
         answer.push(byte[0]);
     }
     let text = String::from_utf8_lossy(&answer).into_owned();
@@ -171,7 +176,7 @@ fn transfer(lab: &mut Lab) -> Result<()> {
     let come = || sink.bytes.load(std::sync::atomic::Ordering::Relaxed);
     for part in [1, 2] {
         let wanted = BYTES * part / 4;
-        lb_tests::wait::wait_until("bytes arrive", Duration::from_secs(60), || Ok(come() > wanted))?;
+        wait_until("bytes arrive", Duration::from_secs(60), || Ok(come() > wanted))?;
         let (row, _) = again(lab, &config)?;
         ensure!(row.taken_over == 1, "{row:?}");
     }

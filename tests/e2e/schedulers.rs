@@ -10,7 +10,7 @@ use lb_tests::config::{Config, Service};
 use lb_tests::director::PATIENCE;
 use lb_tests::lab::{CLIENT, Lab, Shape, VIP};
 use lb_tests::servers::ThreadServer;
-use lb_tests::wait::wait_until;
+use lb_tests::wait::{uninterrupted, wait_until};
 
 /// Flows in the Maglev tests.
 const FLOWS: u16 = 300;
@@ -38,7 +38,7 @@ fn hold(lab: &Lab) -> Result<(String, TcpStream)> {
     let mut answer = Vec::new();
     let mut buffer = [0; 512];
     while !String::from_utf8_lossy(&answer).contains("from ") || !answer.ends_with(b"\n") {
-        let length = stream.read(&mut buffer)?;
+        let length = uninterrupted(|| stream.read(&mut buffer))?;
         ensure!(length > 0, "the server closed the connection");
         answer.extend(&buffer[..length]);
     }
@@ -100,7 +100,7 @@ fn map_flows(lab: &Lab) -> Result<BTreeMap<u16, String>> {
         socket.connect((VIP, 5353))?;
         socket.send(b"who")?;
         let mut buffer = [0; 64];
-        let length = socket.recv(&mut buffer)?;
+        let length = uninterrupted(|| socket.recv(&mut buffer))?;
         map.insert(port, String::from_utf8_lossy(&buffer[..length]).into_owned());
     }
     Ok(map)

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use crate::director::PATIENCE;
 use crate::lab::{Lab, RealServer};
 use crate::process::Process;
-use crate::wait::wait_until;
+use crate::wait::{uninterrupted, wait_until};
 
 /// Time after which a server's thread looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -143,7 +143,7 @@ fn sink(mut stream: std::net::TcpStream, stop: &AtomicBool, bytes: &AtomicU64) -
     let mut buffer = vec![0; 1 << 16];
     let mut expected = buffer.clone();
     while !stop.load(Ordering::Relaxed) {
-        let length = stream.read(&mut buffer)?;
+        let length = uninterrupted(|| stream.read(&mut buffer))?;
         if length == 0 {
             break;
         }

@@ -26,6 +26,19 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> Re
     }
 }
 
+/// Calls what a signal may end early until it ends otherwise. With a limit of time a socket does not go on by itself,
+/// and the end of a child process is a signal for any thread.
+///
+/// Errors: those of `call`.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            ended => return ended,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
