@@ -24,6 +24,7 @@ pub mod api;
 pub mod bfd;
 pub mod core;
 pub mod exception;
+mod follower;
 pub mod health;
 pub mod ipvsadm;
 pub mod keep;

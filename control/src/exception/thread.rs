@@ -6,8 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use lb_dataplane::exception::Kernel;
@@ -21,6 +20,7 @@ use tracing::{info, warn};
 use super::netlink::{Netlink, Route};
 use super::plan::{Plan, TapPlan};
 use super::quiet::Quiet;
+use crate::follower::{Follower, Order};
 
 /// Frames taken from one worker, or from one interface, before the next one's turn.
 const MOST: usize = 64;
@@ -33,42 +33,16 @@ const LONELY: Duration = Duration::from_millis(4);
 /// How often the same complaint is logged.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
-enum Order {
-    Plan(Plan),
-    Stop,
-}
-
 /// The control core's end. Dropped, it ends the thread, and the interfaces go.
 #[derive(Debug)]
 pub struct Handle {
-    orders: Sender<Order>,
-    join: Option<JoinHandle<()>>,
-}
-
-impl std::fmt::Debug for Order {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Plan(_) => "Plan",
-            Self::Stop => "Stop",
-        })
-    }
+    thread: Follower<Plan>,
 }
 
 impl Handle {
     /// Has the interfaces be as another plan says; ports neither come nor go.
     pub fn update(&self, plan: Plan) {
-        // The thread lives as long as this.
-        let _ = self.orders.send(Order::Plan(plan));
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let _ = self.orders.send(Order::Stop);
-        if let Some(join) = self.join.take() {
-            // A thread that panicked has nothing more to say.
-            let _ = join.join();
-        }
+        self.thread.update(plan);
     }
 }
 
@@ -91,19 +65,18 @@ pub fn start(plan: Plan, kernel: Kernel, files: Vec<File>) -> io::Result<Handle>
     }
     let longest = plan.longest();
     kernel.furnish(longest);
-    let (orders, receiver) = channel();
-    let mover = Mover {
+    let mover = move |orders| Mover {
         kernel,
         taps,
         netlink,
-        orders: receiver,
+        orders,
         buffer: vec![0; longest],
         complained: None,
         lost: 0,
         _quiet: quiet,
     };
-    let join = thread::Builder::new().name("exception".into()).spawn(move || mover.run())?;
-    Ok(Handle { orders, join: Some(join) })
+    let thread = Follower::start("exception", move |orders| mover(orders).run())?;
+    Ok(Handle { thread })
 }
 
 fn bring_up(netlink: &Netlink, tap: &TapPlan, index: u32) -> io::Result<()> {
@@ -143,7 +116,7 @@ struct Mover {
     kernel: Kernel,
     taps: Vec<Tap>,
     netlink: Netlink,
-    orders: Receiver<Order>,
+    orders: Receiver<Order<Plan>>,
     buffer: Vec<u8>,
     complained: Option<Instant>,
     /// Frames that the kernel did not take since the last complaint.

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_config::PeerSync;
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::link::{Copying, Link, Out};
 use super::seal::Key;
 use crate::api::{SyncRow, SyncStatus};
+use crate::follower::{Follower, Order};
 
 /// Time between two looks at the queues while records come, and while none do.
 const BUSY: Duration = Duration::from_millis(1);
@@ -54,35 +55,17 @@ impl SyncPlan {
     }
 }
 
-enum Order {
-    Plan(Box<SyncPlan>),
-    Stop,
-}
-
 /// The control core's end. Dropped, it ends the thread.
 #[derive(Debug)]
 pub struct Handle {
-    orders: Sender<Order>,
+    thread: Follower<SyncPlan>,
     status: Arc<Mutex<Arc<SyncStatus>>>,
-    thread: Thread,
-    join: Option<JoinHandle<()>>,
-}
-
-impl std::fmt::Debug for Order {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Plan(_) => "Plan",
-            Self::Stop => "Stop",
-        })
-    }
 }
 
 impl Handle {
     /// Has the thread go by another plan.
     pub fn update(&self, plan: SyncPlan) {
-        // The thread lives as long as this.
-        let _ = self.orders.send(Order::Plan(Box::new(plan)));
-        self.thread.unpark();
+        self.thread.update(plan);
     }
 
     /// What it does, a tenth of a second old.
@@ -92,29 +75,18 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let _ = self.orders.send(Order::Stop);
-        self.thread.unpark();
-        if let Some(join) = self.join.take() {
-            // A thread that panicked has nothing more to say.
-            let _ = join.join();
-        }
-    }
-}
-
 /// Starts the thread.
 ///
 /// Errors: the system gives no thread.
 pub fn start(plan: SyncPlan) -> std::io::Result<Handle> {
-    let (orders, receiver) = channel();
     let status = Arc::new(Mutex::new(Arc::default()));
-    let speaker = Speaker {
+    let begun = status.clone();
+    let speaker = move |orders| Speaker {
         plan: SyncPlan::default(),
         peers: Vec::new(),
         sockets: Vec::new(),
-        orders: receiver,
-        status: status.clone(),
+        orders,
+        status: begun,
         start: Instant::now(),
         chance: RandomState::new(),
         numbers: 0,
@@ -123,8 +95,8 @@ pub fn start(plan: SyncPlan) -> std::io::Result<Handle> {
         told_again_ns: 0,
         buffer: vec![0; 2048],
     };
-    let join = thread::Builder::new().name("sync".into()).spawn(move || speaker.run(plan))?;
-    Ok(Handle { orders, status, thread: join.thread().clone(), join: Some(join) })
+    let thread = Follower::start("sync", move |orders| speaker(orders).run(plan))?;
+    Ok(Handle { thread, status })
 }
 
 /// Another director.
@@ -145,7 +117,7 @@ struct Speaker {
     plan: SyncPlan,
     peers: Vec<Peer>,
     sockets: Vec<Listening>,
-    orders: Receiver<Order>,
+    orders: Receiver<Order<SyncPlan>>,
     status: Arc<Mutex<Arc<SyncStatus>>>,
     start: Instant,
     chance: RandomState,

@@ -5,7 +5,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lb_config::Tracked;
@@ -19,6 +19,7 @@ use super::notify::Notifier;
 use super::plan::Plan;
 use super::track::{Report, Tracker};
 use crate::api::Vrrp;
+use crate::follower::{Follower, Order};
 use crate::lease::{Client, Told};
 
 /// Tells of every port, in the order of the configuration, whether its link is up.
@@ -33,37 +34,19 @@ const FRAMES: usize = 256;
 /// How long lbd waits at its end for the last adverts to leave.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-enum Order {
-    Plan(Box<Plan>),
-    Stop,
-}
-
 /// The control core's end. Dropped, it ends the thread, which says good-bye to other directors first: do that while
 /// workers still run.
 #[derive(Debug)]
 pub struct Handle {
-    orders: Sender<Order>,
+    thread: Follower<Plan>,
     status: Arc<Mutex<Arc<Vrrp>>>,
     news: Receiver<News>,
-    thread: Thread,
-    join: Option<JoinHandle<()>>,
-}
-
-impl std::fmt::Debug for Order {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Plan(_) => "Plan",
-            Self::Stop => "Stop",
-        })
-    }
 }
 
 impl Handle {
     /// Has the thread go by another plan.
     pub fn update(&self, plan: Plan) {
-        // The thread lives as long as this.
-        let _ = self.orders.send(Order::Plan(Box::new(plan)));
-        self.thread.unpark();
+        self.thread.update(plan);
     }
 
     /// Something that happened since this was asked last.
@@ -84,32 +67,21 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let _ = self.orders.send(Order::Stop);
-        self.thread.unpark();
-        if let Some(join) = self.join.take() {
-            // A thread that panicked has nothing more to say.
-            let _ = join.join();
-        }
-    }
-}
-
 /// Starts the thread.
 ///
 /// Errors: the system gives no thread.
 pub fn start(plan: Plan, channel: Channel, links: Links) -> std::io::Result<Handle> {
-    let (orders, receiver) = self::channel::<Order>();
     let status = Arc::new(Mutex::new(Arc::default()));
     let notifier = Notifier::start()?;
     let (news, told) = self::channel();
-    let speaker = Speaker {
+    let begun = status.clone();
+    let speaker = move |orders| Speaker {
         engine: Engine::new(),
         channel,
         links,
         ups: Vec::new(),
-        orders: receiver,
-        status: status.clone(),
+        orders,
+        status: begun,
         notifier,
         tracker: None,
         reports: self::channel(),
@@ -118,8 +90,8 @@ pub fn start(plan: Plan, channel: Channel, links: Links) -> std::io::Result<Hand
         news,
         start: Instant::now(),
     };
-    let join = thread::Builder::new().name("vrrp".into()).spawn(move || speaker.run(plan))?;
-    Ok(Handle { orders, status, news: told, thread: join.thread().clone(), join: Some(join) })
+    let thread = Follower::start("vrrp", move |orders| speaker(orders).run(plan))?;
+    Ok(Handle { thread, status, news: told })
 }
 
 struct Speaker {
@@ -127,7 +99,7 @@ struct Speaker {
     channel: Channel,
     links: Links,
     ups: Vec<bool>,
-    orders: Receiver<Order>,
+    orders: Receiver<Order<Plan>>,
     status: Arc<Mutex<Arc<Vrrp>>>,
     notifier: Notifier,
     tracker: Option<Tracker>,
