@@ -5,7 +5,8 @@
 //! 1. to a station that was heard: by the port where it was;
 //! 2. a question by ARP or ND: by the port whose network it is about;
 //! 3. else by the port whose network the destination is on, or, of what is for many, the source;
-//! 4. what tells nothing of that, such as DHCP: by all ports.
+//! 4. what tells nothing of that, such as DHCP: by all ports. Its body still names the interface's MAC address, so that
+//!    answers by DHCP come over the first port alone.
 //!
 //! Where an interface is one port's, frames stay as they are.
 
