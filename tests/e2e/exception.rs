@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::case::Case;
 use lb_tests::config::{Config, Service};
 use lb_tests::director::PATIENCE;
-use lb_tests::lab::{CLIENT, DIP, DIP6, Lab, Shape, VIP, VIP6};
+use lb_tests::lab::{CLIENT, DIP, DIP_BEHIND, DIP_BEHIND6, DIP6, Lab, Place, Shape, VIP, VIP6};
 use lb_tests::netns::Netns;
 use lb_tests::process::{self, Process};
 use lb_tests::wait::wait_until;
@@ -24,6 +24,8 @@ pub fn cases() -> Vec<Case> {
         Case::new("keepalived_beside_lbd_is_master_over_its_port", keepalived).shape(one),
         Case::new("bird_beside_lbd_speaks_bgp_over_its_port", bird).shape(one).needs(no_bird),
         Case::new("a_check_by_the_packet_path_finds_a_server_without_the_vip", by_path),
+        Case::new("ports_share_an_interface_of_the_kernel", shared)
+            .shape(Shape { place: Place::Behind, ..Shape::default() }),
         Case::new("addresses_of_the_kernel_follow_the_configuration", follows).shape(one),
     ]
 }
@@ -227,6 +229,61 @@ fn local(lab: &mut Lab) -> Result<()> {
     }
     let row = lab.director()?.server("web", DIP)?;
     ensure!(row.state == "up" && row.counters.connections == 10, "{row:?}");
+    lab.director()?.wait_conserved()?;
+    Ok(())
+}
+
+/// Two ports with one interface: the kernel is reached, and reaches others, by either of them.
+fn shared(lab: &mut Lab) -> Result<()> {
+    const SHARED: &str = "lb-both";
+    let _nginx = lab.start_nginx()?;
+    let servers: Vec<String> = lab.servers.iter().map(|server| server.address.clone()).collect();
+    let refs: Vec<&str> = servers.iter().map(String::as_str).collect();
+    let lines = format!("exception = \"tap\"\nexception_interface = \"{SHARED}\"\n");
+    let config = Config {
+        behind: true,
+        port: lines.clone(),
+        behind_port: lines,
+        ..Config::with(vec![Service::tcp("web", 80, "rr", &refs).nat(80)])
+    };
+    lab.start_director(&config)?;
+    let addresses = lab.node01.ip(&format!("addr show dev {SHARED}"))?;
+    for address in [DIP, DIP6, DIP_BEHIND, DIP_BEHIND6] {
+        ensure!(addresses.contains(address), "{address} is not in: {addresses}");
+    }
+    let _greeter = greeter(lab, &lab.node01, 8000)?;
+    let behind = &lab.servers[0];
+    // the kernel as a client first: it has to ask for all of them
+    for address in [CLIENT, "fd00:150::1", &behind.address, &behind.address6] {
+        ping(&lab.node01, address)?;
+    }
+    for address in [DIP, DIP6] {
+        greet(&lab.client, address, 8000)?;
+    }
+    for address in [DIP_BEHIND, DIP_BEHIND6] {
+        greet(&behind.netns, address, 8000)?;
+    }
+    // each knows the director by the MAC address of the port on its side
+    for (node, address, port) in [
+        (&lab.client, DIP, "eth0"),
+        (&lab.client, DIP6, "eth0"),
+        (&behind.netns, DIP_BEHIND, "eth1"),
+        (&behind.netns, DIP_BEHIND6, "eth1"),
+    ] {
+        let (known, mac) = (node.ip(&format!("neigh show {address}"))?, lab.node01.mac(port)?);
+        ensure!(known.contains(&mac), "{address} should be at {mac}: {known}");
+    }
+    // much at a time, in segments that fit
+    let log = lab.dir().join("iperf3.log");
+    let _iperf = lab.node01.start(&["iperf3", "-s"], &log)?;
+    wait_until("iperf3 answers", PATIENCE, || {
+        Ok(behind.netns.run(&["iperf3", "-c", DIP_BEHIND, "-n", "2M"]).is_ok())
+    })?;
+    lab.client.run(&["iperf3", "-c", DIP, "-n", "2M", "-R"])?;
+    // services, and the kernel as a client of one
+    ensure!(lab.curl(&format!("http://{VIP}/"))?.starts_with("from 192.168.160.1"), "services go on");
+    let own = lab.node01.run(&["curl", "-sS", "--max-time", "5", &format!("http://{}/", behind.address)])?;
+    ensure!(own.starts_with(&format!("from {}", behind.address)), "{own}");
     lab.director()?.wait_conserved()?;
     Ok(())
 }

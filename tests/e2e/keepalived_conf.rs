@@ -346,6 +346,9 @@ fn synced(lab: &mut Lab) -> Result<()> {
     }
     wait_daemon(&master, "master")?;
     wait_daemon(&backup, "backup")?;
+    let shown = backup.ask(&["ipvsadm", "-l", "--daemon"])?;
+    ensure!(shown.starts_with("backup sync daemon (mcast=sync0, syncid=51,"), "{shown}");
+    ensure!(!shown.contains("master"), "{shown}");
     let mut held = Kept::open_at(lab, 80, HELD)?;
     let known = |peer: &Peer| -> Result<u64> {
         Ok(serde_json::from_str::<api::Stats>(&peer.ask(&["stats", "--json"])?)?.connections)

@@ -26,6 +26,8 @@ pub struct Config {
     pub max_connections: u32,
     /// More lines for the first port.
     pub port: String,
+    /// More lines for the second port.
+    pub behind_port: String,
     /// Whether connections outlive lbd; what is kept lies beside its socket.
     pub keep: bool,
     /// More lines for `[appliance]`.
@@ -109,6 +111,7 @@ impl Default for Config {
             memory: "huge_pages = \"none\"\nmemory_mib = 256",
             max_connections: 65536,
             port: String::new(),
+            behind_port: String::new(),
             keep: false,
             appliance: String::new(),
             timeouts: String::new(),
@@ -153,8 +156,8 @@ impl Config {
             let _ = write!(
                 text,
                 "\n[[ports]]\nname = \"servers\"\ndevice = \"{}:eth1\"\n\
-                 addresses = [\"{DIP_BEHIND}/24\", \"{DIP_BEHIND6}/64\"]\n{mtu}",
-                self.device
+                 addresses = [\"{DIP_BEHIND}/24\", \"{DIP_BEHIND6}/64\"]\n{mtu}{}",
+                self.device, self.behind_port
             );
         }
         for service in &self.services {

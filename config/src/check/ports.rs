@@ -93,7 +93,6 @@ fn devices(ports: &[DraftPort], problems: &mut Problems) {
 
 /// The kernel's interfaces: their names, which no other of them and no device has.
 fn taps(ports: &[DraftPort], problems: &mut Problems) {
-    let mut firsts = Firsts::default();
     let taken = |name: &str| {
         ports.iter().find_map(|port| match &port.device {
             Some(device @ (Device::AfPacket(own) | Device::AfXdp(own) | Device::Tap(own))) if own == name => {
@@ -131,9 +130,6 @@ fn taps(ports: &[DraftPort], problems: &mut Problems) {
             add("exception_interface", format!("{} is {message}{made}", show(&name)));
         } else if let Some(device) = taken(&name) {
             add("exception_interface", format!("{} is the interface of {device}{made}", show(&name)));
-        } else if let Some(first) = firsts.repeats(name.clone(), index) {
-            let first = ports[first].name.clone().unwrap_or_else(|| format!("ports[{first}]"));
-            add("exception_interface", format!("{} is already the interface of {first}{made}", show(&name)));
         }
     }
 }

@@ -807,6 +807,16 @@ fn the_kernels_interface_has_a_name_of_its_own() {
     let same =
         SMALL.replace("\"null\"", "\"af_packet:eth0\"\nexception = \"tap\"\nexception_interface = \"eth0\"");
     assert!(faults(&same).contains("\"eth0\" is the interface of af_packet:eth0"), "{}", faults(&same));
+    let port = |name: &str, net: u8| {
+        format!(
+            "[[ports]]\nname = \"{name}\"\ndevice = \"null\"\nexception = \"tap\"\nexception_interface = \"both\"\n\
+             addresses = [\"10.0.{net}.1/24\"]\n"
+        )
+    };
+    let shared = crate::parse(&(port("a", 1) + &port("b", 2))).unwrap();
+    assert!(
+        shared.ports.iter().all(|port| port.exception.as_ref().is_some_and(|own| own.interface == "both"))
+    );
 }
 
 #[test]

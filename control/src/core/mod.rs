@@ -196,6 +196,14 @@ impl Core {
         }
     }
 
+    /// What is in force: what checks and virtual routers have left of the configuration.
+    fn in_force(&self) -> Model {
+        let master = |name: &str| self.vrrp.as_ref().is_some_and(|vrrp| vrrp.is_master(name));
+        let mut model = self.director.model().clone();
+        model.ha.ipvs_sync.retain(|daemon| daemon.runs(master));
+        model
+    }
+
     /// Has IPVS's daemons that follow instances of `[[vrrp]]` run by the states that these have now.
     fn turn_ipvs_sync(&mut self) {
         let master = |name: &str| self.vrrp.as_ref().is_some_and(|vrrp| vrrp.is_master(name));
@@ -260,7 +268,7 @@ impl Core {
                 generation: self.revision,
             }),
             Request::ShowEffective => Response::Config(ConfigText {
-                toml: show::config(self.director.model(), access),
+                toml: show::config(&self.in_force(), access),
                 generation: self.revision,
             }),
             Request::Health { service } => Response::Health(self.health(service.as_deref())?),

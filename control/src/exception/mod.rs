@@ -3,6 +3,7 @@
 //! * [`plan`]: which interfaces there are, with which addresses and routes
 //! * `netlink`: the kernel is told of these
 //! * `quiet`: it is kept from answering on the interfaces that a driver reads
+//! * `share`: by which port a frame goes where several have one interface
 //! * `thread`: frames move
 //!
 //! What workers do with frames for the kernel is in [`lb_dataplane::exception`]. Invariant: whatever fails here is
@@ -11,7 +12,8 @@
 mod netlink;
 pub mod plan;
 mod quiet;
+mod share;
 mod thread;
 
-pub use plan::{Plan, TapPlan};
+pub use plan::{Plan, TapPlan, TapPort};
 pub use thread::{Handle, start};

@@ -6,16 +6,27 @@ use lb_config::{Device, Forwarding, IfAddr, IpPrefix, Model};
 use lb_dataplane::neighbor::LinkId;
 use lb_dataplane::snapshot::Link;
 
-/// The interface of one port.
+/// A port that an interface is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TapPlan {
+pub struct TapPort {
     /// The port.
     pub link: LinkId,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Its addresses with their networks.
+    pub networks: Vec<IfAddr>,
+}
+
+/// The interface of one port, or of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapPlan {
+    /// The ports, one at least.
+    pub ports: Vec<TapPort>,
     /// Name of the interface.
     pub name: String,
-    /// Its MAC address: the port's.
+    /// Its MAC address: the first port's.
     pub mac: [u8; 6],
-    /// Largest IP packet, bytes.
+    /// Largest IP packet, bytes: of the port with the smallest.
     pub mtu: u16,
     /// Its addresses with their networks.
     pub addresses: Vec<IfAddr>,
@@ -25,25 +36,39 @@ pub struct TapPlan {
     pub vips: Vec<IpPrefix>,
     /// VIPs on no port's network that health checks ask by this interface.
     pub asked: Vec<IpPrefix>,
-    /// The kernel interface that the port's driver reads frames from.
-    pub device: Option<String>,
+    /// The kernel interfaces that the ports' drivers read frames from.
+    pub devices: Vec<String>,
 }
 
 /// All of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// By port, those without an exception path left out.
+    /// In the order of the ports, those without an exception path left out.
     pub taps: Vec<TapPlan>,
+}
+
+impl TapPlan {
+    /// Adds another port's.
+    fn join(&mut self, other: Self) {
+        self.ports.extend(other.ports);
+        self.mtu = self.mtu.min(other.mtu);
+        self.addresses.extend(other.addresses);
+        self.gateways.extend(other.gateways);
+        self.vips.extend(other.vips.into_iter().filter(|vip| !self.vips.contains(vip)).collect::<Vec<_>>());
+        self.asked.extend(other.asked);
+        self.devices.extend(other.devices);
+    }
 }
 
 impl Plan {
     /// What `model` asks for; `links`: its ports as the packet path has them.
     pub fn of(model: &Model, links: &[Link]) -> Self {
         let first = model.ports.iter().position(|port| port.exception.is_some());
-        let taps = model.ports.iter().zip(links).enumerate().filter_map(|(at, (port, link))| {
-            let exception = port.exception.as_ref()?;
-            Some(TapPlan {
-                link: LinkId(u16::try_from(at).ok()?),
+        let mut taps: Vec<TapPlan> = Vec::new();
+        for (at, (port, link)) in model.ports.iter().zip(links).enumerate() {
+            let (Some(exception), Ok(id)) = (&port.exception, u16::try_from(at)) else { continue };
+            let tap = TapPlan {
+                ports: vec![TapPort { link: LinkId(id), mac: link.mac, networks: port.addresses.clone() }],
                 name: exception.interface.clone(),
                 mac: link.mac,
                 mtu: port.mtu,
@@ -51,13 +76,17 @@ impl Plan {
                 gateways: port.gateways.clone(),
                 vips: vips(model, &port.addresses),
                 asked: if first == Some(at) { asked(model) } else { Vec::new() },
-                device: match &port.device {
-                    Device::AfPacket(name) | Device::AfXdp(name) => Some(name.clone()),
-                    _ => None,
+                devices: match &port.device {
+                    Device::AfPacket(name) | Device::AfXdp(name) => vec![name.clone()],
+                    _ => Vec::new(),
                 },
-            })
-        });
-        Self { taps: taps.collect() }
+            };
+            match taps.iter_mut().find(|other| other.name == tap.name) {
+                Some(shared) => shared.join(tap),
+                None => taps.push(tap),
+            }
+        }
+        Self { taps }
     }
 
     /// Longest frame, bytes.
@@ -158,9 +187,21 @@ servers = [{ address = "192.168.150.11", port = 8080 }]
         let links: Vec<Link> = model.ports.iter().map(link).collect();
         let plan = Plan::of(&model, &links);
         let [tap] = &plan.taps[..] else { panic!("{plan:?}") };
-        assert_eq!((tap.link, &*tap.name, tap.mac, tap.mtu), (LinkId(0), "lb-lan", [2; 6], 1500));
+        assert_eq!((tap.ports.len(), tap.ports[0].link), (1, LinkId(0)));
+        assert_eq!((&*tap.name, tap.mac, tap.mtu), ("lb-lan", [2; 6], 1500));
         assert_eq!(tap.vips, ["192.168.150.100", "192.168.150.103"].map(|vip| vip.parse().unwrap()));
-        assert_eq!(tap.device.as_deref(), Some("eth0"));
+        assert_eq!(tap.devices, ["eth0"]);
         assert_eq!(plan.longest(), 1522);
+        // the other port joins
+        let more = "device = \"null\"\nmtu = 1400\nexception = \"tap\"\nexception_interface = \"lb-lan\"";
+        let model = lb_config::parse(&TEXT.replace("device = \"null\"", more)).unwrap();
+        let links: Vec<Link> = model.ports.iter().map(link).collect();
+        let plan = Plan::of(&model, &links);
+        let [tap] = &plan.taps[..] else { panic!("{plan:?}") };
+        let ports: Vec<_> = tap.ports.iter().map(|port| (port.link, port.networks.clone())).collect();
+        let net = |text: &str| vec![text.parse::<IfAddr>().unwrap()];
+        assert_eq!(ports, [(LinkId(0), net("192.168.150.11/24")), (LinkId(1), net("10.0.0.1/24"))]);
+        assert_eq!((tap.mtu, tap.addresses.len(), tap.gateways.len(), tap.vips.len()), (1400, 2, 1, 2));
+        assert_eq!(tap.devices, ["eth0"]);
     }
 }

@@ -3,6 +3,7 @@
 //! It waits for the kernel in `ppoll`, and looks at the workers' queues in between: more often the more there was to do, so
 //! that workers need not wake it. It does nothing that blocks, and takes a bounded number of frames of each side in turn.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 use super::netlink::{Netlink, Route};
 use super::plan::{Plan, TapPlan};
 use super::quiet::Quiet;
+use super::share::Share;
 use crate::follower::{Follower, Order};
 
 /// Frames taken from one worker, or from one interface, before the next one's turn.
@@ -55,13 +57,12 @@ pub fn start(plan: Plan, kernel: Kernel, files: Vec<File>) -> io::Result<Handle>
     let mut taps = Vec::with_capacity(files.len());
     for (tap, file) in plan.taps.iter().zip(files) {
         let index = if_nametoindex(&*tap.name)?;
-        if let Some(device) = &tap.device {
-            quiet.add(device);
-        }
+        tap.devices.iter().for_each(|device| quiet.add(device));
         bring_up(&netlink, tap, index)
             .map_err(|error| io::Error::new(error.kind(), format!("interface {}: {error}", tap.name)))?;
         info!(interface = %tap.name, "exception path");
-        taps.push(Tap { link: tap.link, index, file, pending: Vec::new(), plan: tap.clone() });
+        let share = Share::of(tap);
+        taps.push(Tap { share, index, file, pending: VecDeque::new(), plan: tap.clone() });
     }
     let longest = plan.longest();
     kernel.furnish(longest);
@@ -104,11 +105,11 @@ fn routes(tap: &TapPlan) -> Vec<Route> {
 }
 
 struct Tap {
-    link: LinkId,
+    share: Share,
     index: u32,
     file: File,
-    /// A frame of the kernel's for which the worker had no room; empty: none.
-    pending: Vec<u8>,
+    /// A frame of the kernel's for which the worker had no room, for each port that it goes out by.
+    pending: VecDeque<(LinkId, Vec<u8>)>,
     plan: TapPlan,
 }
 
@@ -148,9 +149,13 @@ impl Mover {
         let mut moved = 0;
         for worker in (0..self.kernel.workers()).map(WorkerId) {
             for _ in 0..MOST {
-                let Some(parcel) = self.kernel.next(worker) else { break };
-                let tap = self.taps.iter().find(|tap| tap.link == parcel.link);
-                if let Some(Err(error)) = tap.map(|tap| (&tap.file).write(&parcel.bytes)) {
+                let Some(mut parcel) = self.kernel.next(worker) else { break };
+                let tap = self.taps.iter_mut().find(|tap| tap.share.has(parcel.link));
+                let written = tap.map(|tap| {
+                    tap.share.up(parcel.link, &mut parcel.bytes);
+                    tap.file.write(&parcel.bytes)
+                });
+                if let Some(Err(error)) = written {
                     self.complain(&error);
                 }
                 self.kernel.done(worker, parcel);
@@ -165,21 +170,26 @@ impl Mover {
         let Self { kernel, taps, buffer, .. } = self;
         let mut moved = 0;
         for tap in taps {
-            if !tap.pending.is_empty() {
-                if !kernel.send(tap.link, &tap.pending) {
-                    continue;
+            let Tap { share, file, pending, .. } = tap;
+            while let Some((link, frame)) = pending.front() {
+                if !kernel.send(*link, frame) {
+                    break;
                 }
-                tap.pending.clear();
+                pending.pop_front();
                 moved += 1;
             }
             for _ in 0..MOST {
-                // there is none, or the interface is down
-                let Ok(len) = tap.file.read(buffer) else { break };
-                let Some(frame) = buffer.get(..len).filter(|frame| !frame.is_empty()) else { break };
-                if !kernel.send(tap.link, frame) {
-                    tap.pending.extend_from_slice(frame);
+                if !pending.is_empty() {
                     break;
                 }
+                // there is none, or the interface is down
+                let Ok(len) = file.read(buffer) else { break };
+                let Some(frame) = buffer.get_mut(..len).filter(|frame| !frame.is_empty()) else { break };
+                share.down(frame, |link, frame| {
+                    if !kernel.send(link, frame) {
+                        pending.push_back((link, frame.to_vec()));
+                    }
+                });
                 moved += 1;
             }
         }
@@ -212,7 +222,7 @@ impl Mover {
     /// Changes addresses and routes to those of another plan.
     fn update(&mut self, plan: &Plan) {
         for tap in &mut self.taps {
-            let Some(new) = plan.taps.iter().find(|new| new.link == tap.link) else { continue };
+            let Some(new) = plan.taps.iter().find(|new| new.name == tap.plan.name) else { continue };
             let (old, name, index) = (&tap.plan, &new.name, tap.index);
             let log = |what: &str, of: &dyn std::fmt::Debug, done: io::Result<()>| {
                 if let Err(error) = done {
@@ -235,6 +245,7 @@ impl Mover {
                 log("route was not set", route, self.netlink.route(index, *route, true));
             }
             tap.plan = new.clone();
+            tap.share.follow(new);
         }
     }
 }
