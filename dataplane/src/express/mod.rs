@@ -38,6 +38,7 @@ mod onward;
 mod opening;
 mod redirect;
 mod reply_ends;
+mod shed;
 mod shortcut;
 mod step;
 #[cfg(test)]
@@ -74,6 +75,8 @@ pub(crate) struct Board {
     owners: [WorkerId; BURST],
     /// What the parser said of those that are not plain.
     others: [(Result<Parsed, DropReason>, Probe); BURST],
+    /// Places of packets without a connection that have got their share of the worker's time, see [`shed`].
+    admitted: u32,
 }
 
 impl Default for Board {
@@ -84,6 +87,7 @@ impl Default for Board {
             v6: Batch::new(),
             owners: [WorkerId(0); BURST],
             others: [(Err(DropReason::EthernetTruncated), Probe::default()); BURST],
+            admitted: 0,
         }
     }
 }
@@ -209,18 +213,23 @@ impl<I: PacketIo> Worker<I> {
             absent: self.absent,
         };
         self.shortcuts.refresh(&self.snapshot, &self.counters, self.now);
-        let seen = self.see(burst, &burden);
+        let mut seen = self.see(burst, &burden);
         if origin != Origin::Worker
             && let Some(received) = self.counters.devices.get(usize::from(device.0))
         {
             received.rx_bytes.add(seen.bytes);
         }
-        if seen.v4 == frames {
-            self.act_alike::<Key4>(burst, &seen, &burden);
-        } else if seen.v6 == frames {
-            self.act_alike::<Key6>(burst, &seen, &burden);
+        let looked = self.flood.shedding.is_on();
+        self.board.admitted = if looked { self.shed(burst, &burden, &mut seen) } else { 0 };
+        if burst.is_empty() {
+            return frames;
+        }
+        if seen.v4 == burst.len() {
+            self.act_alike::<Key4>(burst, &seen, &burden, looked);
+        } else if seen.v6 == burst.len() {
+            self.act_alike::<Key6>(burst, &seen, &burden, looked);
         } else {
-            self.act(burst, &burden, origin);
+            self.act(burst, &burden, origin, looked);
         }
         frames
     }
@@ -332,7 +341,7 @@ impl<I: PacketIo> Worker<I> {
         self.board.others[place(at)] = (parsed, probe);
     }
 
-    /// Plain frames of a family from `from` on, to the first of them that is calm: their flows, whose connections are
+    /// Plain frames of a family from `from` on, calm or not: their flows, whose connections are
     /// asked for, or their owners. Returns where they end; they are of the gate's device.
     #[inline(never)]
     fn note_run<K: Ends>(
@@ -366,9 +375,6 @@ impl<I: PacketIo> Worker<I> {
             (row.key, row.noted, row.probe) = (key, noted, probe);
             *kind = K::KIND;
             to += 1;
-            if noted.is_calm() {
-                break;
-            }
         }
         self.note_burden::<K>(burst, burden, seen, (from, to));
         to
@@ -472,11 +478,13 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// The second and third pass.
+    /// The second and third pass, or where packets are `looked` up the third alone.
     #[inline(never)]
-    fn act(&mut self, burst: &mut Burst<I::Packet>, burden: &Burden, origin: Origin) {
-        self.look::<Key4>(burden, 0, burst.len());
-        self.look::<Key6>(burden, 0, burst.len());
+    fn act(&mut self, burst: &mut Burst<I::Packet>, burden: &Burden, origin: Origin, looked: bool) {
+        if !looked {
+            self.look::<Key4>(burden, 0, burst.len());
+            self.look::<Key6>(burden, 0, burst.len());
+        }
         let mut progress = Progress::BEGUN;
         for (at, kind) in self.board.kinds.iter().enumerate().take(burst.len()) {
             if let (Kind::Other, (parsed, probe)) = (kind, &self.board.others[place(at)]) {
@@ -502,13 +510,20 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// The second and third pass of a burst of this worker's plain packets of one family.
+    /// The second and third pass of a burst of this worker's plain packets of one family, or where they are `looked` up
+    /// the third alone.
     #[inline(never)]
-    fn act_alike<K: Redirect>(&mut self, burst: &mut Burst<I::Packet>, seen: &Seen, burden: &Burden) {
+    fn act_alike<K: Redirect>(
+        &mut self,
+        burst: &mut Burst<I::Packet>,
+        seen: &Seen,
+        burden: &Burden,
+        looked: bool,
+    ) {
         let mut progress = Progress::BEGUN;
         let frames = burst.len();
         let mut run = Run::NONE;
-        if !burden.replies {
+        if !burden.replies && !looked {
             if K::APART {
                 self.fetch_keys::<K>(frames);
             }
@@ -516,7 +531,7 @@ impl<I: PacketIo> Worker<I> {
             // what stands behind them is tried again
             run.goes_on = run.count > 0;
         }
-        if run.count < frames {
+        if run.count < frames && !looked {
             self.look::<K>(burden, run.count, frames);
         }
         if run.count == 0 {
@@ -580,12 +595,16 @@ impl<I: PacketIo> Worker<I> {
             tests::taken(if packet.found().is_some() { 1 } else { 2 });
         }
         if let Err(frame) = taken {
-            *progress = Progress::UNSURE;
             // no connection begins with such a packet, so it has none
             if !row.key.may_send() {
                 return self.unreadable(frame, K::BAD_SOURCE);
             }
-            if let Err(frame) = self.first_plain(frame, &packet) {
+            let before = self.entered::<K>();
+            let known = self.first_plain(frame, &packet, self.board.admitted >> place(at) & 1 != 0);
+            if known.is_err() || self.entered::<K>() != before {
+                *progress = Progress::UNSURE;
+            }
+            if let Err(frame) = known {
                 self.at_length(frame, &packet);
             }
         }

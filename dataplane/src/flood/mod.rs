@@ -102,7 +102,7 @@ impl Flood {
     /// shed.
     #[inline]
     pub fn is_quiet(&self, now_ns: u64) -> bool {
-        !self.active && self.shedding.rate.is_none() && !self.has_strays(now_ns)
+        !self.active && !self.shedding.is_on() && !self.has_strays(now_ns)
     }
 
     /// A cookie was sent.
@@ -174,6 +174,12 @@ impl Shedding {
         if backlog >= BACKLOG {
             self.rate = Some((self.rate.unwrap_or(Self::MOST) * 3 / 4).max(Self::LEAST));
         }
+    }
+
+    /// Whether first packets have to ask.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.rate.is_some()
     }
 
     /// A turn has begun: credit is earned.
