@@ -600,11 +600,15 @@ impl<I: PacketIo> Worker<I> {
                 return self.unreadable(frame, K::BAD_SOURCE);
             }
             let before = self.entered::<K>();
-            let known = self.first_plain(frame, &packet, self.board.admitted >> place(at) & 1 != 0);
+            let admitted = self.board.admitted >> place(at) & 1 != 0;
+            let known = self.first_plain(frame, &packet, admitted);
             if known.is_err() || self.entered::<K>() != before {
                 *progress = Progress::UNSURE;
             }
             if let Err(frame) = known {
+                if admitted {
+                    self.flood.shedding.give_back(packet.flow(frame.bytes()).is_syn());
+                }
                 self.at_length(frame, &packet);
             }
         }

@@ -5,9 +5,8 @@
 //! goes on as if nothing else had come: as one run, if that is what it is. So a flood costs its lookups, and established
 //! packets beside it what they cost alone.
 //!
-//! Invariant: only what has no connection is dropped here, and neither what the control core or the kernel must get nor
-//! what may be a server's reply; that is judged in its turn, as is all behind a packet whose flow another one of the burst
-//! may have begun.
+//! Invariant: only what has no connection is dropped here, and nothing that the control core or the kernel must get; that
+//! is judged in its turn, as is all behind a packet whose connection another one of the burst may have begun.
 
 use arrayvec::ArrayVec;
 
@@ -15,7 +14,7 @@ use super::ends::Ends;
 use super::glance::{Row, place};
 use super::{Board, Burden, Kind, Seen};
 use crate::channel::BFD_PORT;
-use crate::conn::{Key4, Key6};
+use crate::conn::{Key4, Key6, Pair};
 use crate::drop_reason::DropReason;
 use crate::exception::is_urgent_port;
 use crate::io::{BURST, Burst, Packet, PacketIo};
@@ -83,12 +82,12 @@ impl Admitted {
 }
 
 impl Board {
-    /// The packets of a family that have no connection and are nobody's reply, of the first `frames`.
+    /// The packets of a family that have no connection, of the first `frames`.
     #[inline(always)]
     fn strangers<K: Ends>(&self, frames: usize) -> Places {
         let mut places = 0;
         for (at, (row, kind)) in K::batch(self).rows.iter().zip(&self.kinds).enumerate().take(frames) {
-            let is = *kind == K::KIND && !row.found.is_some() && !row.noted.is_reply();
+            let is = *kind == K::KIND && !row.found.is_some();
             places |= Places::from(is) << at;
         }
         places
@@ -183,10 +182,10 @@ impl<I: PacketIo> Worker<I> {
     #[inline(always)]
     fn judge<K: Ends>(&mut self, frame: &I::Packet, at: usize, admitted: &Admitted) -> Verdict {
         let row = &K::batch(&self.board).rows[place(at)];
-        if admitted.has(&self.board, row) {
+        if admitted.has(&self.board, row) || row.noted.is_reply() && admitted.bits != 0 {
             return Verdict::Unknown;
         }
-        if self.is_exempt(row) {
+        if self.is_exempt(row) || row.noted.is_reply() && self.is_paired(row) {
             return Verdict::Later;
         }
         let flags = frame.bytes().get(K::L4_AT + 13).copied().unwrap_or_default();
@@ -196,6 +195,13 @@ impl<I: PacketIo> Worker<I> {
         } else {
             Verdict::Shed
         }
+    }
+
+    /// Whether a pair leads from a packet to some connection.
+    #[cold]
+    fn is_paired<K: Ends>(&self, row: &Row<K>) -> bool {
+        let (_, pairs) = K::tables_ref(&self.tables);
+        pairs.find(&Pair::wanted(row.key), row.noted.number(), pairs.probe_like(row.probe)).is_some()
     }
 
     /// Whether no lack of time counts: it is the control core's or the kernel's, see [`Worker::is_bfd`] and

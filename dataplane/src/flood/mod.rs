@@ -202,6 +202,13 @@ impl Shedding {
         *left -= if able { Self::ONE } else { 0 };
         able
     }
+
+    /// A packet that was admitted will ask again.
+    #[cold]
+    pub fn give_back(&mut self, syn: bool) {
+        let left = &mut self.left[usize::from(!syn)];
+        *left = (*left + Self::ONE).min(Self::MOST);
+    }
 }
 
 #[cfg(test)]
