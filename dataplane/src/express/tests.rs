@@ -531,7 +531,7 @@ fn compare_in_backlog(seed: u64) -> u64 {
         let flags = if below(4) == 0 { 2 } else { 16 };
         frames.push((
             0,
-            framed(&packet((client(v6, n), 1000), (vip(v6, service), 80), protocol, flags, 64, true, 8)),
+            framed(&packet((client(v6, n), 1000), (vip(v6, service), 80), protocol, flags, 64, true, 20)),
         ));
     }
     for (backlog, frames) in

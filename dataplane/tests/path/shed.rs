@@ -82,7 +82,7 @@ impl Clients {
             format!("2001:db8::{:x}", client & 0x3fff),
         );
         let mut frame = match service {
-            Service::Dns => from_client(&from4, "192.168.150.100", 17, &udp(port, 53, 8)),
+            Service::Dns => from_client(&from4, "192.168.150.100", 17, &udp(port, 53, 20)),
             Service::Six => from_client(&from6, "fd00:150::100", 6, &tcp(port, 80, flags, 8)),
             Service::Dr | Service::Tunnel | Service::Nat | Service::Full => {
                 let vip = match service {
