@@ -34,6 +34,7 @@ mod ends;
 mod first;
 mod glance;
 mod in_place;
+mod mixed;
 mod onward;
 mod opening;
 mod redirect;
@@ -251,11 +252,15 @@ impl<I: PacketIo> Worker<I> {
         let mut seen = Seen::default();
         let Some(first) = burst.first() else { return seen };
         let mut gate = self.gate(first.device());
+        let mixed = self.flood.shedding.is_on();
         let mut at = 0;
         while at < burst.len() {
             let before = at;
-            at = self.see_run::<Key4>(burst, burden, &gate, &mut seen, at);
-            if at == before {
+            // of a flood runs are short
+            if !mixed {
+                at = self.see_run::<Key4>(burst, burden, &gate, &mut seen, at);
+            }
+            if at == before && !mixed {
                 at = self.see_run::<Key6>(burst, burden, &gate, &mut seen, at);
             }
             if at == before {
@@ -339,45 +344,6 @@ impl<I: PacketIo> Worker<I> {
         let probe = self.fetch_ahead(&parsed);
         self.board.kinds[place(at)] = Kind::Other;
         self.board.others[place(at)] = (parsed, probe);
-    }
-
-    /// Plain frames of a family from `from` on, calm or not: their flows, whose connections are
-    /// asked for, or their owners. Returns where they end; they are of the gate's device.
-    #[inline(never)]
-    fn note_run<K: Ends>(
-        &mut self,
-        burst: &Burst<I::Packet>,
-        burden: &Burden,
-        gate: &Gate,
-        seen: &mut Seen,
-        from: usize,
-    ) -> usize {
-        let more = burden.is_any();
-        let (table, _) = K::tables_ref(&self.tables);
-        let (kinds, batch) = K::batch_mut(&mut self.board);
-        let places = batch.rows[place(from)..].iter_mut().zip(&mut kinds[place(from)..]);
-        let mut to = from;
-        for (frame, (row, kind)) in burst.get(from..).unwrap_or_default().iter().zip(places) {
-            if burden.mixed && frame.device() != gate.device {
-                break;
-            }
-            let bytes = frame.bytes();
-            let is_kind = match (K::KIND, gate.kind(bytes)) {
-                (Kind::V4, found) => found == IPV4,
-                (_, found) => found & !TRAFFIC_CLASS == IPV6,
-            };
-            let Some((key, noted)) = K::glance(bytes).filter(|_| is_kind) else { break };
-            seen.bytes += frame.frame_len() as u64;
-            let probe = table.probe(&key, noted.number());
-            if !more {
-                table.prefetch(probe);
-            }
-            (row.key, row.noted, row.probe) = (key, noted, probe);
-            *kind = K::KIND;
-            to += 1;
-        }
-        self.note_burden::<K>(burst, burden, seen, (from, to));
-        to
     }
 
     /// What there is to be seen of plain packets beside their flows.

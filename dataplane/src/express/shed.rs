@@ -8,6 +8,8 @@
 //! Invariant: only what has no connection is dropped here, and nothing that the control core or the kernel must get; that
 //! is judged in its turn, as is all behind a packet whose connection another one of the burst may have begun.
 
+use std::marker::PhantomData;
+
 use arrayvec::ArrayVec;
 
 use super::ends::Ends;
@@ -19,7 +21,9 @@ use crate::drop_reason::DropReason;
 use crate::exception::is_urgent_port;
 use crate::io::{BURST, Burst, Packet, PacketIo};
 use crate::parse::TcpFlags;
+use crate::prefetch;
 use crate::state::tcp;
+use crate::wide::Work;
 use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::worker::Worker;
 
@@ -108,16 +112,42 @@ impl Board {
     }
 }
 
+/// The second pass over the first `frames` packets, all of a family, where no reply passes the director.
+struct Look<'a, I: PacketIo, K> {
+    worker: &'a mut Worker<I>,
+    frames: usize,
+    family: PhantomData<K>,
+}
+
+impl<I: PacketIo, K: Ends> Work for Look<'_, I, K> {
+    /// Those that have no connection.
+    type Out = Places;
+
+    #[inline(always)]
+    fn run(self) -> Places {
+        let Worker { tables, counters, board, .. } = self.worker;
+        let (table, _) = K::tables_ref(tables);
+        let dests = &counters.dests[..];
+        let (_, batch) = K::batch_mut(board);
+        batch.two_ways = false;
+        let mut places = 0;
+        for (at, row) in batch.rows.iter_mut().enumerate().take(self.frames) {
+            table.find_into(&row.key, row.noted.number(), row.probe, &mut row.found);
+            prefetch::place(dests, row.found.meta.dest().0 as usize);
+            places |= Places::from(!row.found.is_some()) << at;
+        }
+        places
+    }
+}
+
 impl<I: PacketIo> Worker<I> {
     /// The second pass of a burst, and the end of what there is no time for; `seen` is told. Returns the places of first
     /// packets that go on.
     #[inline(never)]
     pub(super) fn shed(&mut self, burst: &mut Burst<I::Packet>, burden: &Burden, seen: &mut Seen) -> Places {
         let frames = burst.len();
-        self.look_at_all::<Key4>(burden, seen.v4, frames);
-        self.look_at_all::<Key6>(burden, seen.v6, frames);
-        let v4 = if seen.v4 > 0 { self.board.strangers::<Key4>(frames) } else { 0 };
-        let v6 = if seen.v6 > 0 { self.board.strangers::<Key6>(frames) } else { 0 };
+        let v4 = self.strangers::<Key4>(burden, seen.v4, frames);
+        let v6 = self.strangers::<Key6>(burden, seen.v6, frames);
         let mut admitted = Admitted::default();
         let (mut gone, mut left) = (0, v4 | v6);
         while let Some(at) = next(&mut left) {
@@ -166,16 +196,21 @@ impl<I: PacketIo> Worker<I> {
         now_admitted
     }
 
-    /// The second pass over a burst of which `count` packets are of this family.
+    /// The second pass over a burst of which `count` packets are of this family: those that have no connection.
     #[inline(always)]
-    fn look_at_all<K: Ends>(&mut self, burden: &Burden, count: usize, frames: usize) {
+    fn strangers<K: Ends>(&mut self, burden: &Burden, count: usize, frames: usize) -> Places {
         if count == 0 {
-            return;
+            return 0;
         }
         if K::APART && !burden.replies {
             self.fetch_keys::<K>(frames);
         }
+        if count == frames && !burden.replies {
+            let wide = self.wide;
+            return wide.run(Look::<I, K> { worker: self, frames, family: PhantomData });
+        }
         self.look::<K>(burden, 0, frames);
+        self.board.strangers::<K>(frames)
     }
 
     /// What becomes of a packet without a connection; takes its share.
