@@ -10,6 +10,9 @@ use crate::io::{Burst, Packet, PacketIo};
 use crate::wide::Work;
 use crate::worker::Worker;
 
+/// So many calm packets in a row are a run, which is seen for less alone.
+const RUN: u32 = 4;
+
 /// Plain packets of a burst from place `from` on, as far as they are of a family and of the gate's device. `MORE`: the
 /// burst has a burden.
 struct Note<'a, I: PacketIo, K, const MORE: bool> {
@@ -18,6 +21,8 @@ struct Note<'a, I: PacketIo, K, const MORE: bool> {
     burden: &'a Burden,
     gate: &'a Gate,
     from: usize,
+    /// Calm packets in a row with which they end.
+    calm: u32,
     family: PhantomData<K>,
 }
 
@@ -27,11 +32,11 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for Note<'_, I, K, MORE> {
 
     #[inline(always)]
     fn run(self) -> (usize, u64) {
-        let Self { worker, burst, burden, gate, from, .. } = self;
+        let Self { worker, burst, burden, gate, from, calm, .. } = self;
         let (table, _) = K::tables_ref(&worker.tables);
         let (_, batch) = K::batch_mut(&mut worker.board);
         let frames = burst.get(from..).unwrap_or_default();
-        let (mut count, mut bytes) = (0, 0);
+        let (mut count, mut bytes, mut in_a_row) = (0, 0, 0);
         for (frame, row) in frames.iter().zip(&mut batch.rows[place(from)..]) {
             if MORE && burden.mixed && frame.device() != gate.device {
                 break;
@@ -52,14 +57,18 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for Note<'_, I, K, MORE> {
             }
             (row.key, row.noted, row.probe) = (key, noted, probe);
             count += 1;
+            in_a_row = if noted.is_calm() { in_a_row + 1 } else { 0 };
+            if in_a_row == calm {
+                break;
+            }
         }
         (from + count, bytes)
     }
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Plain frames of a family from `from` on, calm or not: their flows, whose connections are asked for, or their
-    /// owners. Returns where they end; they are of the gate's device.
+    /// Plain frames of a family from `from` on, calm or not, to the end of a [`RUN`] of calm ones: their flows, whose
+    /// connections are asked for, or their owners. Returns where they end; they are of the gate's device.
     #[inline(always)]
     pub(super) fn note_run<K: Ends>(
         &mut self,
@@ -70,11 +79,13 @@ impl<I: PacketIo> Worker<I> {
         from: usize,
     ) -> usize {
         let (wide, more) = (self.wide, burden.is_any());
+        // in a flood the next ones are not calm
+        let calm = if self.flood.shedding.is_on() { u32::MAX } else { RUN };
         let (worker, family) = (self, PhantomData);
         let (to, bytes) = if more {
-            wide.run(Note::<I, K, true> { worker: &mut *worker, burst, burden, gate, from, family })
+            wide.run(Note::<I, K, true> { worker: &mut *worker, burst, burden, gate, from, calm, family })
         } else {
-            wide.run(Note::<I, K, false> { worker: &mut *worker, burst, burden, gate, from, family })
+            wide.run(Note::<I, K, false> { worker: &mut *worker, burst, burden, gate, from, calm, family })
         };
         seen.bytes += bytes;
         let (kinds, _) = K::batch_mut(&mut worker.board);
