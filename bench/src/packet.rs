@@ -117,6 +117,12 @@ impl Lent {
         Some(Self { buf: Some(buf), pool: pool.clone() })
     }
 
+    /// Gives it back to its pool, which the caller has at hand.
+    #[inline]
+    pub fn give_back(mut self, pool: &mut Vec<Buf>) {
+        pool.extend(self.buf.take());
+    }
+
     /// Has its frame written.
     pub fn write(&mut self, write: impl FnOnce(&mut Buf)) {
         if let Some(buf) = self.buf.as_mut() {

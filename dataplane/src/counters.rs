@@ -211,7 +211,13 @@ impl WorkerCounters {
     /// Counts one packet as dropped.
     #[inline]
     pub fn drop_packet(&self, reason: DropReason) {
-        self.drops[reason as usize].add(1);
+        self.drop_packets(reason, 1);
+    }
+
+    /// Counts so many dropped packets.
+    #[inline]
+    pub fn drop_packets(&self, reason: DropReason, n: u32) {
+        self.drops[reason as usize].add(n.into());
     }
 }
 

@@ -84,6 +84,12 @@ pub trait PacketIo {
     /// Sends from the front of `from` and removes what was taken. What is left did not fit.
     fn tx(&mut self, device: DeviceId, from: &mut Burst<Self::Packet>);
 
+    /// Drops all packets of `burst` but the first `keep`, together where that costs less.
+    #[inline]
+    fn discard(&mut self, burst: &mut Burst<Self::Packet>, keep: usize) {
+        burst.truncate(keep);
+    }
+
     /// A new frame of length 0 with the usual headroom, or `None` when the pool is empty.
     fn alloc(&mut self) -> Option<Self::Packet>;
 

@@ -65,6 +65,11 @@ void sluice_mbuf_free(struct rte_mbuf *mbuf)
 	rte_pktmbuf_free(mbuf);
 }
 
+void sluice_mbuf_free_bulk(struct rte_mbuf **mbufs, unsigned int n)
+{
+	rte_pktmbuf_free_bulk(mbufs, n);
+}
+
 int sluice_mbuf_cut(struct rte_mbuf *mbuf, uint32_t len)
 {
 	struct rte_mbuf *last = mbuf, *rest;

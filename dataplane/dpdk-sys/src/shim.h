@@ -64,6 +64,8 @@ uint16_t sluice_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **from, 
 
 struct rte_mbuf *sluice_mbuf_alloc(struct rte_mempool *pool);
 void sluice_mbuf_free(struct rte_mbuf *mbuf);
+/* The same of `n` packets, those of one pool together. */
+void sluice_mbuf_free_bulk(struct rte_mbuf **mbufs, unsigned int n);
 
 /* Makes a packet of any number of segments `len` bytes long and frees what it loses. -1: shorter than that, unchanged. */
 int sluice_mbuf_cut(struct rte_mbuf *mbuf, uint32_t len);

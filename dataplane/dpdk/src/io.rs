@@ -11,7 +11,7 @@ use lb_dataplane::io::{Burst, DeviceId, Packet, PacketIo, WorkerId};
 use crate::clock::Clock;
 use crate::mbuf::Mbuf;
 use crate::mempool::Pool;
-use crate::queue::{RxQueue, TxQueue};
+use crate::queue::{RxQueue, TxQueue, free_behind};
 use crate::ring::{Receiver, Sender};
 
 /// A worker's way to the wire and to the other workers. `Send`: made on the main thread, used on the worker's.
@@ -144,6 +144,11 @@ impl PacketIo for WorkerIo {
             Tx::Own { queue, .. } => queue.send(from),
             Tx::Guest(ring) => ring.send(from),
         }
+    }
+
+    #[inline]
+    fn discard(&mut self, burst: &mut Burst<Mbuf>, keep: usize) {
+        free_behind(burst, keep);
     }
 
     #[inline]

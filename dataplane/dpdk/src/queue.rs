@@ -128,6 +128,17 @@ pub(crate) fn spare(burst: &mut Burst<Mbuf>) -> (*mut *mut rte_mbuf, u16) {
     (tail.cast(), burst.remaining_capacity() as u16)
 }
 
+/// Frees all packets of `burst` but the first `keep`, those of one pool together.
+#[inline]
+pub(crate) fn free_behind(burst: &mut Burst<Mbuf>, keep: usize) {
+    let Some(gone @ 1..) = burst.len().checked_sub(keep) else { return };
+    // SAFETY: `keep` is within the array, an Mbuf is one pointer wide, and `gone` of them stand there, whose only owner
+    // we are. No safe form: an FFI call.
+    unsafe { dpdk_sys::sluice_mbuf_free_bulk(burst.as_mut_ptr().add(keep).cast(), gone as u32) };
+    // SAFETY: those behind are no longer ours. No safe form: any other would free them again.
+    unsafe { burst.set_len(keep) };
+}
+
 /// Removes the first `n` packets of `burst`, which somebody else owns now.
 ///
 /// # Safety

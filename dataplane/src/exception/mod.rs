@@ -72,8 +72,14 @@ impl Class {
 /// Whether a flow is of a control protocol.
 #[inline]
 pub fn is_urgent<A>(flow: &Flow<A>) -> bool {
-    let is_of = |ports: &[u16]| ports.contains(&flow.dst_port) || ports.contains(&flow.src_port);
-    match flow.protocol {
+    is_urgent_port(flow.protocol, flow.src_port, flow.dst_port)
+}
+
+/// Whether packets between these ports are.
+#[inline]
+pub(crate) fn is_urgent_port(protocol: L4, src: u16, dst: u16) -> bool {
+    let is_of = |ports: &[u16]| ports.contains(&dst) || ports.contains(&src);
+    match protocol {
         L4::Tcp => is_of(&URGENT_TCP),
         L4::Udp => is_of(&URGENT_UDP),
         L4::Sctp => false,

@@ -12,13 +12,22 @@ use crate::snapshot::{DestEntry, Way};
 use crate::worker::Worker;
 
 impl<I: PacketIo> Worker<I> {
+    /// What is other than it was as soon as a connection was entered or removed.
+    #[inline(always)]
+    pub(super) fn entered<K: Ends>(&self) -> [u64; 5] {
+        let (table, pairs) = K::tables_ref(&self.tables);
+        let own = &self.counters.own;
+        [own.inserted.get(), table.len().into(), table.moved(), pairs.len().into(), pairs.moved()]
+    }
+
     /// Admits a packet and sends it on, as [`Worker::flow`] does; gives it back, and has changed nothing, when it has a
-    /// connection or is a server's reply.
+    /// connection or is a server's reply. `admitted`: it has got its share of the worker's time.
     #[inline(never)]
     pub(super) fn first_plain<K: Ends>(
         &mut self,
         frame: I::Packet,
         packet: &Packet<'_, K>,
+        admitted: bool,
     ) -> Result<(), I::Packet> {
         let facts = packet.facts();
         let (table, _) = K::tables_ref(&self.tables);
@@ -35,7 +44,7 @@ impl<I: PacketIo> Worker<I> {
         if self.is_bfd(&flow) || self.is_control(&flow) {
             return Err(frame);
         }
-        if !self.flood.shedding.admits(flow.is_syn()) {
+        if !admitted && !self.flood.shedding.admits(flow.is_syn()) {
             self.counters.drop_packet(DropReason::Overload);
             return Ok(());
         }

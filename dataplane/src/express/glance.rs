@@ -171,6 +171,15 @@ impl<K: ConnKey> Batch<K> {
         Self { rows: [row; BURST], seconds: [second; BURST], two_ways: false }
     }
 
+    /// What is known of the packet at `from` is what is known of the one at `to`.
+    #[inline(always)]
+    pub fn close_up(&mut self, from: usize, to: usize) {
+        self.rows[place(to)] = self.rows[place(from)];
+        if self.two_ways {
+            self.seconds[place(to)] = self.seconds[place(from)];
+        }
+    }
+
     /// Packets from the one at `at` on, to the end of what there is room for.
     #[inline(always)]
     pub fn rows_from(&self, at: usize) -> &[Row<K>] {

@@ -34,10 +34,12 @@ mod ends;
 mod first;
 mod glance;
 mod in_place;
+mod mixed;
 mod onward;
 mod opening;
 mod redirect;
 mod reply_ends;
+mod shed;
 mod shortcut;
 mod step;
 #[cfg(test)]
@@ -74,6 +76,8 @@ pub(crate) struct Board {
     owners: [WorkerId; BURST],
     /// What the parser said of those that are not plain.
     others: [(Result<Parsed, DropReason>, Probe); BURST],
+    /// Places of packets without a connection that have got their share of the worker's time, see [`shed`].
+    admitted: u32,
 }
 
 impl Default for Board {
@@ -84,6 +88,7 @@ impl Default for Board {
             v6: Batch::new(),
             owners: [WorkerId(0); BURST],
             others: [(Err(DropReason::EthernetTruncated), Probe::default()); BURST],
+            admitted: 0,
         }
     }
 }
@@ -209,18 +214,23 @@ impl<I: PacketIo> Worker<I> {
             absent: self.absent,
         };
         self.shortcuts.refresh(&self.snapshot, &self.counters, self.now);
-        let seen = self.see(burst, &burden);
+        let mut seen = self.see(burst, &burden);
         if origin != Origin::Worker
             && let Some(received) = self.counters.devices.get(usize::from(device.0))
         {
             received.rx_bytes.add(seen.bytes);
         }
-        if seen.v4 == frames {
-            self.act_alike::<Key4>(burst, &seen, &burden);
-        } else if seen.v6 == frames {
-            self.act_alike::<Key6>(burst, &seen, &burden);
+        let looked = self.flood.shedding.is_on();
+        self.board.admitted = if looked { self.shed(burst, &burden, &mut seen) } else { 0 };
+        if burst.is_empty() {
+            return frames;
+        }
+        if seen.v4 == burst.len() {
+            self.act_alike::<Key4>(burst, &seen, &burden, looked);
+        } else if seen.v6 == burst.len() {
+            self.act_alike::<Key6>(burst, &seen, &burden, looked);
         } else {
-            self.act(burst, &burden, origin);
+            self.act(burst, &burden, origin, looked);
         }
         frames
     }
@@ -242,11 +252,15 @@ impl<I: PacketIo> Worker<I> {
         let mut seen = Seen::default();
         let Some(first) = burst.first() else { return seen };
         let mut gate = self.gate(first.device());
+        let mixed = self.flood.shedding.is_on();
         let mut at = 0;
         while at < burst.len() {
             let before = at;
-            at = self.see_run::<Key4>(burst, burden, &gate, &mut seen, at);
-            if at == before {
+            // of a flood runs are short
+            if !mixed {
+                at = self.see_run::<Key4>(burst, burden, &gate, &mut seen, at);
+            }
+            if at == before && !mixed {
                 at = self.see_run::<Key6>(burst, burden, &gate, &mut seen, at);
             }
             if at == before {
@@ -330,48 +344,6 @@ impl<I: PacketIo> Worker<I> {
         let probe = self.fetch_ahead(&parsed);
         self.board.kinds[place(at)] = Kind::Other;
         self.board.others[place(at)] = (parsed, probe);
-    }
-
-    /// Plain frames of a family from `from` on, to the first of them that is calm: their flows, whose connections are
-    /// asked for, or their owners. Returns where they end; they are of the gate's device.
-    #[inline(never)]
-    fn note_run<K: Ends>(
-        &mut self,
-        burst: &Burst<I::Packet>,
-        burden: &Burden,
-        gate: &Gate,
-        seen: &mut Seen,
-        from: usize,
-    ) -> usize {
-        let more = burden.is_any();
-        let (table, _) = K::tables_ref(&self.tables);
-        let (kinds, batch) = K::batch_mut(&mut self.board);
-        let places = batch.rows[place(from)..].iter_mut().zip(&mut kinds[place(from)..]);
-        let mut to = from;
-        for (frame, (row, kind)) in burst.get(from..).unwrap_or_default().iter().zip(places) {
-            if burden.mixed && frame.device() != gate.device {
-                break;
-            }
-            let bytes = frame.bytes();
-            let is_kind = match (K::KIND, gate.kind(bytes)) {
-                (Kind::V4, found) => found == IPV4,
-                (_, found) => found & !TRAFFIC_CLASS == IPV6,
-            };
-            let Some((key, noted)) = K::glance(bytes).filter(|_| is_kind) else { break };
-            seen.bytes += frame.frame_len() as u64;
-            let probe = table.probe(&key, noted.number());
-            if !more {
-                table.prefetch(probe);
-            }
-            (row.key, row.noted, row.probe) = (key, noted, probe);
-            *kind = K::KIND;
-            to += 1;
-            if noted.is_calm() {
-                break;
-            }
-        }
-        self.note_burden::<K>(burst, burden, seen, (from, to));
-        to
     }
 
     /// What there is to be seen of plain packets beside their flows.
@@ -472,11 +444,13 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// The second and third pass.
+    /// The second and third pass, or where packets are `looked` up the third alone.
     #[inline(never)]
-    fn act(&mut self, burst: &mut Burst<I::Packet>, burden: &Burden, origin: Origin) {
-        self.look::<Key4>(burden, 0, burst.len());
-        self.look::<Key6>(burden, 0, burst.len());
+    fn act(&mut self, burst: &mut Burst<I::Packet>, burden: &Burden, origin: Origin, looked: bool) {
+        if !looked {
+            self.look::<Key4>(burden, 0, burst.len());
+            self.look::<Key6>(burden, 0, burst.len());
+        }
         let mut progress = Progress::BEGUN;
         for (at, kind) in self.board.kinds.iter().enumerate().take(burst.len()) {
             if let (Kind::Other, (parsed, probe)) = (kind, &self.board.others[place(at)]) {
@@ -502,13 +476,20 @@ impl<I: PacketIo> Worker<I> {
         }
     }
 
-    /// The second and third pass of a burst of this worker's plain packets of one family.
+    /// The second and third pass of a burst of this worker's plain packets of one family, or where they are `looked` up
+    /// the third alone.
     #[inline(never)]
-    fn act_alike<K: Redirect>(&mut self, burst: &mut Burst<I::Packet>, seen: &Seen, burden: &Burden) {
+    fn act_alike<K: Redirect>(
+        &mut self,
+        burst: &mut Burst<I::Packet>,
+        seen: &Seen,
+        burden: &Burden,
+        looked: bool,
+    ) {
         let mut progress = Progress::BEGUN;
         let frames = burst.len();
         let mut run = Run::NONE;
-        if !burden.replies {
+        if !burden.replies && !looked {
             if K::APART {
                 self.fetch_keys::<K>(frames);
             }
@@ -516,7 +497,7 @@ impl<I: PacketIo> Worker<I> {
             // what stands behind them is tried again
             run.goes_on = run.count > 0;
         }
-        if run.count < frames {
+        if run.count < frames && !looked {
             self.look::<K>(burden, run.count, frames);
         }
         if run.count == 0 {
@@ -580,12 +561,20 @@ impl<I: PacketIo> Worker<I> {
             tests::taken(if packet.found().is_some() { 1 } else { 2 });
         }
         if let Err(frame) = taken {
-            *progress = Progress::UNSURE;
             // no connection begins with such a packet, so it has none
             if !row.key.may_send() {
                 return self.unreadable(frame, K::BAD_SOURCE);
             }
-            if let Err(frame) = self.first_plain(frame, &packet) {
+            let before = self.entered::<K>();
+            let admitted = self.board.admitted >> place(at) & 1 != 0;
+            let known = self.first_plain(frame, &packet, admitted);
+            if known.is_err() || self.entered::<K>() != before {
+                *progress = Progress::UNSURE;
+            }
+            if let Err(frame) = known {
+                if admitted {
+                    self.flood.shedding.give_back(packet.flow(frame.bytes()).is_syn());
+                }
                 self.at_length(frame, &packet);
             }
         }

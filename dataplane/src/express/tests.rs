@@ -495,6 +495,74 @@ fn compare(seed: u64, workers: u16, rounds: u64, crowded: bool) -> u64 {
     with.workers.iter().map(moved).sum()
 }
 
+/// Sends plain packets of both families, many of them of no connection, through both while frames pile up: what is
+/// shed is the same, and so is all else. Returns how many were.
+fn compare_in_backlog(seed: u64) -> u64 {
+    let (mut with, mut without) = (Side::new(1, true, false), Side::new(1, false, false));
+    let draws = DrawSource::new(seed);
+    let below = |n: u64| draws.below(n);
+    let now_ms = 10_000;
+    let vip = |v6: bool, service: u64| -> IpAddr {
+        if v6 {
+            format!("fd00:150::{:x}", 0x100 + service).parse().unwrap()
+        } else {
+            [192, 168, 150, 100 + service as u8].into()
+        }
+    };
+    let client = |v6: bool, n: u64| -> IpAddr {
+        let [.., a, b] = n.to_be_bytes();
+        if v6 { format!("2001:db8::{n:x}").parse().unwrap() } else { [203, 0, a, b].into() }
+    };
+    let mut hello = vec![(0, advert("fd00:150::12", "fd00:150::11")), (1, advert("fd00:1::12", "fd00:1::1"))];
+    for n in [12, 13, 254] {
+        hello.push((0, arp([192, 168, 150, n], [192, 168, 150, 11])));
+        hello.push((1, arp([10, 1, 0, n], [10, 1, 0, 1])));
+    }
+    let mut frames = Vec::new();
+    let mut new = 1000;
+    // of 16 so many are of one family
+    let one = below(17);
+    for _ in 0..1500 {
+        let v6 = below(16) >= one;
+        let (service, protocol) = ([1, 2, 3, 7][below(4) as usize], [6, 6, 6, 17][below(4) as usize]);
+        let known = below(3) > 0;
+        let n = if known { below(40) } else { new - below(20).saturating_sub(12) };
+        new += u64::from(!known);
+        let flags = if below(4) == 0 { 2 } else { 16 };
+        frames.push((
+            0,
+            framed(&packet((client(v6, n), 1000), (vip(v6, service), 80), protocol, flags, 64, true, 20)),
+        ));
+    }
+    for (backlog, frames) in
+        [(false, vec![]), (false, hello), (false, frames[..300].to_vec()), (true, frames)]
+    {
+        for side in [&mut with, &mut without] {
+            for (device, frame) in &frames {
+                let frame = Frame::new(DeviceId(*device as u16), frame);
+                side.workers[0].io_mut().receive[*device].push_back(frame);
+            }
+            side.workers[0].io_mut().tells_backlog = backlog;
+            (0..60).for_each(|_| side.turn(now_ms));
+        }
+        let ((a, own), (b, other)) = (split(with.sent()), split(without.sent()));
+        assert_eq!(own, other, "seed {seed}: of the control core");
+        for (n, (a, b)) in a.iter().zip(&b).enumerate() {
+            assert_eq!(a, b, "seed {seed}: frame {n}");
+        }
+        assert_eq!(a.len(), b.len(), "seed {seed}");
+        assert_eq!(with.state(), without.state(), "seed {seed}");
+    }
+    with.counters[0].drops[DropReason::Overload as usize].get()
+}
+
+#[test]
+fn what_is_shed_does_not_depend_on_the_way() {
+    let seeds = if cfg!(miri) { 1 } else { 12 };
+    let shed: Vec<u64> = (0..seeds).map(compare_in_backlog).collect();
+    assert!(shed.iter().all(|shed| *shed > 50), "{shed:?}");
+}
+
 thread_local! {
     /// How many packets went the express way: by direct routing, otherwise to a server, to a client, without
     /// a connection.

@@ -102,7 +102,7 @@ impl Flood {
     /// shed.
     #[inline]
     pub fn is_quiet(&self, now_ns: u64) -> bool {
-        !self.active && self.shedding.rate.is_none() && !self.has_strays(now_ns)
+        !self.active && !self.shedding.is_on() && !self.has_strays(now_ns)
     }
 
     /// A cookie was sent.
@@ -176,6 +176,12 @@ impl Shedding {
         }
     }
 
+    /// Whether first packets have to ask.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// A turn has begun: credit is earned.
     #[inline]
     fn turn(&mut self) {
@@ -195,6 +201,13 @@ impl Shedding {
         let able = *left >= Self::ONE;
         *left -= if able { Self::ONE } else { 0 };
         able
+    }
+
+    /// A packet that was admitted will ask again.
+    #[cold]
+    pub fn give_back(&mut self, syn: bool) {
+        let left = &mut self.left[usize::from(!syn)];
+        *left = (*left + Self::ONE).min(Self::MOST);
     }
 }
 

@@ -25,6 +25,7 @@ mod restart;
 mod schedulers;
 mod sctp;
 mod shared;
+mod shed;
 mod snat;
 mod stream;
 mod syn_proxy;

@@ -226,6 +226,11 @@ impl PacketIo for Nic {
         self.since = Instant::now();
     }
 
+    fn discard(&mut self, burst: &mut Burst<Frame>, keep: usize) {
+        let mut pool = self.pool.borrow_mut();
+        burst.drain(keep..).for_each(|frame| frame.give_back(&mut pool));
+    }
+
     fn alloc(&mut self) -> Option<Frame> {
         let mut frame = Frame::take(&self.pool)?;
         frame.write(|buf| {

@@ -48,6 +48,22 @@ pub fn null() {
     assert_eq!(burst.len(), 1, "a device that does not exist took a frame");
 }
 
+pub fn discarded() {
+    let eal = eal(1);
+    let (devices, mut ios) = open(&eal, &[Device::Null]).unwrap();
+    for keep in [0, 1, 20, 32, 40] {
+        let mut burst = Burst::new();
+        (0..32).for_each(|n| burst.push(packet(&mut ios[0], &frame(n, 60))));
+        ios[0].discard(&mut burst, keep);
+        let left = keep.min(32);
+        assert_eq!(devices.mbufs().0, MBUFS - left as u32, "of 32 {keep} are kept");
+        let kept: Vec<_> = burst.iter().map(|packet| packet.bytes().to_vec()).collect();
+        assert_eq!(kept, (0..left as u32).map(|n| frame(n, 60)).collect::<Vec<_>>());
+        drop(burst);
+        assert_eq!(devices.mbufs(), (MBUFS, MBUFS));
+    }
+}
+
 pub fn pcap() {
     let input = std::env::temp_dir().join(format!("sluice-{}.pcap", std::process::id()));
     let output = input.with_extension("pcap.out");

@@ -47,6 +47,7 @@ const fn huge(name: &'static str, run: fn()) -> Case {
 pub const CASES: &[Case] = &[
     case("a_ring_gives_back_what_was_sent", memory::ring),
     case("null_swallows_frames_and_frees_them", memory::null),
+    case("what_is_discarded_is_free_again", memory::discarded),
     case("pcap_reads_and_writes_files", memory::pcap),
     case("frames_longer_than_a_buffer_are_counted", memory::too_long),
     case("jumbo_frames_pass_in_several_buffers", segments::pcap),
