@@ -42,11 +42,12 @@ impl Snapshot {
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// Whether a packet without a connection may not be dropped for lack of time: it is of a control protocol and the
-    /// kernel's.
+    /// Whether a packet without a connection may not be dropped for lack of time: it is the kernel's, and of a control
+    /// protocol or no SYN. The latter answers what the kernel asked, a health check above all: a flood to a VIP takes no
+    /// server out of use. The rate of the exception path bounds what that lets through.
     #[inline]
     pub(crate) fn is_control<A: Copy + Into<IpAddr>>(&self, flow: &Flow<A>) -> bool {
-        is_urgent(flow) && self.snapshot.is_host(flow.dst.into())
+        (is_urgent(flow) || !flow.is_syn()) && self.snapshot.is_host(flow.dst.into())
     }
 
     /// Whether a packet that no service takes is the kernel's.

@@ -220,16 +220,14 @@ impl<I: PacketIo> Worker<I> {
         if admitted.has(&self.board, row) || row.noted.is_reply() && admitted.bits != 0 {
             return Verdict::Unknown;
         }
-        if self.is_exempt(row) || row.noted.is_reply() && self.is_paired(row) {
+        let flags = frame.bytes().get(K::L4_AT + 13).copied().unwrap_or_default();
+        let is_syn = row.noted.number() == PROTOCOL_TCP
+            && row.noted.facts().event == tcp::SYN
+            && flags & TcpFlags::ACK.0 == 0;
+        if self.is_exempt(row, is_syn) || row.noted.is_reply() && self.is_paired(row) {
             return Verdict::Later;
         }
-        let flags = frame.bytes().get(K::L4_AT + 13).copied().unwrap_or_default();
-        let is_syn = row.noted.facts().event == tcp::SYN && flags & TcpFlags::ACK.0 == 0;
-        if self.flood.shedding.admits(is_syn && row.noted.number() == PROTOCOL_TCP) {
-            Verdict::Admitted
-        } else {
-            Verdict::Shed
-        }
+        if self.flood.shedding.admits(is_syn) { Verdict::Admitted } else { Verdict::Shed }
     }
 
     /// Whether a pair leads from a packet to some connection.
@@ -242,7 +240,7 @@ impl<I: PacketIo> Worker<I> {
     /// Whether no lack of time counts: it is the control core's or the kernel's, see [`Worker::is_bfd`] and
     /// [`Worker::is_control`]; or it has a fault of its own.
     #[inline(always)]
-    fn is_exempt<K: Ends>(&self, row: &Row<K>) -> bool {
+    fn is_exempt<K: Ends>(&self, row: &Row<K>, is_syn: bool) -> bool {
         let (key, number) = (&row.key, row.noted.number());
         if !key.may_send() {
             return true;
@@ -251,7 +249,7 @@ impl<I: PacketIo> Worker<I> {
         number == PROTOCOL_UDP
             && to == BFD_PORT
             && self.snapshot.shared.hears_bfd(key.client().into(), key.vip().into())
-            || is_urgent_port(row.noted.facts().protocol(), from, to)
+            || (!is_syn || is_urgent_port(row.noted.facts().protocol(), from, to))
                 && self.snapshot.is_host(key.vip().into())
     }
 }

@@ -267,6 +267,39 @@ fn the_rate_holds_and_control_protocols_come_first() {
 }
 
 #[test]
+fn answers_to_checks_come_through_a_flood_to_a_vip() {
+    let text = BASE.replace("exception_rate = 1000", "exception_rate = 1000000");
+    for general in [false, true] {
+        let (mut lab, kernel) = lab_of(&format!("{text}{}", web("rr", &[(12, 1)])), 1);
+        lab.workers[0].io_mut().tells_backlog = true;
+        let of = |flags, port| from_client("192.168.150.12", DIP, 6, &tcp(80, port, flags, 0));
+        let dns = |port| from_client("192.168.150.12", DIP, 17, &udp(53, port, 10));
+        let mut wanted = 0;
+        for n in 0..100_u16 {
+            (0..40).for_each(|more| lab.put(&segment(1024 + n * 40 + more, SYN)));
+            // the general way takes frames with a tag; a flow that is none breaks no burst up
+            if general {
+                lab.put(&vlan(7, &segment(n, SYN)));
+            }
+            lab.put(&of(SYN | ACK, n));
+            lab.put(&of(RST | ACK, n));
+            lab.put(&dns(n));
+            // somebody's first packets are no answers
+            lab.put(&of(SYN, n));
+            wanted += 3;
+        }
+        let mut answers = 0;
+        for _ in 0..200 {
+            lab.turn();
+            let is = |frame: &&Vec<u8>| frame[23] == 17 || frame[47] & ACK != 0;
+            answers += got(&kernel).iter().filter(is).count();
+        }
+        assert!(lab.dropped(DropReason::Overload) > 2000, "{}", lab.dropped(DropReason::Overload));
+        assert_eq!(answers, wanted, "general {general}");
+    }
+}
+
+#[test]
 fn a_kernel_that_is_behind_loses_frames_and_nothing_else() {
     let text = BASE.replace("exception_rate = 1000", "exception_rate = 1000000");
     let (mut lab, kernel) = lab_of(&format!("{text}{}", web("rr", &[(12, 1)])), 1);
