@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::both_ways::Second;
 use super::{Board, Kind, Seen};
-use crate::conn::simd::{self, Pattern};
-use crate::conn::{ConnKey, Found, Key4, Key6, Probe};
+use crate::conn::simd::{Level, Pattern};
+use crate::conn::{ConnKey, Found, Key4, Key6, Probe, Prober};
 use crate::drop_reason::DropReason;
 use crate::flow::Family;
 use crate::io::BURST;
@@ -43,14 +43,11 @@ impl Facts {
 
 /// [`Facts`] as they are kept.
 ///
-/// Of `what` bits 0-7 are the protocol, 8-15 the event, then steady, calm, reply: all of it can be compared at once. Calm
-/// is what is steady and leaves an established connection as it is: UDP, or TCP of which the ACK alone counts.
+/// The lower half is the length, at most 65,535. Of the upper one, `what`, bits 0-7 are the protocol, 8-15 the event, then
+/// steady, calm, reply: all of it can be compared at once. Calm is what is steady and leaves an established connection as
+/// it is: UDP, or TCP of which the ACK alone counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Noted {
-    what: u32,
-    /// At most 65,535: a word, as that is what is compared and added.
-    ip_len: u32,
-}
+pub(crate) struct Noted(u64);
 
 impl Noted {
     const EVENT: u32 = 8;
@@ -65,68 +62,87 @@ impl Noted {
     /// `flags`: of those above.
     #[inline(always)]
     fn new(ip_len: u16, number: u8, event: Event, flags: u32) -> Self {
-        Self {
-            what: u32::from(number) | u32::from(event.number()) << Self::EVENT | flags,
-            ip_len: ip_len.into(),
-        }
+        Self::of(u32::from(number) | u32::from(event.number()) << Self::EVENT | flags, ip_len.into())
+    }
+
+    /// `ip_len`: at most 65,535.
+    #[inline(always)]
+    const fn of(what: u32, ip_len: u32) -> Self {
+        Self((what as u64) << 32 | ip_len as u64)
     }
 
     #[inline(always)]
     pub fn number(self) -> u8 {
-        self.what as u8
+        self.what() as u8
     }
 
     #[inline(always)]
     pub fn ip_len(self) -> u32 {
-        self.ip_len
+        self.0 as u32
     }
 
     /// All but the length.
     #[inline(always)]
     pub fn what(self) -> u32 {
-        self.what
+        (self.0 >> 32) as u32
+    }
+
+    /// The length, where all else is as `other` says; more than any length where it is not.
+    #[inline(always)]
+    pub fn ip_len_like(self, other: Bare) -> u64 {
+        self.0.wrapping_sub(other.0)
+    }
+
+    /// All but the length.
+    #[inline(always)]
+    pub fn bare(self) -> Bare {
+        Bare(self.0 & !u64::from(u32::MAX))
     }
 
     /// Whether it is a calm TCP segment that is not taken for a reply.
     #[inline(always)]
     pub fn is_calm_tcp(self) -> bool {
-        self.what == Self::CALM_TCP
+        self.what() == Self::CALM_TCP
     }
 
     /// The same of a UDP datagram.
     #[inline(always)]
     pub fn is_calm_udp(self) -> bool {
-        self.what == Self::CALM_UDP
+        self.what() == Self::CALM_UDP
     }
 
     /// Whether it is steady and leaves an established connection as it is.
     #[inline(always)]
     pub fn is_calm(self) -> bool {
-        self.what & Self::CALM != 0
+        self.what() & Self::CALM != 0
     }
 
     #[inline(always)]
     pub fn is_reply(self) -> bool {
-        self.what & Self::REPLY != 0
+        self.what() & Self::REPLY != 0
     }
 
     #[inline(always)]
     pub fn set_reply(&mut self) {
-        self.what |= Self::REPLY;
+        self.0 |= u64::from(Self::REPLY) << 32;
     }
 
     #[inline(always)]
     pub fn facts(self) -> Facts {
-        let has = |flag| self.what & flag != 0;
+        let has = |flag| self.what() & flag != 0;
         Facts {
-            ip_len: self.ip_len as u16,
+            ip_len: self.ip_len() as u16,
             number: self.number(),
-            event: Event::of_number((self.what >> Self::EVENT) as u8),
+            event: Event::of_number((self.what() >> Self::EVENT) as u8),
             steady: has(Self::STEADY),
             reply: has(Self::REPLY),
         }
     }
 }
+
+/// A [`Noted`] without its length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bare(u64);
 
 /// A plain packet.
 #[derive(Clone, Copy, Debug)]
@@ -141,12 +157,36 @@ pub(crate) struct Row<K> {
 impl<K: ConnKey> Row<K> {
     /// Of no packet.
     fn none() -> Self {
-        Self {
-            key: K::default(),
-            probe: Probe::default(),
-            noted: Noted { what: 0, ip_len: 0 },
-            found: Found::NOTHING,
-        }
+        Self { key: K::default(), probe: Probe::default(), noted: Noted(0), found: Found::NOTHING }
+    }
+
+    /// Writes down a packet. What is known of it goes to its place before the hash is worked out, which needs the
+    /// registers.
+    #[inline(always)]
+    fn note(&mut self, key: K, what: u32, ip_len: u32, prober: &Prober) {
+        (self.key, self.noted) = (key, Noted::of(what, ip_len));
+        self.probe = prober.probe(&key, what as u8);
+    }
+}
+
+/// What calm frames of a family to one MAC address look like in their first 32 bytes.
+pub(crate) struct Looks {
+    tcp: Pattern,
+    udp: Pattern,
+}
+
+impl Looks {
+    /// `to`: as [`Gate`](super::Gate) has it. `None`: there are none.
+    #[inline(always)]
+    fn new(to: u64, tcp: &Pattern, udp: &Pattern) -> Option<Self> {
+        let with = |pattern: &Pattern| {
+            let mut pattern = *pattern;
+            if let Some(bytes) = pattern.value.first_chunk_mut::<8>() {
+                *bytes = (to >> 16).to_le_bytes();
+            }
+            pattern
+        };
+        (to & 0xffff == 0).then(|| Self { tcp: with(tcp), udp: with(udp) })
     }
 }
 
@@ -204,8 +244,17 @@ pub(crate) trait Plain: Family {
     /// What the parser says of one from an address that may not send.
     const BAD_SOURCE: DropReason;
 
-    /// A calm packet in a frame to the MAC address `to`, as [`Gate`](super::Gate) has it.
-    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)>;
+    /// Calm packets in frames to the MAC address `to`, as [`Gate`](super::Gate) has it. `None`: there are none.
+    fn looks(to: u64) -> Option<Looks>;
+
+    /// Writes a calm packet down. `false`: it is none, and what is in the row is of no use.
+    fn note_calm<L: Level>(
+        level: L,
+        frame: &[u8],
+        looks: &Looks,
+        row: &mut Row<Self>,
+        prober: &Prober,
+    ) -> bool;
 
     /// What a frame of this EtherType is, if it is plain; [`Gate`](super::Gate) has seen that its first header is plain
     /// by its first byte.
@@ -289,28 +338,40 @@ fn transport<const N: usize>(
 /// Flags that make a segment another event than [`tcp::ACK`], and ACK.
 const DECIDING: u8 = TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::FIN.0 | TcpFlags::ACK.0;
 
-/// Bytes 8 to 23 of a frame, in which what decides about its kind stands: EtherType, version, flags and offset of
-/// IPv4, protocol.
+/// Bytes 0 to 31 of a frame, in which what decides about its kind stands: whom it is for, EtherType, version, flags and
+/// offset of IPv4, protocol.
 #[inline(always)]
-fn window<const N: usize>(head: &[u8; N]) -> &[u8; 16] {
-    const NONE: &[u8; 16] = &[0; 16];
-    head[8..].first_chunk().unwrap_or(NONE)
+fn window<const N: usize>(head: &[u8; N]) -> &[u8; 32] {
+    head.first_chunk().unwrap_or(&[0; 32])
+}
+
+/// What counts of these for every family: destination and EtherType.
+const fn pattern(ether_type: [u8; 2]) -> Pattern {
+    let (mut value, mut mask) = ([0; 32], [0; 32]);
+    let mut at = 0;
+    while at < 6 {
+        mask[at] = 0xff;
+        at += 1;
+    }
+    [value[12], value[13]] = ether_type;
+    [mask[12], mask[13]] = [0xff; 2];
+    Pattern { value, mask }
 }
 
 /// Untagged IPv4 of a header of five words, not a fragment, with this protocol, in a [`window`].
 const fn pattern4(protocol: u8) -> Pattern {
-    Pattern {
-        value: [0, 0, 0, 0, 0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 0, protocol],
-        mask: [0, 0, 0, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0x3f, 0xff, 0, 0xff],
-    }
+    let Pattern { mut value, mut mask } = pattern([0x08, 0x00]);
+    [value[14], value[23]] = [0x45, protocol];
+    [mask[14], mask[20], mask[21], mask[23]] = [0xff, 0x3f, 0xff, 0xff];
+    Pattern { value, mask }
 }
 
 /// Untagged IPv6 with this protocol right behind its header, in a [`window`].
 const fn pattern6(protocol: u8) -> Pattern {
-    Pattern {
-        value: [0, 0, 0, 0, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, protocol, 0, 0, 0],
-        mask: [0, 0, 0, 0, 0xff, 0xff, 0xf0, 0, 0, 0, 0, 0, 0xff, 0, 0, 0],
-    }
+    let Pattern { mut value, mut mask } = pattern([0x86, 0xdd]);
+    [value[14], value[20]] = [0x60, protocol];
+    [mask[14], mask[20]] = [0xf0, 0xff];
+    Pattern { value, mask }
 }
 
 static TCP4: Pattern = pattern4(PROTOCOL_TCP);
@@ -318,56 +379,37 @@ static UDP4: Pattern = pattern4(PROTOCOL_UDP);
 static TCP6: Pattern = pattern6(PROTOCOL_TCP);
 static UDP6: Pattern = pattern6(PROTOCOL_UDP);
 
-/// Whether a TCP header at `at` of a packet of so many bytes is whole and changes no established connection.
+/// Whether a TCP header at `at` is whole and changes no established connection, in a packet of which `len` bytes begin
+/// with it; of these, and what is behind it in the frame, `room` were received.
+///
+/// What would be less than nothing is more than anything here, so each pair of limits is one comparison.
 #[inline(always)]
-fn is_calm_tcp<const N: usize>(head: &[u8; N], at: usize, ip_len: u32) -> bool {
-    let words = u32::from(head[at + 12] >> 4);
-    let end = words * 4 + (at - ethernet::HEADER_LEN) as u32;
-    head[at + 13] & DECIDING == TcpFlags::ACK.0 && words >= 5 && end <= ip_len
+fn is_calm_tcp<const N: usize>(head: &[u8; N], at: usize, len: u32, room: u32) -> bool {
+    let options = (u32::from(head[at + 12] >> 4) * 4).wrapping_sub(TCP_HEADER);
+    let rest = len.wrapping_sub(TCP_HEADER);
+    rest <= room.wrapping_sub(TCP_HEADER) && head[at + 13] & DECIDING == TcpFlags::ACK.0 && options <= rest
 }
 
 /// Whether a UDP header is whole, likewise.
 #[inline(always)]
-fn is_right_udp<const N: usize>(head: &[u8; N], at: usize, ip_len: u32) -> bool {
-    let len = u32::from(be16(head, at + 4));
-    len >= udp::HEADER_LEN as u32 && len + (at - ethernet::HEADER_LEN) as u32 <= ip_len
+fn is_right_udp<const N: usize>(head: &[u8; N], at: usize, len: u32, room: u32) -> bool {
+    const HEADER: u32 = udp::HEADER_LEN as u32;
+    let rest = len.wrapping_sub(HEADER);
+    rest <= room.wrapping_sub(HEADER) && u32::from(be16(head, at + 4)).wrapping_sub(HEADER) <= rest
 }
 
-/// What calm packets with this transport header are.
-#[inline(always)]
-fn calm_transport<const N: usize>(
-    head: &[u8; N],
-    (tcp, udp): (&Pattern, &Pattern),
-    at: usize,
-    ip_len: u32,
-) -> Option<u32> {
-    if simd::matches(window(head), tcp) {
-        is_calm_tcp(head, at, ip_len).then_some(Noted::CALM_TCP)
-    } else if simd::matches(window(head), udp) {
-        is_right_udp(head, at, ip_len).then_some(Noted::CALM_UDP)
-    } else {
-        None
-    }
-}
+/// Bytes of a TCP header without options.
+const TCP_HEADER: u32 = 20;
 
-/// Whether a frame is to a MAC address that stands in the upper 48 bits, as it lies in memory.
-#[inline(always)]
-fn is_to<const N: usize>(head: &[u8; N], to: u64) -> bool {
-    raw64(head, 0) << 16 == to
-}
-
-/// The sum of an IPv4 header's words in one's complement arithmetic: the same modulo 0xffff whatever their width.
-#[inline(always)]
-fn sum(a: u64, b: u64, c: u32) -> u64 {
-    let (ab, over) = a.overflowing_add(b);
-    let (abc, more) = ab.overflowing_add(u64::from(c) + u64::from(over));
-    abc.wrapping_add(u64::from(more))
-}
-
-/// Whether the checksum of an IPv4 header without options is right; its version is not 0.
+/// Whether the checksum of an IPv4 header without options is right, which is no fragment's and whose version is not 0.
+///
+/// Sums in one's complement arithmetic are the same modulo 0xffff whatever the words' width. The first eight bytes end in
+/// the fragment's offset, which is 0, so four more may be added without a carry.
 #[inline(always)]
 fn is_sum_right(head: &[u8; HEAD4]) -> bool {
-    checksum::is_multiple(sum(raw64(head, 14), raw64(head, 22), raw32(head, 30)))
+    let some = raw64(head, 14).wrapping_add(raw32(head, 22).into());
+    let (sum, over) = some.overflowing_add(raw64(head, 26));
+    checksum::is_multiple(sum.wrapping_add(over.into()))
 }
 
 /// Client, VIP and ports stand in a row in packets without options, as they do in a key.
@@ -388,18 +430,38 @@ impl Plain for Key4 {
     const BAD_SOURCE: DropReason = DropReason::Ipv4Source;
 
     #[inline(always)]
-    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
-        let head = frame.first_chunk::<HEAD4>()?;
-        let ip_len = u32::from(be16(head, 16));
-        if !is_to(head, to)
-            || head[22] <= 1
-            || ip_len as usize + ethernet::HEADER_LEN > frame.len()
-            || !is_sum_right(head)
-        {
-            return None;
+    fn looks(to: u64) -> Option<Looks> {
+        Looks::new(to, &TCP4, &UDP4)
+    }
+
+    #[inline(always)]
+    fn note_calm<L: Level>(
+        level: L,
+        frame: &[u8],
+        looks: &Looks,
+        row: &mut Row<Self>,
+        prober: &Prober,
+    ) -> bool {
+        const BEFORE: u32 = ipv4::HEADER_LEN as u32;
+        let Some(head) = frame.first_chunk::<HEAD4>() else { return false };
+        let (ip_len, room) = (u32::from(be16(head, 16)), (frame.len() - Self::L4_AT) as u32);
+        let len = ip_len.wrapping_sub(BEFORE);
+        // twice the same, but for what is constant in it
+        if level.matches(window(head), &looks.tcp) {
+            let calm = head[22] > 1 && is_sum_right(head) && is_calm_tcp(head, Self::L4_AT, len, room);
+            if calm {
+                row.note(key4(head), Noted::CALM_TCP, ip_len, prober);
+            }
+            calm
+        } else if level.matches(window(head), &looks.udp) {
+            let calm = head[22] > 1 && is_sum_right(head) && is_right_udp(head, Self::L4_AT, len, room);
+            if calm {
+                row.note(key4(head), Noted::CALM_UDP, ip_len, prober);
+            }
+            calm
+        } else {
+            false
         }
-        let what = calm_transport(head, (&TCP4, &UDP4), Self::L4_AT, ip_len)?;
-        Some((key4(head), Noted { what, ip_len }))
     }
 
     #[inline(always)]
@@ -455,18 +517,39 @@ impl Plain for Key6 {
     const BAD_SOURCE: DropReason = DropReason::Ipv6Source;
 
     #[inline(always)]
-    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
-        let head = frame.first_chunk::<HEAD6>()?;
-        let ip_len = u32::from(be16(head, 18)) + ipv6::HEADER_LEN as u32;
-        if !is_to(head, to)
-            || head[21] <= 1
-            || ip_len > u32::from(u16::MAX)
-            || ip_len as usize + ethernet::HEADER_LEN > frame.len()
-        {
-            return None;
+    fn looks(to: u64) -> Option<Looks> {
+        Looks::new(to, &TCP6, &UDP6)
+    }
+
+    #[inline(always)]
+    fn note_calm<L: Level>(
+        level: L,
+        frame: &[u8],
+        looks: &Looks,
+        row: &mut Row<Self>,
+        prober: &Prober,
+    ) -> bool {
+        const BEFORE: u32 = ipv6::HEADER_LEN as u32;
+        let Some(head) = frame.first_chunk::<HEAD6>() else { return false };
+        let (len, room) = (u32::from(be16(head, 18)), (frame.len() - Self::L4_AT) as u32);
+        if len > u32::from(u16::MAX) - BEFORE {
+            return false;
         }
-        let what = calm_transport(head, (&TCP6, &UDP6), Self::L4_AT, ip_len)?;
-        Some((key6(head), Noted { what, ip_len }))
+        if level.matches(window(head), &looks.tcp) {
+            let calm = head[21] > 1 && is_calm_tcp(head, Self::L4_AT, len, room);
+            if calm {
+                row.note(key6(head), Noted::CALM_TCP, len + BEFORE, prober);
+            }
+            calm
+        } else if level.matches(window(head), &looks.udp) {
+            let calm = head[21] > 1 && is_right_udp(head, Self::L4_AT, len, room);
+            if calm {
+                row.note(key6(head), Noted::CALM_UDP, len + BEFORE, prober);
+            }
+            calm
+        } else {
+            false
+        }
     }
 
     #[inline(always)]

@@ -82,6 +82,25 @@ fn frame(draft: &Draft) -> Vec<u8> {
     frame
 }
 
+/// What is written down of a calm packet, whatever the instructions.
+fn calm<K: Plain>(frame: &[u8], to: u64) -> Option<(K, Noted)> {
+    struct Glance<'a, K>(&'a [u8], Looks, Row<K>, Prober);
+    impl<K: Plain> Work for Glance<'_, K> {
+        type Out = Option<(K, Noted)>;
+
+        #[inline(always)]
+        fn run<L: Level>(mut self, level: L) -> Self::Out {
+            let Self(frame, looks, row, prober) = &mut self;
+            K::note_calm(level, frame, looks, row, prober).then_some((row.key, row.noted))
+        }
+    }
+    let prober = Table::<K>::with_lines(64, 64, HashKey([1, 2, 3, 5])).expect("memory").prober();
+    let glance = || Some(Glance(frame, K::looks(to)?, Row::none(), prober));
+    let (every, wide) = (Wide::NO.run(glance()?), Wide::of_this_processor().run(glance()?));
+    assert_eq!(every, wide);
+    every
+}
+
 /// What must hold of one family; whether the frame is plain, and calm.
 fn check<K: Plain>(frame: &[u8], is_kind: bool) -> (bool, bool)
 where
@@ -89,8 +108,9 @@ where
 {
     let to = Gate::raw(MAC);
     let plain = is_kind.then(|| K::glance(frame)).flatten();
-    let calm = K::calm(frame, to);
-    assert!(!frame.starts_with(&MAC) || K::calm(frame, to ^ 1 << 16).is_none(), "another station's");
+    let calm = calm::<K>(frame, to);
+    assert!(!frame.starts_with(&MAC) || calm::<K>(frame, to ^ 1 << 16).is_none(), "another station's");
+    assert!(calm::<K>(frame, Gate::NONE).is_none(), "nobody's");
     if let Some((key, noted)) = calm {
         let (same, other) = plain.expect("what is calm is plain");
         assert_eq!((key, noted), (same, other));
