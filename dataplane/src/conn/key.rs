@@ -41,7 +41,7 @@ fn fold(a: u64, b: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
-/// A protocol where it is hashed: beside the ports, which have the lower half.
+/// A protocol where it is hashed: of IPv4 beside the ports, which have the lower half.
 #[inline(always)]
 fn beside(protocol: u8) -> u64 {
     u64::from(protocol) << 32
@@ -199,8 +199,7 @@ impl TableKey for Key6 {
         let words = self.addresses;
         let client = fold(words[0] ^ key.0[0], words[1] ^ key.0[1]);
         let vip = fold(words[2] ^ key.0[2], words[3] ^ key.0[3]);
-        let rest = u64::from(self.ports) ^ (key.0[1] ^ beside(protocol));
-        let mixed = fold(client ^ rest, vip ^ key.0[0]);
+        let mixed = fold(client ^ u64::from(self.ports) ^ key.0[1], vip ^ (key.0[0] ^ beside(protocol)));
         fold(mixed ^ key.0[2], key.0[3])
     }
 }

@@ -245,8 +245,8 @@ mod wide {
     use super::{Level, Pattern, Words};
     use std::arch::x86_64::{
         __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_castsi128_si256, _mm256_castsi256_ps,
-        _mm256_cmpeq_epi32, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_movemask_ps, _mm256_set1_epi32,
-        _mm256_testz_si256, _mm256_xor_si256,
+        _mm256_cmpeq_epi8, _mm256_cmpeq_epi32, _mm256_inserti128_si256, _mm256_loadu_si256,
+        _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_set1_epi32, _mm256_testz_si256, _mm256_xor_si256,
     };
 
     /// x86-64-v3.
@@ -301,10 +301,7 @@ mod wide {
         #[inline(always)]
         fn is_same(self, a: &[u8; 32], b: &[u8; 32]) -> bool {
             // SAFETY: no memory is touched, and who has a `V3` has AVX2.
-            unsafe {
-                let differs = _mm256_xor_si256(load(a), load(b));
-                _mm256_testz_si256(differs, differs) != 0
-            }
+            unsafe { _mm256_movemask_epi8(_mm256_cmpeq_epi8(load(a), load(b))) == -1 }
         }
     }
 }

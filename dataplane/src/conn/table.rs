@@ -55,40 +55,6 @@ impl Probe {
     }
 }
 
-/// What is asked for a key's lines: the secret, and the number of lines.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Prober {
-    secret: HashKey,
-    lines: u64,
-}
-
-impl Prober {
-    /// See [`Table::probe`].
-    #[inline(always)]
-    pub fn probe<K: TableKey>(&self, key: &K, protocol: u8) -> Probe {
-        self.of_hash(key.hash(protocol, &self.secret))
-    }
-
-    /// The hash, taken as a fraction of 2^64, times the number of lines is the first line; what is behind the point is
-    /// a fraction again, of the bits that have not been used, and picks the second one (Lemire 2019, on random integers
-    /// in an interval, has the first step).
-    #[inline(always)]
-    fn of_hash(&self, hash: u64) -> Probe {
-        let wide = u128::from(hash) * u128::from(self.lines);
-        let first = (wide >> 64) as u32;
-        let second = (u128::from(wide as u64) * u128::from(self.lines) >> 64) as u32;
-        let second = if second == first { self.next(second) } else { second };
-        Probe { first, second, hash }
-    }
-
-    /// The second line of who would have the same one twice, which would halve its room.
-    #[cold]
-    #[inline(never)]
-    fn next(&self, line: u32) -> u32 {
-        if u64::from(line) + 1 == self.lines { 0 } else { line + 1 }
-    }
-}
-
 /// Where a connection was found; valid until the table's next change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -255,8 +221,8 @@ impl<K: TableKey> Table<K> {
 
     /// What [`Table::probe`] goes by, for loops that would read it again and again.
     #[inline(always)]
-    pub(crate) fn prober(&self) -> Prober {
-        Prober { secret: self.secret, lines: self.lines.len() as u64 }
+    pub(crate) fn prober(&self) -> Prober<'_, K> {
+        Prober { secret: self.secret, lines: &self.lines }
     }
 
     /// Where a key may be in this table by where it may be in another one with the same secret.
@@ -277,9 +243,7 @@ impl<K: TableKey> Table<K> {
     /// that 64 lines of a burst cost less than 32 and then the few that are found missing (bench `calibrate`).
     #[inline]
     pub fn prefetch(&self, probe: Probe) {
-        let lines = &*self.lines;
-        K::Line::prefetch_at(lines, probe.first as usize);
-        K::Line::prefetch_at(lines, probe.second as usize);
+        self.prober().prefetch(probe);
     }
 
     /// Starts to fetch what else a hit will read: the key in the slot that looks like it, where comparisons do not
@@ -287,26 +251,8 @@ impl<K: TableKey> Table<K> {
     #[inline]
     pub fn prefetch_spilled(&self, key: &K, protocol: u8, probe: Probe) {
         if !K::Line::EXACT {
-            let lines = &*self.lines;
-            let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
-            let at = first.suspects_of_two(Every, second, key, protocol, probe.tag()).trailing_zeros();
-            // to fetch what nobody needs costs less than a branch that chance decides
-            let line = if at & 4 == 0 { first } else { second };
-            line.prefetch_slot(at as usize & 3);
+            self.prober().suspect(Every, key, protocol, probe);
         }
-    }
-
-    /// [`Table::prefetch_spilled`], and where that is: line and slot of the first that looks like the key, or of any
-    /// where none does.
-    #[inline(always)]
-    pub(crate) fn suspect<L: Level>(&self, level: L, key: &K, protocol: u8, probe: Probe) -> (u32, u8) {
-        let lines = &*self.lines;
-        let (first, second) = (lines.get(probe.first as usize), lines.get(probe.second as usize));
-        let (Some(first), Some(second)) = (first, second) else { return (0, 0) };
-        let at = first.suspects_of_two(level, second, key, protocol, probe.tag()).trailing_zeros();
-        let (line, held) = if at & 4 == 0 { (probe.first, first) } else { (probe.second, second) };
-        held.prefetch_slot(at as usize & 3);
-        (line, at as u8 & 3)
     }
 
     /// The connection with this key, also when its deadline has passed.
@@ -474,6 +420,61 @@ impl<K: TableKey> Table<K> {
     }
 }
 
+/// What tells where keys may be, and their lines, which loops would read again and again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prober<'a, K: TableKey> {
+    secret: HashKey,
+    lines: &'a [K::Line],
+}
+
+impl<K: TableKey> Prober<'_, K> {
+    /// See [`Table::probe`].
+    #[inline(always)]
+    pub fn probe(&self, key: &K, protocol: u8) -> Probe {
+        self.of_hash(key.hash(protocol, &self.secret))
+    }
+
+    /// The hash, taken as a fraction of 2^64, times the number of lines is the first line; what is behind the point is
+    /// a fraction again, of the bits that have not been used, and picks the second one (Lemire 2019, on random integers
+    /// in an interval, has the first step).
+    #[inline(always)]
+    fn of_hash(&self, hash: u64) -> Probe {
+        // of 32 bits, so that the compiler sees that what it picks is
+        let lines = u128::from(self.lines.len() as u32);
+        let wide = u128::from(hash) * lines;
+        let first = (wide >> 64) as u32;
+        let second = (u128::from(wide as u64) * lines >> 64) as u32;
+        let second = if second == first { self.next(second) } else { second };
+        Probe { first, second, hash }
+    }
+
+    /// The second line of who would have the same one twice, which would halve its room.
+    #[cold]
+    #[inline(never)]
+    fn next(&self, line: u32) -> u32 {
+        if line as usize + 1 == self.lines.len() { 0 } else { line + 1 }
+    }
+
+    /// See [`Table::prefetch`].
+    #[inline(always)]
+    pub fn prefetch(&self, probe: Probe) {
+        K::Line::prefetch_at(self.lines, probe.first as usize);
+        K::Line::prefetch_at(self.lines, probe.second as usize);
+    }
+
+    /// [`Table::prefetch_spilled`], and where that is: line and slot of the first that looks like the key, or of any
+    /// where none does. `None`: it is of another table.
+    #[inline(always)]
+    pub fn suspect<L: Level>(&self, level: L, key: &K, protocol: u8, probe: Probe) -> Option<(u32, u8)> {
+        let (first, second) = (self.lines.get(probe.first as usize)?, self.lines.get(probe.second as usize)?);
+        let at = first.suspects_of_two(level, second, key, protocol, probe.tag()).trailing_zeros();
+        // to fetch what nobody needs costs less than a branch that chance decides
+        let (line, held) = if at & 4 == 0 { (probe.first, first) } else { (probe.second, second) };
+        held.prefetch_slot(at as usize & 3);
+        Some((line, at as u8 & 3))
+    }
+}
+
 /// The lines of a table, in which nothing but entries may change.
 pub(crate) struct View<'a, K: TableKey>(&'a mut [K::Line]);
 
@@ -495,7 +496,7 @@ impl<K: ConnKey> View<'_, K> {
         held.has(level, slot, key).then(|| (at as u8, held.meta(slot)))
     }
 
-    /// The entry at a place that [`Table::suspect`] gave, if it has the key, likewise.
+    /// The entry at a place that [`Prober::suspect`] gave, if it has the key, likewise.
     #[inline(always)]
     pub fn near_at<L: Level>(&self, level: L, key: &K, (line, slot): (u32, u8)) -> Option<Meta> {
         let (held, slot) = (self.0.get(line as usize)?, usize::from(slot));

@@ -47,7 +47,11 @@ impl Facts {
 /// steady, calm, reply: all of it can be compared at once. Calm is what is steady and leaves an established connection as
 /// it is: UDP, or TCP of which the ACK alone counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Noted(u64);
+#[repr(C, align(8))]
+pub(crate) struct Noted {
+    ip_len: u32,
+    what: u32,
+}
 
 impl Noted {
     const EVENT: u32 = 8;
@@ -68,7 +72,7 @@ impl Noted {
     /// `ip_len`: at most 65,535.
     #[inline(always)]
     const fn of(what: u32, ip_len: u32) -> Self {
-        Self((what as u64) << 32 | ip_len as u64)
+        Self { ip_len, what }
     }
 
     #[inline(always)]
@@ -78,25 +82,25 @@ impl Noted {
 
     #[inline(always)]
     pub fn ip_len(self) -> u32 {
-        self.0 as u32
+        self.ip_len
     }
 
     /// All but the length.
     #[inline(always)]
     pub fn what(self) -> u32 {
-        (self.0 >> 32) as u32
+        self.what
     }
 
     /// The length, where all else is as `other` says; more than any length where it is not.
     #[inline(always)]
     pub fn ip_len_like(self, other: Bare) -> u64 {
-        self.0.wrapping_sub(other.0)
+        (u64::from(self.what) << 32 | u64::from(self.ip_len)).wrapping_sub(other.0)
     }
 
     /// All but the length.
     #[inline(always)]
     pub fn bare(self) -> Bare {
-        Bare(self.0 & !u64::from(u32::MAX))
+        Bare(u64::from(self.what) << 32)
     }
 
     /// Whether it is a calm TCP segment that is not taken for a reply.
@@ -124,7 +128,7 @@ impl Noted {
 
     #[inline(always)]
     pub fn set_reply(&mut self) {
-        self.0 |= u64::from(Self::REPLY) << 32;
+        self.what |= Self::REPLY;
     }
 
     #[inline(always)]
@@ -157,13 +161,13 @@ pub(crate) struct Row<K> {
 impl<K: ConnKey> Row<K> {
     /// Of no packet.
     fn none() -> Self {
-        Self { key: K::default(), probe: Probe::default(), noted: Noted(0), found: Found::NOTHING }
+        Self { key: K::default(), probe: Probe::default(), noted: Noted::of(0, 0), found: Found::NOTHING }
     }
 
     /// Writes down a packet. What is known of it goes to its place before the hash is worked out, which needs the
     /// registers.
     #[inline(always)]
-    fn note(&mut self, key: K, what: u32, ip_len: u32, prober: &Prober) {
+    fn note(&mut self, key: K, what: u32, ip_len: u32, prober: &Prober<'_, K>) {
         (self.key, self.noted) = (key, Noted::of(what, ip_len));
         self.probe = prober.probe(&key, what as u8);
     }
@@ -253,7 +257,7 @@ pub(crate) trait Plain: Family {
         frame: &[u8],
         looks: &Looks,
         row: &mut Row<Self>,
-        prober: &Prober,
+        prober: &Prober<'_, Self>,
     ) -> bool;
 
     /// What a frame of this EtherType is, if it is plain; [`Gate`](super::Gate) has seen that its first header is plain
@@ -401,15 +405,20 @@ fn is_right_udp<const N: usize>(head: &[u8; N], at: usize, len: u32, room: u32) 
 /// Bytes of a TCP header without options.
 const TCP_HEADER: u32 = 20;
 
-/// Whether the checksum of an IPv4 header without options is right, which is no fragment's and whose version is not 0.
+/// The sum of the words of an IPv4 header without options that is no fragment's, in one's complement arithmetic: the
+/// same modulo 0xffff whatever the words' width. Of another header it is of no use.
 ///
-/// Sums in one's complement arithmetic are the same modulo 0xffff whatever the words' width. The first eight bytes end in
-/// the fragment's offset, which is 0, so four more may be added without a carry.
+/// The first eight bytes end in the fragment's offset, which is 0, so four more may be added without a carry.
+#[inline(always)]
+fn sum(first: u64, middle: u32, last: u64) -> u64 {
+    let (sum, over) = first.wrapping_add(middle.into()).overflowing_add(last);
+    sum.wrapping_add(over.into())
+}
+
+/// Whether the checksum of such a header is right; its version is not 0.
 #[inline(always)]
 fn is_sum_right(head: &[u8; HEAD4]) -> bool {
-    let some = raw64(head, 14).wrapping_add(raw32(head, 22).into());
-    let (sum, over) = some.overflowing_add(raw64(head, 26));
-    checksum::is_multiple(sum.wrapping_add(over.into()))
+    checksum::is_multiple(sum(raw64(head, 14), raw32(head, 22), raw64(head, 26)))
 }
 
 /// Client, VIP and ports stand in a row in packets without options, as they do in a key.
@@ -440,21 +449,25 @@ impl Plain for Key4 {
         frame: &[u8],
         looks: &Looks,
         row: &mut Row<Self>,
-        prober: &Prober,
+        prober: &Prober<'_, Self>,
     ) -> bool {
         const BEFORE: u32 = ipv4::HEADER_LEN as u32;
         let Some(head) = frame.first_chunk::<HEAD4>() else { return false };
         let (ip_len, room) = (u32::from(be16(head, 16)), (frame.len() - Self::L4_AT) as u32);
         let len = ip_len.wrapping_sub(BEFORE);
+        // read before the window, else the compiler takes these words out of that, in four steps
+        let (first, middle) = (raw64(head, 14), raw32(head, 22));
+        let lives = middle as u8 > 1;
+        let is_right = || lives && checksum::is_multiple(sum(first, middle, raw64(head, 26)));
         // twice the same, but for what is constant in it
         if level.matches(window(head), &looks.tcp) {
-            let calm = head[22] > 1 && is_sum_right(head) && is_calm_tcp(head, Self::L4_AT, len, room);
+            let calm = is_right() && is_calm_tcp(head, Self::L4_AT, len, room);
             if calm {
                 row.note(key4(head), Noted::CALM_TCP, ip_len, prober);
             }
             calm
         } else if level.matches(window(head), &looks.udp) {
-            let calm = head[22] > 1 && is_sum_right(head) && is_right_udp(head, Self::L4_AT, len, room);
+            let calm = is_right() && is_right_udp(head, Self::L4_AT, len, room);
             if calm {
                 row.note(key4(head), Noted::CALM_UDP, ip_len, prober);
             }
@@ -527,22 +540,24 @@ impl Plain for Key6 {
         frame: &[u8],
         looks: &Looks,
         row: &mut Row<Self>,
-        prober: &Prober,
+        prober: &Prober<'_, Self>,
     ) -> bool {
         const BEFORE: u32 = ipv6::HEADER_LEN as u32;
         let Some(head) = frame.first_chunk::<HEAD6>() else { return false };
         let (len, room) = (u32::from(be16(head, 18)), (frame.len() - Self::L4_AT) as u32);
+        // read before the window, as above
+        let lives = head[21] > 1;
         if len > u32::from(u16::MAX) - BEFORE {
             return false;
         }
         if level.matches(window(head), &looks.tcp) {
-            let calm = head[21] > 1 && is_calm_tcp(head, Self::L4_AT, len, room);
+            let calm = lives && is_calm_tcp(head, Self::L4_AT, len, room);
             if calm {
                 row.note(key6(head), Noted::CALM_TCP, len + BEFORE, prober);
             }
             calm
         } else if level.matches(window(head), &looks.udp) {
-            let calm = head[21] > 1 && is_right_udp(head, Self::L4_AT, len, room);
+            let calm = lives && is_right_udp(head, Self::L4_AT, len, room);
             if calm {
                 row.note(key6(head), Noted::CALM_UDP, len + BEFORE, prober);
             }

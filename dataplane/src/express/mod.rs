@@ -130,6 +130,8 @@ const IPV4: u32 = 0x0045_0008;
 /// EtherType 0x86dd and version 6; beside it four bits of the traffic class.
 const IPV6: u32 = 0x0060_dd86;
 const TRAFFIC_CLASS: u32 = 0x000f_0000;
+/// The first byte of the EtherType alone.
+const ETHER_TYPE_V6: u8 = 0x86;
 
 /// What is the same for all packets of a burst.
 #[derive(Clone, Copy)]
@@ -180,12 +182,14 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for See<'_, I, K, MORE> {
             if MORE && burden.mixed && frame.device() != gate.device {
                 break;
             }
+            // at once, so that it need not be kept in a register
+            bytes += frame.frame_len() as u64;
             if !K::note_calm(level, frame.bytes(), &looks, row, &prober) {
+                bytes -= frame.frame_len() as u64;
                 break;
             }
-            bytes += frame.frame_len() as u64;
             if !MORE {
-                table.prefetch(row.probe);
+                prober.prefetch(row.probe);
             }
             count += 1;
         }
@@ -241,20 +245,19 @@ impl<I: PacketIo> Worker<I> {
     /// The first pass: runs of calm packets of a family, and what is between them.
     #[inline(never)]
     fn see(&mut self, burst: &Burst<I::Packet>, burden: &Burden) -> Seen {
-        // four at a time: half of the loop would be counting
-        let (fours, rest) = burst.as_chunks::<4>();
-        fours.iter().for_each(|four| four.iter().for_each(|frame| frame.prefetch()));
-        rest.iter().for_each(|frame| frame.prefetch());
+        burst.iter().for_each(|frame| frame.prefetch());
         let mut seen = Seen::default();
         let Some(first) = burst.first() else { return seen };
         let mut gate = self.gate(first.device());
         let mut at = 0;
         while at < burst.len() {
             let before = at;
-            at = self.see_run::<Key4>(burst, burden, &gate, &mut seen, at);
-            if at == before {
-                at = self.see_run::<Key6>(burst, burden, &gate, &mut seen, at);
-            }
+            let is_v6 = burst.get(at).is_some_and(|frame| frame.bytes().get(12) == Some(&ETHER_TYPE_V6));
+            at = if is_v6 {
+                self.see_run::<Key6>(burst, burden, &gate, &mut seen, at)
+            } else {
+                self.see_run::<Key4>(burst, burden, &gate, &mut seen, at)
+            };
             if at == before {
                 at = self.see_others(burst, burden, &mut gate, &mut seen, at);
             }

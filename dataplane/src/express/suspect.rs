@@ -5,7 +5,7 @@
 
 use super::ends::Ends;
 use super::glance::Row;
-use crate::conn::Table;
+use crate::conn::Prober;
 use crate::conn::simd::Level;
 use crate::io::PacketIo;
 use crate::wide::Work;
@@ -13,7 +13,7 @@ use crate::worker::Worker;
 
 /// Rows of packets whose lines have had time to come.
 struct Suspects<'a, K: Ends> {
-    table: &'a Table<K>,
+    prober: Prober<'a, K>,
     rows: &'a mut [Row<K>],
 }
 
@@ -23,7 +23,10 @@ impl<K: Ends> Work for Suspects<'_, K> {
     #[inline(always)]
     fn run<L: Level>(self, level: L) {
         for row in self.rows {
-            row.found.set_place(self.table.suspect(level, &row.key, row.noted.number(), row.probe));
+            let Some(place) = self.prober.suspect(level, &row.key, row.noted.number(), row.probe) else {
+                break;
+            };
+            row.found.set_place(place);
         }
     }
 }
@@ -35,6 +38,6 @@ impl<I: PacketIo> Worker<I> {
         let Self { tables, board, wide, .. } = self;
         let (table, _) = K::tables_ref(tables);
         let (_, batch) = K::batch_mut(board);
-        wide.run(Suspects { table, rows: batch.rows.get_mut(..frames).unwrap_or_default() });
+        wide.run(Suspects { prober: table.prober(), rows: batch.rows.get_mut(..frames).unwrap_or_default() });
     }
 }

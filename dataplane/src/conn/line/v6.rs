@@ -100,6 +100,11 @@ impl Line<Key6> for Line6 {
     }
 
     #[inline(always)]
+    fn prefetch_at(lines: &[Self], at: usize) {
+        crate::prefetch::place(lines, at);
+    }
+
+    #[inline(always)]
     fn prefetch_slot(&self, slot: usize) {
         crate::prefetch::ends(&self.keys[slot & 3]);
     }

@@ -3,9 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::conn::{HashKey, Table};
 use crate::express::{Gate, IPV4, IPV6, TRAFFIC_CLASS};
 use crate::io::DeviceId;
 use crate::parse::parse;
+use crate::wide::{Wide, Work};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 
@@ -84,7 +86,7 @@ fn frame(draft: &Draft) -> Vec<u8> {
 
 /// What is written down of a calm packet, whatever the instructions.
 fn calm<K: Plain>(frame: &[u8], to: u64) -> Option<(K, Noted)> {
-    struct Glance<'a, K>(&'a [u8], Looks, Row<K>, Prober);
+    struct Glance<'a, K: Plain>(&'a [u8], Looks, Row<K>, Prober<'a, K>);
     impl<K: Plain> Work for Glance<'_, K> {
         type Out = Option<(K, Noted)>;
 
@@ -94,8 +96,8 @@ fn calm<K: Plain>(frame: &[u8], to: u64) -> Option<(K, Noted)> {
             K::note_calm(level, frame, looks, row, prober).then_some((row.key, row.noted))
         }
     }
-    let prober = Table::<K>::with_lines(64, 64, HashKey([1, 2, 3, 5])).expect("memory").prober();
-    let glance = || Some(Glance(frame, K::looks(to)?, Row::none(), prober));
+    let table = Table::<K>::with_lines(64, 64, HashKey([1, 2, 3, 5])).expect("memory");
+    let glance = || Some(Glance(frame, K::looks(to)?, Row::none(), table.prober()));
     let (every, wide) = (Wide::NO.run(glance()?), Wide::of_this_processor().run(glance()?));
     assert_eq!(every, wide);
     every
