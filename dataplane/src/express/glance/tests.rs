@@ -85,7 +85,7 @@ fn frame(draft: &Draft) -> Vec<u8> {
 }
 
 /// What is written down of a calm packet, whatever the instructions.
-fn calm<K: Plain>(frame: &[u8], to: u64) -> Option<(K, Noted)> {
+fn calm_at<K: Plain>(frame: &[u8], to: u64) -> Option<(K, Noted)> {
     struct Glance<'a, K: Plain>(&'a [u8], Looks, Row<K>, Prober<'a, K>);
     impl<K: Plain> Work for Glance<'_, K> {
         type Out = Option<(K, Noted)>;
@@ -110,9 +110,9 @@ where
 {
     let to = Gate::raw(MAC);
     let plain = is_kind.then(|| K::glance(frame)).flatten();
-    let calm = calm::<K>(frame, to);
-    assert!(!frame.starts_with(&MAC) || calm::<K>(frame, to ^ 1 << 16).is_none(), "another station's");
-    assert!(calm::<K>(frame, Gate::NONE).is_none(), "nobody's");
+    let calm = calm_at::<K>(frame, to);
+    assert!(!frame.starts_with(&MAC) || calm_at::<K>(frame, to ^ 1 << 16).is_none(), "another station's");
+    assert!(calm_at::<K>(frame, Gate::NONE).is_none(), "nobody's");
     if let Some((key, noted)) = calm {
         let (same, other) = plain.expect("what is calm is plain");
         assert_eq!((key, noted), (same, other));
