@@ -7,6 +7,7 @@ use super::*;
 use crate::conn::{ConnKey, HashKey, Meta, Pair, Table, TableKey};
 use crate::counters::WorkerCounters;
 use crate::director::{self, Director};
+use crate::io::DeviceId;
 use crate::memory::{Frame, MemoryIo};
 use crate::persist::Templates;
 use crate::sched::DrawSource;

@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::conn::{HashKey, Table};
-use crate::express::{Gate, IPV4, IPV6, TRAFFIC_CLASS};
+use crate::conn::{HashKey, Key4, Key6, Table};
+use crate::express::see::{Gate, IPV4, IPV6, TRAFFIC_CLASS};
 use crate::io::DeviceId;
 use crate::parse::parse;
 use crate::wide::{Wide, Work};
+use crate::wire::checksum;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 
