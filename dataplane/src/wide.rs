@@ -5,6 +5,10 @@
 //! of the two a worker runs is asked of the processor once. Both are the same source, so the one for every x86-64 is the
 //! other's twin; the tests of [`crate::express`] run both.
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::conn::simd::V3;
+use crate::conn::simd::{Every, Level};
+
 /// Something to be done that is worth compiling twice.
 ///
 /// What [`Work::run`] calls counts only where it is inlined: mark all of it `inline(always)`.
@@ -12,8 +16,8 @@ pub(crate) trait Work {
     /// What comes of it.
     type Out;
 
-    /// Does it. Implementations are `inline(always)`.
-    fn run(self) -> Self::Out;
+    /// Does it with what instructions there are. Implementations are `inline(always)`.
+    fn run<L: Level>(self, level: L) -> Self::Out;
 }
 
 /// Whether this processor has x86-64-v3 (AVX2, BMI, LZCNT, MOVBE).
@@ -51,7 +55,7 @@ impl Wide {
             // safe form: the compiler cannot know what was asked.
             return unsafe { v3(work) };
         }
-        work.run()
+        work.run(Every)
     }
 }
 
@@ -60,7 +64,10 @@ impl Wide {
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,movbe")]
 #[inline(never)]
 fn v3<W: Work>(work: W) -> W::Out {
-    work.run()
+    #[allow(unsafe_code)]
+    // SAFETY: this function is compiled for AVX2, and it runs only where the processor has that. No safe form: such a
+    // value is the proof of it.
+    work.run(unsafe { V3::new() })
 }
 
 #[cfg(test)]
@@ -73,7 +80,7 @@ mod tests {
         type Out = u64;
 
         #[inline(always)]
-        fn run(self) -> u64 {
+        fn run<L: Level>(self, _: L) -> u64 {
             self.0.iter().map(|n| n.leading_zeros() as u64 ^ n.wrapping_mul(77)).sum()
         }
     }

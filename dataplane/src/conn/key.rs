@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::line::{Line, Line4, Line6, PairLine4, PairLine6};
 use super::pair::Pair;
+use super::simd::Level;
 
 /// Secret of a table's hash, random at every start: who does not know it cannot aim at one line.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,12 @@ impl HashKey {
 fn fold(a: u64, b: u64) -> u64 {
     let wide = u128::from(a) * u128::from(b);
     (wide as u64) ^ ((wide >> 64) as u64)
+}
+
+/// A protocol where it is hashed: of IPv4 beside the ports, which have the lower half.
+#[inline(always)]
+fn beside(protocol: u8) -> u64 {
+    u64::from(protocol) << 32
 }
 
 /// What a table can hold under a hash: the key of a connection or a [`Pair`].
@@ -99,7 +106,7 @@ impl Key4 {
     /// Client, VIP, ports, each as `u32::from_le_bytes` reads it in a packet.
     #[inline(always)]
     pub(super) fn words(&self) -> [u32; 3] {
-        [self.addresses as u32, (self.addresses >> 32) as u32, self.ports]
+        zerocopy::transmute!(*self)
     }
 
     /// What [`Key4::words`] gave.
@@ -120,8 +127,7 @@ impl TableKey for Key4 {
 
     #[inline(always)]
     fn hash(&self, protocol: u8, key: &HashKey) -> u64 {
-        let rest = u64::from(self.ports) << 8 | u64::from(protocol);
-        let mixed = fold(self.addresses ^ key.0[0], rest ^ key.0[1]);
+        let mixed = fold(self.addresses ^ key.0[0], u64::from(self.ports) ^ (key.0[1] ^ beside(protocol)));
         fold(mixed ^ key.0[2], key.0[3])
     }
 }
@@ -168,10 +174,14 @@ impl Key6 {
 
     /// Equality in line: `==` of 36 bytes is a call.
     #[inline(always)]
-    pub(super) fn is(&self, other: &Self) -> bool {
-        let (own, others) = (self.addresses, other.addresses);
-        let differ = |at: usize| own[at] ^ others[at];
-        differ(0) | differ(1) | differ(2) | differ(3) | u64::from(self.ports ^ other.ports) == 0
+    pub(super) fn is<L: Level>(&self, level: L, other: &Self) -> bool {
+        let ports = self.ports == other.ports;
+        level.is_same(self.both_addresses(), other.both_addresses()) && ports
+    }
+
+    #[inline(always)]
+    fn both_addresses(&self) -> &[u8; 32] {
+        self.as_bytes().first_chunk().unwrap_or(&[0; 32])
     }
 
     #[inline]
@@ -189,8 +199,7 @@ impl TableKey for Key6 {
         let words = self.addresses;
         let client = fold(words[0] ^ key.0[0], words[1] ^ key.0[1]);
         let vip = fold(words[2] ^ key.0[2], words[3] ^ key.0[3]);
-        let rest = u64::from(self.ports) << 8 | u64::from(protocol);
-        let mixed = fold(client ^ rest ^ key.0[1], vip ^ key.0[0]);
+        let mixed = fold(client ^ u64::from(self.ports) ^ key.0[1], vip ^ (key.0[0] ^ beside(protocol)));
         fold(mixed ^ key.0[2], key.0[3])
     }
 }

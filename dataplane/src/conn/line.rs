@@ -12,6 +12,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::entry::Meta;
+use super::simd::{Every, Level};
 
 mod v4;
 mod v6;
@@ -43,17 +44,17 @@ pub trait Line<K>:
 
     /// [`Line::suspects`] of two lines: the slots of the second one from bit 4 on.
     #[inline(always)]
-    fn suspects_of_two(&self, second: &Self, key: &K, protocol: u8, tag: u16) -> u32 {
+    fn suspects_of_two<L: Level>(&self, _: L, second: &Self, key: &K, protocol: u8, tag: u16) -> u32 {
         self.suspects(key, protocol, tag) | second.suspects(key, protocol, tag) << 4
     }
 
     /// Whether a suspected slot has `key`, under whatever protocol.
-    fn has(&self, slot: usize, key: &K) -> bool;
+    fn has<L: Level>(&self, level: L, slot: usize, key: &K) -> bool;
 
     /// Whether a suspected slot holds `key`.
     #[inline(always)]
     fn holds(&self, slot: usize, key: &K, protocol: u8) -> bool {
-        self.has(slot, key) && self.meta(slot).protocol() == protocol
+        self.has(Every, slot, key) && self.meta(slot).protocol() == protocol
     }
 
     /// The key of a slot.
@@ -170,12 +171,12 @@ mod tests {
                 let (empty, protocol) = (K::Line::new_zeroed(), meta(n).protocol());
                 let suspects = line.suspects(&key(n), protocol, tag(n));
                 let none = empty.suspects(&key(n), protocol, tag(n));
-                let both = |a: &K::Line, b| a.suspects_of_two(b, &key(n), protocol, tag(n));
+                let both = |a: &K::Line, b| a.suspects_of_two(Every, b, &key(n), protocol, tag(n));
                 assert_eq!(
                     (both(&line, &empty), both(&empty, &line)),
                     (suspects | none << 4, none | suspects << 4)
                 );
-                assert!(at.is_none_or(|slot| line.has(slot, &key(n))));
+                assert!(at.is_none_or(|slot| line.has(Every, slot, &key(n))));
                 assert_eq!(line.find(&key(n), 99, tag(n)), None);
                 if let Some(slot) = at {
                     assert_eq!(line.key(slot), key(n));

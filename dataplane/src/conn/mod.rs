@@ -27,5 +27,5 @@ pub use line::Line;
 pub use pair::Pair;
 pub use splice::Splice;
 pub use stream::{Inbound, Stream};
-pub(crate) use table::View;
 pub use table::{Found, Full, NoMemory, Probe, Table};
+pub(crate) use table::{Prober, View};

@@ -1,6 +1,7 @@
 //! All keys of a line compared at once, without a branch.
 //!
 //! The one place with vector instructions. SSE2 is part of x86-64; elsewhere, and under miri, the scalar twin works.
+//! What is worth it is done in wider registers where a processor has them: a [`Level`] is the proof that it has.
 //! Measured on an EPYC (Zen 5): see the table suite of lb-bench.
 
 /// Words of a cache line.
@@ -18,15 +19,6 @@ pub fn alike_of_3(line: &Words, client: u32, ports: u32) -> u32 {
     scalar::alike_of_3(line, client, ports)
 }
 
-/// [`alike_of_3`] of two lines: the slots of the second one from bit 4 on.
-#[inline(always)]
-pub fn alike_of_two_times_3(first: &Words, second: &Words, client: u32, ports: u32) -> u32 {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    return vector::alike_of_two_times_3(first, second, client, ports);
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    scalar::alike_of_two_times_3(first, second, client, ports)
-}
-
 /// The lanes of 16 bits of two words that are `tag`, a bit each, those of the second word from bit 4 on.
 #[inline(always)]
 pub fn equal_of_two_times_4(words: [u64; 2], tag: u16) -> u32 {
@@ -36,23 +28,56 @@ pub fn equal_of_two_times_4(words: [u64; 2], tag: u16) -> u32 {
     scalar::equal_of_two_times_4(words, tag)
 }
 
-/// What 16 bytes should be, and the bits of them that count.
+/// What 32 bytes should be, and the bits of them that count.
 #[derive(Clone, Copy, Debug)]
 pub struct Pattern {
-    /// Bits that do not count are 0.
-    pub value: [u8; 16],
+    /// Bits that do not count may be anything.
+    pub value: [u8; 32],
     /// Set where a bit counts.
-    pub mask: [u8; 16],
+    pub mask: [u8; 32],
 }
 
-/// Whether 16 bytes are as they should be.
-#[inline(always)]
-pub fn matches(bytes: &[u8; 16], pattern: &Pattern) -> bool {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    return vector::matches(bytes, pattern);
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    scalar::matches(bytes, pattern)
+/// What instructions there are. A value of such a type is the proof that the processor has them.
+pub trait Level: Copy {
+    /// Whether 32 bytes are as they should be.
+    fn matches(self, bytes: &[u8; 32], pattern: &Pattern) -> bool;
+
+    /// [`alike_of_3`] of two lines: the slots of the second one from bit 4 on.
+    fn alike_of_two_times_3(self, first: &Words, second: &Words, client: u32, ports: u32) -> u32;
+
+    /// Whether 32 bytes are the same.
+    fn is_same(self, a: &[u8; 32], b: &[u8; 32]) -> bool;
 }
+
+/// What every processor has.
+#[derive(Clone, Copy, Debug)]
+pub struct Every;
+
+impl Level for Every {
+    #[inline(always)]
+    fn matches(self, bytes: &[u8; 32], pattern: &Pattern) -> bool {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        return vector::matches(bytes, pattern);
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        scalar::matches(bytes, pattern)
+    }
+
+    #[inline(always)]
+    fn alike_of_two_times_3(self, first: &Words, second: &Words, client: u32, ports: u32) -> u32 {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        return vector::alike_of_two_times_3(first, second, client, ports);
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        scalar::alike_of_two_times_3(first, second, client, ports)
+    }
+
+    #[inline(always)]
+    fn is_same(self, a: &[u8; 32], b: &[u8; 32]) -> bool {
+        scalar::is_same(a, b)
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+pub use wide::V3;
 
 /// The slots of four that hold this key under this protocol, a bit each.
 ///
@@ -76,7 +101,7 @@ pub mod scalar {
         (0..3).fold(0, |mask, slot| mask | u32::from(differs(slot) == 0) << slot)
     }
 
-    /// Twin of [`super::alike_of_two_times_3`].
+    /// Twin of [`super::Level::alike_of_two_times_3`].
     #[inline(always)]
     pub fn alike_of_two_times_3(first: &Words, second: &Words, client: u32, ports: u32) -> u32 {
         alike_of_3(first, client, ports) | alike_of_3(second, client, ports) << 4
@@ -89,11 +114,22 @@ pub mod scalar {
         (0..8).fold(0, |mask, lane| mask | u32::from(is(lane)) << lane)
     }
 
-    /// Twin of [`super::matches`].
+    /// Twin of [`super::Level::matches`].
     #[inline(always)]
-    pub fn matches(bytes: &[u8; 16], pattern: &Pattern) -> bool {
-        let word = |bytes: &[u8; 16]| u128::from_le_bytes(*bytes);
-        word(bytes) & word(&pattern.mask) == word(&pattern.value)
+    #[cfg_attr(all(target_arch = "x86_64", not(miri)), allow(dead_code, reason = "the twin"))]
+    pub fn matches(bytes: &[u8; 32], pattern: &Pattern) -> bool {
+        bytes.iter().zip(&pattern.value).zip(&pattern.mask).all(|((a, b), mask)| (a ^ b) & mask == 0)
+    }
+
+    /// Twin of [`super::Level::is_same`].
+    #[inline(always)]
+    pub fn is_same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+        let words = |bytes: &[u8; 32]| {
+            let at = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+            [at(0), at(8), at(16), at(24)]
+        };
+        let (a, b) = (words(a), words(b));
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
     }
 
     /// Twin of [`super::equal_of_4`].
@@ -115,7 +151,7 @@ mod vector {
     use super::{Pattern, Words};
     use std::arch::x86_64::{
         __m128i, _mm_and_si128, _mm_castsi128_ps, _mm_cmpeq_epi8, _mm_cmpeq_epi16, _mm_cmpeq_epi32,
-        _mm_loadu_si128, _mm_movemask_epi8, _mm_movemask_ps, _mm_packs_epi16, _mm_packs_epi32,
+        _mm_loadu_si128, _mm_movemask_epi8, _mm_movemask_ps, _mm_or_si128, _mm_packs_epi16, _mm_packs_epi32,
         _mm_set_epi64x, _mm_set1_epi16, _mm_set1_epi32, _mm_setzero_si128, _mm_srli_epi32, _mm_xor_si128,
     };
 
@@ -163,16 +199,20 @@ mod vector {
     }
 
     #[inline(always)]
-    pub fn matches(bytes: &[u8; 16], pattern: &Pattern) -> bool {
-        let load = |bytes: &[u8; 16]| {
-            // SAFETY: 16 bytes are there; the load needs no alignment, and every x86-64 has SSE2.
-            unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    pub fn matches(bytes: &[u8; 32], pattern: &Pattern) -> bool {
+        let differs = |half: usize| {
+            let load = |bytes: &[u8; 32]| {
+                // SAFETY: 16 bytes are there from either half on; the load needs no alignment, and every x86-64 has SSE2.
+                unsafe { _mm_loadu_si128(bytes.as_ptr().add(16 * (half & 1)).cast()) }
+            };
+            let (bytes, value, mask) = (load(bytes), load(&pattern.value), load(&pattern.mask));
+            // SAFETY: no memory is touched, and every x86-64 has SSE2.
+            unsafe { _mm_and_si128(_mm_xor_si128(bytes, value), mask) }
         };
-        let (bytes, value, mask) = (load(bytes), load(&pattern.value), load(&pattern.mask));
+        let (first, second) = (differs(0), differs(1));
         // SAFETY: no memory is touched, and every x86-64 has SSE2.
         unsafe {
-            let differs = _mm_and_si128(_mm_xor_si128(bytes, value), mask);
-            _mm_movemask_epi8(_mm_cmpeq_epi8(differs, _mm_setzero_si128())) == 0xffff
+            _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_or_si128(first, second), _mm_setzero_si128())) == 0xffff
         }
     }
 
@@ -194,6 +234,74 @@ mod vector {
             let protocol = _mm_cmpeq_epi32(protocols, _mm_set1_epi32(i32::from(protocol)));
             let all = _mm_and_si128(_mm_and_si128(client, vip), _mm_and_si128(port, protocol));
             _mm_movemask_ps(_mm_castsi128_ps(all)) as u32
+        }
+    }
+}
+
+/// In registers of 32 bytes.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[allow(unsafe_code)]
+mod wide {
+    use super::{Level, Pattern, Words};
+    use std::arch::x86_64::{
+        __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_castsi128_si256, _mm256_castsi256_ps,
+        _mm256_cmpeq_epi8, _mm256_cmpeq_epi32, _mm256_inserti128_si256, _mm256_loadu_si256,
+        _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_set1_epi32, _mm256_testz_si256, _mm256_xor_si256,
+    };
+
+    /// x86-64-v3.
+    #[derive(Clone, Copy, Debug)]
+    pub struct V3(());
+
+    impl V3 {
+        /// # Safety
+        /// The processor has AVX2, and the caller is compiled for it.
+        #[inline(always)]
+        pub unsafe fn new() -> Self {
+            Self(())
+        }
+    }
+
+    #[inline(always)]
+    fn load(bytes: &[u8; 32]) -> __m256i {
+        // SAFETY: 32 bytes are there; the load needs no alignment, and who has a `V3` has AVX2.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    /// Four words from `AT` on of both lines.
+    #[inline(always)]
+    fn both<const AT: usize>(first: &Words, second: &Words) -> __m256i {
+        const { assert!(AT + 4 <= 16) };
+        // SAFETY: 16 bytes from word AT on lie within each line; the loads need no alignment, and who has a `V3` has AVX2.
+        unsafe {
+            let low = _mm256_castsi128_si256(_mm_loadu_si128(first.as_ptr().add(AT).cast()));
+            _mm256_inserti128_si256::<1>(low, _mm_loadu_si128(second.as_ptr().add(AT).cast()))
+        }
+    }
+
+    impl Level for V3 {
+        #[inline(always)]
+        fn matches(self, bytes: &[u8; 32], pattern: &Pattern) -> bool {
+            let (bytes, value, mask) = (load(bytes), load(&pattern.value), load(&pattern.mask));
+            // SAFETY: no memory is touched, and who has a `V3` has AVX2.
+            unsafe { _mm256_testz_si256(_mm256_xor_si256(bytes, value), mask) != 0 }
+        }
+
+        #[inline(always)]
+        fn alike_of_two_times_3(self, first: &Words, second: &Words, client: u32, ports: u32) -> u32 {
+            let (clients, all) = (both::<6>(first, second), both::<12>(first, second));
+            // SAFETY: no memory is touched, and who has a `V3` has AVX2.
+            unsafe {
+                let clients = _mm256_cmpeq_epi32(clients, _mm256_set1_epi32(client as i32));
+                let ports = _mm256_cmpeq_epi32(all, _mm256_set1_epi32(ports as i32));
+                _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_and_si256(clients, ports))) as u32 & 0x77
+            }
+        }
+
+        #[inline(always)]
+        fn is_same(self, a: &[u8; 32], b: &[u8; 32]) -> bool {
+            // SAFETY: no memory is touched, and who has a `V3` has AVX2.
+            unsafe { _mm256_movemask_epi8(_mm256_cmpeq_epi8(load(a), load(b))) == -1 }
         }
     }
 }
@@ -220,10 +328,8 @@ mod tests {
         fn two_lines_at_once_are_one_after_the_other(lines: [Words; 2], key: [u32; 2], few: bool) {
             let bit = |word: u32| if few { word & 0x0100_0001 } else { word };
             let ([first, second], [client, ports]) = (lines.map(|line| line.map(bit)), key.map(bit));
-            prop_assert_eq!(
-                alike_of_two_times_3(&first, &second, client, ports),
-                scalar::alike_of_two_times_3(&first, &second, client, ports)
-            );
+            let each = on_every_level(|level| level.alike_of_two_times_3(&first, &second, client, ports));
+            prop_assert!(each.iter().all(|found| *found == scalar::alike_of_two_times_3(&first, &second, client, ports)));
         }
 
         #[test]
@@ -234,15 +340,69 @@ mod tests {
         }
 
         #[test]
-        fn bits_that_do_not_count_may_be_anything(value: [u8; 16], mask: [u8; 16], other: [u8; 16], bit in 0usize..128) {
-            let masked = std::array::from_fn(|n| value[n] & mask[n]);
-            let pattern = Pattern { value: masked, mask };
-            let mut bytes: [u8; 16] = std::array::from_fn(|n| masked[n] | other[n] & !mask[n]);
-            prop_assert!(matches(&bytes, &pattern) && scalar::matches(&bytes, &pattern));
+        fn bits_that_do_not_count_may_be_anything(value: [u8; 32], mask: [u8; 32], other: [u8; 32], bit in 0usize..256) {
+            let pattern = Pattern { value, mask };
+            let mut bytes: [u8; 32] = std::array::from_fn(|n| value[n] & mask[n] | other[n] & !mask[n]);
+            prop_assert!(on_every_level(|level| level.matches(&bytes, &pattern)).iter().all(|is| *is));
+            prop_assert!(scalar::matches(&bytes, &pattern));
             bytes[bit / 8] ^= 1 << (bit % 8);
             let counts = mask[bit / 8] >> (bit % 8) & 1 == 1;
-            prop_assert_eq!(matches(&bytes, &pattern), !counts);
+            prop_assert!(on_every_level(|level| level.matches(&bytes, &pattern)).iter().all(|is| *is != counts));
             prop_assert_eq!(scalar::matches(&bytes, &pattern), !counts);
+        }
+
+        #[test]
+        fn a_bit_makes_bytes_others(bytes: [u8; 32], bit in 0usize..256) {
+            let mut other = bytes;
+            prop_assert!(on_every_level(|level| level.is_same(&bytes, &other)).iter().all(|is| *is));
+            other[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(on_every_level(|level| level.is_same(&bytes, &other)).iter().all(|is| !*is));
+        }
+    }
+
+    /// What comes of work on every level that this processor has.
+    fn on_every_level<T>(work: impl Fn(Any) -> T) -> Vec<T> {
+        let mut all = vec![work(Any::Every(Every))];
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if is_x86_feature_detected!("avx2") {
+            #[allow(unsafe_code)]
+            // SAFETY: the processor was asked. No safe form: the compiler cannot know that it was.
+            all.push(work(Any::V3(unsafe { V3::new() })));
+        }
+        all
+    }
+
+    /// A level that is known when it runs.
+    #[derive(Clone, Copy)]
+    enum Any {
+        Every(Every),
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        V3(V3),
+    }
+
+    impl Any {
+        fn matches(self, bytes: &[u8; 32], pattern: &Pattern) -> bool {
+            match self {
+                Self::Every(level) => level.matches(bytes, pattern),
+                #[cfg(all(target_arch = "x86_64", not(miri)))]
+                Self::V3(level) => level.matches(bytes, pattern),
+            }
+        }
+
+        fn alike_of_two_times_3(self, first: &Words, second: &Words, client: u32, ports: u32) -> u32 {
+            match self {
+                Self::Every(level) => level.alike_of_two_times_3(first, second, client, ports),
+                #[cfg(all(target_arch = "x86_64", not(miri)))]
+                Self::V3(level) => level.alike_of_two_times_3(first, second, client, ports),
+            }
+        }
+
+        fn is_same(self, a: &[u8; 32], b: &[u8; 32]) -> bool {
+            match self {
+                Self::Every(level) => level.is_same(a, b),
+                #[cfg(all(target_arch = "x86_64", not(miri)))]
+                Self::V3(level) => level.is_same(a, b),
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use super::entry::Meta;
 use super::key::{ConnKey, HashKey, TableKey};
 use super::line::Line;
 use super::memory::{Lender, Life, Pages, Region};
+use super::simd::{Every, Level};
 
 /// Slots filled to hold `max_connections`, by the number of slots of a line: a chain of moves may not end above 96 %
 /// of lines of three, above 98 % of lines of four. The rest is what keeps searches short and most keys in their first
@@ -36,23 +37,21 @@ const SLACK_LINES: u64 = 512;
 pub struct Probe {
     pub(super) first: u32,
     pub(super) second: u32,
-    /// Halves of the hash.
-    high: u32,
-    low: u32,
+    hash: u64,
 }
 
 impl Probe {
     /// One bit of 64, the same for a key whenever it is asked for; few keys of a burst share theirs.
     #[inline(always)]
     pub(crate) fn bit(self) -> u64 {
-        1 << (self.low & 63)
+        1 << (self.hash & 63)
     }
 
-    /// 16 bits of the hash. For who shares the first line they tell apart; the second line is picked by the upper
-    /// bits of the same half, which leaves at least the lower 8 in a table of 16 million lines.
+    /// The lowest 16 bits of the hash: the first line is picked by the uppermost bits, as many as it takes to tell the
+    /// lines apart, the second by as many of the next, which leaves these in a table of 16 million lines.
     #[inline(always)]
     pub(super) fn tag(self) -> u16 {
-        self.low as u16
+        self.hash as u16
     }
 }
 
@@ -79,6 +78,12 @@ impl Found {
     #[inline(always)]
     pub(crate) fn place(&self) -> (u32, u8) {
         (self.line, self.slot)
+    }
+
+    /// Makes the place another one.
+    #[inline(always)]
+    pub(crate) fn set_place(&mut self, (line, slot): (u32, u8)) {
+        (self.line, self.slot) = (line, slot);
     }
 
     /// Whether it is a connection.
@@ -208,36 +213,22 @@ impl<K: TableKey> Table<K> {
         self.lines.len() as u64 * K::Line::SLOTS as u64
     }
 
-    #[inline(always)]
-    fn pick(&self, half: u32) -> u32 {
-        ((u64::from(half) * self.lines.len() as u64) >> 32) as u32
-    }
-
     /// The lines in which `key` may be.
     #[inline(always)]
     pub fn probe(&self, key: &K, protocol: u8) -> Probe {
-        let hash = key.hash(protocol, &self.secret);
-        self.probe_of((hash >> 32) as u32, hash as u32)
+        self.prober().probe(key, protocol)
+    }
+
+    /// What [`Table::probe`] goes by, for loops that would read it again and again.
+    #[inline(always)]
+    pub(crate) fn prober(&self) -> Prober<'_, K> {
+        Prober { secret: self.secret, lines: &self.lines }
     }
 
     /// Where a key may be in this table by where it may be in another one with the same secret.
     #[inline(always)]
     pub(crate) fn probe_like(&self, other: Probe) -> Probe {
-        self.probe_of(other.high, other.low)
-    }
-
-    #[inline(always)]
-    fn probe_of(&self, high: u32, low: u32) -> Probe {
-        let (first, second) = (self.pick(high), self.pick(low));
-        let second = if second == first { self.next(second) } else { second };
-        Probe { first, second, high, low }
-    }
-
-    /// The second line of who would have the same one twice, which would halve its room.
-    #[cold]
-    #[inline(never)]
-    fn next(&self, line: u32) -> u32 {
-        if line as usize + 1 == self.lines.len() { 0 } else { line + 1 }
+        self.prober().of_hash(other.hash)
     }
 
     /// The second candidate line.
@@ -252,9 +243,7 @@ impl<K: TableKey> Table<K> {
     /// that 64 lines of a burst cost less than 32 and then the few that are found missing (bench `calibrate`).
     #[inline]
     pub fn prefetch(&self, probe: Probe) {
-        let lines = &*self.lines;
-        K::Line::prefetch_at(lines, probe.first as usize);
-        K::Line::prefetch_at(lines, probe.second as usize);
+        self.prober().prefetch(probe);
     }
 
     /// Starts to fetch what else a hit will read: the key in the slot that looks like it, where comparisons do not
@@ -262,12 +251,7 @@ impl<K: TableKey> Table<K> {
     #[inline]
     pub fn prefetch_spilled(&self, key: &K, protocol: u8, probe: Probe) {
         if !K::Line::EXACT {
-            let lines = &*self.lines;
-            let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
-            let at = first.suspects_of_two(second, key, protocol, probe.tag()).trailing_zeros();
-            // to fetch what nobody needs costs less than a branch that chance decides
-            let line = if at & 4 == 0 { first } else { second };
-            line.prefetch_slot(at as usize & 3);
+            self.prober().suspect(Every, key, protocol, probe);
         }
     }
 
@@ -292,7 +276,7 @@ impl<K: TableKey> Table<K> {
     #[inline(always)]
     fn find_in(lines: &[K::Line], key: &K, protocol: u8, probe: Probe, found: &mut Found) {
         let (first, second) = (&lines[probe.first as usize], &lines[probe.second as usize]);
-        let slots = first.suspects_of_two(second, key, protocol, probe.tag());
+        let slots = first.suspects_of_two(Every, second, key, protocol, probe.tag());
         if slots == 0 {
             (found.line, found.slot, found.meta) = (0, 0, Meta::EMPTY);
             return;
@@ -436,6 +420,61 @@ impl<K: TableKey> Table<K> {
     }
 }
 
+/// What tells where keys may be, and their lines, which loops would read again and again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prober<'a, K: TableKey> {
+    secret: HashKey,
+    lines: &'a [K::Line],
+}
+
+impl<K: TableKey> Prober<'_, K> {
+    /// See [`Table::probe`].
+    #[inline(always)]
+    pub fn probe(&self, key: &K, protocol: u8) -> Probe {
+        self.of_hash(key.hash(protocol, &self.secret))
+    }
+
+    /// The hash, taken as a fraction of 2^64, times the number of lines is the first line; what is behind the point is
+    /// a fraction again, of the bits that have not been used, and picks the second one (Lemire 2019, on random integers
+    /// in an interval, has the first step).
+    #[inline(always)]
+    fn of_hash(&self, hash: u64) -> Probe {
+        // of 32 bits, so that the compiler sees that what it picks is
+        let lines = u128::from(self.lines.len() as u32);
+        let wide = u128::from(hash) * lines;
+        let first = (wide >> 64) as u32;
+        let second = (u128::from(wide as u64) * lines >> 64) as u32;
+        let second = if second == first { self.next(second) } else { second };
+        Probe { first, second, hash }
+    }
+
+    /// The second line of who would have the same one twice, which would halve its room.
+    #[cold]
+    #[inline(never)]
+    fn next(&self, line: u32) -> u32 {
+        if line as usize + 1 == self.lines.len() { 0 } else { line + 1 }
+    }
+
+    /// See [`Table::prefetch`].
+    #[inline(always)]
+    pub fn prefetch(&self, probe: Probe) {
+        K::Line::prefetch_at(self.lines, probe.first as usize);
+        K::Line::prefetch_at(self.lines, probe.second as usize);
+    }
+
+    /// [`Table::prefetch_spilled`], and where that is: line and slot of the first that looks like the key, or of any
+    /// where none does. `None`: it is of another table.
+    #[inline(always)]
+    pub fn suspect<L: Level>(&self, level: L, key: &K, protocol: u8, probe: Probe) -> Option<(u32, u8)> {
+        let (first, second) = (self.lines.get(probe.first as usize)?, self.lines.get(probe.second as usize)?);
+        let at = first.suspects_of_two(level, second, key, protocol, probe.tag()).trailing_zeros();
+        // to fetch what nobody needs costs less than a branch that chance decides
+        let (line, held) = if at & 4 == 0 { (probe.first, first) } else { (probe.second, second) };
+        held.prefetch_slot(at as usize & 3);
+        Some((line, at as u8 & 3))
+    }
+}
+
 /// The lines of a table, in which nothing but entries may change.
 pub(crate) struct View<'a, K: TableKey>(&'a mut [K::Line]);
 
@@ -445,16 +484,23 @@ impl<K: ConnKey> View<'_, K> {
     ///
     /// Slots of the second line are numbered from 4 on: which line that is need be known only where the entry changes.
     #[inline(always)]
-    pub fn near(&self, key: &K, probe: Probe) -> Option<(u8, Meta)> {
+    pub fn near<L: Level>(&self, level: L, key: &K, probe: Probe) -> Option<(u8, Meta)> {
         let (first, second) = (self.0.get(probe.first as usize)?, self.0.get(probe.second as usize)?);
-        let slots = first.suspects_of_two(second, key, 0, probe.tag());
+        let slots = first.suspects_of_two(level, second, key, 0, probe.tag());
         if slots == 0 {
             return None;
         }
         let at = slots.trailing_zeros();
         let held = if at & 4 == 0 { first } else { second };
         let slot = (at & 3) as usize;
-        held.has(slot, key).then(|| (at as u8, held.meta(slot)))
+        held.has(level, slot, key).then(|| (at as u8, held.meta(slot)))
+    }
+
+    /// The entry at a place that [`Prober::suspect`] gave, if it has the key, likewise.
+    #[inline(always)]
+    pub fn near_at<L: Level>(&self, level: L, key: &K, (line, slot): (u32, u8)) -> Option<Meta> {
+        let (held, slot) = (self.0.get(line as usize)?, usize::from(slot));
+        held.has(level, slot, key).then(|| held.meta(slot))
     }
 
     /// Where what [`View::near`] gave stands.

@@ -5,9 +5,10 @@
 //! and most often is that already. What its destination takes is in one cache line, see [`super::shortcut`].
 
 use super::ends::Ends;
-use super::glance::{Row, place};
+use super::glance::{Bare, Row, place};
 use super::onward::Progress;
 use super::shortcut::Class;
+use crate::conn::simd::{Every, Level};
 use crate::conn::{HashKey, Meta, Tick, View};
 use crate::counters::DestCounters;
 use crate::ids::DestId;
@@ -36,7 +37,7 @@ impl Run {
 mod from {
     /// The second pass has found it, and nothing has changed since.
     pub const FOUND: u8 = 0;
-    /// There was no second pass.
+    /// There was no second pass; where keys lie apart, it is known where one lies that looks right.
     pub const TABLE: u8 = 1;
     /// It may be another one by now.
     pub const AGAIN: u8 = 2;
@@ -54,7 +55,7 @@ struct Packets<'a, P, K: Ends, const FROM: u8, const TUNNEL: bool> {
     stamp: u32,
     limit: u32,
     /// What all of them are, and what that makes of their connections.
-    what: u32,
+    what: Bare,
     after: Meta,
     now: Tick,
     progress: Progress,
@@ -74,23 +75,23 @@ impl<P: Packet, K: Ends, const FROM: u8, const TUNNEL: bool> Work for Packets<'_
     type Out = usize;
 
     #[inline(always)]
-    fn run(self) -> usize {
+    fn run<L: Level>(self, level: L) -> usize {
         let Self { frames, rows, mut table, dests, stamp, limit, what, after, now, progress, mut tunnels } =
             self;
         let mut count = 0;
         for (frame, row) in frames.iter_mut().zip(rows) {
-            let Some((at, meta)) = found::<K, FROM>(&table, row, progress) else { break };
+            let Some((at, meta)) = found::<K, L, FROM>(level, &table, row, progress) else { break };
             let dest = meta.dest();
             let Some(counted) = dests.get(dest.0 as usize) else { break };
-            let ip_len = row.noted.ip_len();
-            if counted.shortcut.stamp() != stamp || row.noted.what() != what || ip_len > limit {
+            let ip_len = row.noted.ip_len_like(what);
+            if counted.shortcut.stamp() != stamp || ip_len > u64::from(limit) {
                 break;
             }
             let differs = meta.differs(after);
             if differs != 0 {
                 let Some(meta) = meta.put_off(differs, now) else { break };
-                let at_once = FROM == from::TABLE;
-                table.update(if at_once { View::<K>::place(row.probe, at) } else { row.found.place() }, meta);
+                let near = FROM == from::TABLE && !K::APART;
+                table.update(if near { View::<K>::place(row.probe, at) } else { row.found.place() }, meta);
             }
             if TUNNEL {
                 if !tunnels.wrap(frame, row, dest) {
@@ -110,7 +111,7 @@ impl<P: Packet, K: Ends, const FROM: u8, const TUNNEL: bool> Work for Packets<'_
             super::tests::taken(if TUNNEL { 1 } else { 0 });
             count += 1;
             counted.in_packets.add(1);
-            counted.in_bytes.add(ip_len.into());
+            counted.in_bytes.add(ip_len);
         }
         count
     }
@@ -180,7 +181,7 @@ impl<I: PacketIo> Worker<I> {
         let rows = K::batch(board).rows_from(at);
         let mut run = Run::NONE;
         while let (Some(row), Some(rest)) = (rows.get(run.count), frames.get_mut(run.count..)) {
-            let Some((_, meta)) = found::<K, FROM>(&table.view_mut(), row, progress) else { break };
+            let Some((_, meta)) = found::<K, _, FROM>(Every, &table.view_mut(), row, progress) else { break };
             let Some(counted) = dests.get(meta.dest().0 as usize).filter(|_| !rest.is_empty()) else { break };
             let stamp = counted.shortcut.stamp();
             let Some(class) = shortcuts.class_of(stamp, snapshot, counters, meta.dest()) else { break };
@@ -207,7 +208,7 @@ impl<I: PacketIo> Worker<I> {
                 dests,
                 stamp: class.stamp,
                 limit,
-                what: row.noted.what(),
+                what: row.noted.bare(),
                 after,
                 now: *now,
                 progress,
@@ -237,13 +238,15 @@ fn put_macs(frame: &mut [u8], (first, second): (u64, u32)) {
 
 /// The entry of a packet's connection, and of one that comes from the table where that is.
 #[inline(always)]
-fn found<K: Ends, const FROM: u8>(
+fn found<K: Ends, L: Level, const FROM: u8>(
+    level: L,
     table: &View<'_, K>,
     row: &Row<K>,
     progress: Progress,
 ) -> Option<(u8, Meta)> {
     match FROM {
-        from::TABLE => table.near(&row.key, row.probe),
+        from::TABLE if K::APART => Some((0, table.near_at(level, &row.key, row.found.place())?)),
+        from::TABLE => table.near(level, &row.key, row.probe),
         from::AGAIN => Some((0, once_more(table, row, progress))),
         _ => Some((0, row.found.meta)),
     }

@@ -6,127 +6,26 @@
 //! only where there is none [`Plain::may_send`] is asked. Calm is what is plain and leaves an established connection as
 //! it is. A property test holds the three together.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use super::both_ways::Second;
 use super::{Board, Kind, Seen};
-use crate::conn::simd::{self, Pattern};
-use crate::conn::{ConnKey, Found, Key4, Key6, Probe};
+use crate::conn::simd::Level;
+use crate::conn::{ConnKey, Found, Probe, Prober};
 use crate::drop_reason::DropReason;
 use crate::flow::Family;
 use crate::io::BURST;
 use crate::parse::{Flow, L4, Net, Parsed, TcpFlags};
 use crate::rewrite::Address;
-use crate::state::{Event, tcp};
-use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP, checksum, ethernet, ipv4, ipv6, udp};
+use crate::wire::ethernet;
 
-/// What a glance says of a plain packet beside its key.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Facts {
-    /// Whole IP packet, bytes.
-    pub ip_len: u16,
-    /// TCP's or UDP's.
-    pub number: u8,
-    pub event: Event,
-    /// Nothing but its connection decides about it: its TTL suffices, it begins no connection.
-    pub steady: bool,
-    /// Its tuple may be that of a server's reply.
-    pub reply: bool,
-}
+mod calm;
+mod families;
+mod noted;
+mod words;
 
-impl Facts {
-    #[inline(always)]
-    pub fn protocol(&self) -> L4 {
-        if self.number == PROTOCOL_UDP { L4::Udp } else { L4::Tcp }
-    }
-}
-
-/// [`Facts`] as they are kept.
-///
-/// Of `what` bits 0-7 are the protocol, 8-15 the event, then steady, calm, reply: all of it can be compared at once. Calm
-/// is what is steady and leaves an established connection as it is: UDP, or TCP of which the ACK alone counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Noted {
-    what: u32,
-    /// At most 65,535: a word, as that is what is compared and added.
-    ip_len: u32,
-}
-
-impl Noted {
-    const EVENT: u32 = 8;
-    const STEADY: u32 = 1 << 16;
-    const CALM: u32 = 1 << 17;
-    const REPLY: u32 = 1 << 18;
-    /// What calm packets of TCP and UDP are.
-    const CALM_TCP: u32 =
-        PROTOCOL_TCP as u32 | (tcp::ACK.number() as u32) << Self::EVENT | Self::STEADY | Self::CALM;
-    const CALM_UDP: u32 = PROTOCOL_UDP as u32 | Self::STEADY | Self::CALM;
-
-    /// `flags`: of those above.
-    #[inline(always)]
-    fn new(ip_len: u16, number: u8, event: Event, flags: u32) -> Self {
-        Self {
-            what: u32::from(number) | u32::from(event.number()) << Self::EVENT | flags,
-            ip_len: ip_len.into(),
-        }
-    }
-
-    #[inline(always)]
-    pub fn number(self) -> u8 {
-        self.what as u8
-    }
-
-    #[inline(always)]
-    pub fn ip_len(self) -> u32 {
-        self.ip_len
-    }
-
-    /// All but the length.
-    #[inline(always)]
-    pub fn what(self) -> u32 {
-        self.what
-    }
-
-    /// Whether it is a calm TCP segment that is not taken for a reply.
-    #[inline(always)]
-    pub fn is_calm_tcp(self) -> bool {
-        self.what == Self::CALM_TCP
-    }
-
-    /// The same of a UDP datagram.
-    #[inline(always)]
-    pub fn is_calm_udp(self) -> bool {
-        self.what == Self::CALM_UDP
-    }
-
-    /// Whether it is steady and leaves an established connection as it is.
-    #[inline(always)]
-    pub fn is_calm(self) -> bool {
-        self.what & Self::CALM != 0
-    }
-
-    #[inline(always)]
-    pub fn is_reply(self) -> bool {
-        self.what & Self::REPLY != 0
-    }
-
-    #[inline(always)]
-    pub fn set_reply(&mut self) {
-        self.what |= Self::REPLY;
-    }
-
-    #[inline(always)]
-    pub fn facts(self) -> Facts {
-        let has = |flag| self.what & flag != 0;
-        Facts {
-            ip_len: self.ip_len as u16,
-            number: self.number(),
-            event: Event::of_number((self.what >> Self::EVENT) as u8),
-            steady: has(Self::STEADY),
-            reply: has(Self::REPLY),
-        }
-    }
-}
+pub(crate) use calm::Looks;
+pub(super) use noted::Bare;
+pub(crate) use noted::{Facts, Noted};
+pub(super) use words::{HEAD4, HEAD6, raw32, raw64};
 
 /// A plain packet.
 #[derive(Clone, Copy, Debug)]
@@ -141,12 +40,15 @@ pub(crate) struct Row<K> {
 impl<K: ConnKey> Row<K> {
     /// Of no packet.
     fn none() -> Self {
-        Self {
-            key: K::default(),
-            probe: Probe::default(),
-            noted: Noted { what: 0, ip_len: 0 },
-            found: Found::NOTHING,
-        }
+        Self { key: K::default(), probe: Probe::default(), noted: Noted::of(0, 0), found: Found::NOTHING }
+    }
+
+    /// Writes down a packet. What is known of it goes to its place before the hash is worked out, which needs the
+    /// registers.
+    #[inline(always)]
+    fn note(&mut self, key: K, what: u32, ip_len: u32, prober: &Prober<'_, K>) {
+        (self.key, self.noted) = (key, Noted::of(what, ip_len));
+        self.probe = prober.probe(&key, what as u8);
     }
 }
 
@@ -213,10 +115,19 @@ pub(crate) trait Plain: Family {
     /// What the parser says of one from an address that may not send.
     const BAD_SOURCE: DropReason;
 
-    /// A calm packet in a frame to the MAC address `to`, as [`Gate`](super::Gate) has it.
-    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)>;
+    /// Calm packets in frames to the MAC address `to`, as [`Gate`](super::see::Gate) has it. `None`: there are none.
+    fn looks(to: u64) -> Option<Looks>;
 
-    /// What a frame of this EtherType is, if it is plain; [`Gate`](super::Gate) has seen that its first header is plain
+    /// Writes a calm packet down. `false`: it is none, and what is in the row is of no use.
+    fn note_calm<L: Level>(
+        level: L,
+        frame: &[u8],
+        looks: &Looks,
+        row: &mut Row<Self>,
+        prober: &Prober<'_, Self>,
+    ) -> bool;
+
+    /// What a frame of this EtherType is, if it is plain; [`Gate`](super::see::Gate) has seen that its first header is plain
     /// by its first byte.
     fn glance(frame: &[u8]) -> Option<(Self, Noted)>;
 
@@ -237,289 +148,6 @@ pub(crate) trait Plain: Family {
 
     /// A flow as the parser gives it.
     fn net(flow: Flow<Self::Address>) -> Net;
-}
-
-/// Bytes of Ethernet, IPv4 and TCP headers without options.
-pub(super) const HEAD4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN + 20;
-/// Bytes of Ethernet, IPv6 and TCP headers without options.
-pub(super) const HEAD6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN + 20;
-
-/// Four bytes as they lie in memory: sums over them are right in either byte order (RFC 1071 section 2 (B)).
-#[inline(always)]
-pub(super) fn raw32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
-}
-
-/// Eight bytes as they lie in memory.
-#[inline(always)]
-pub(super) fn raw64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
-    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
-}
-
-#[inline(always)]
-fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
-    bytes[at..].first_chunk().map_or(0, |word| u16::from_be_bytes(*word))
-}
-
-/// What a packet is, by its transport header at `at`; `rest`: bytes of the packet from there on.
-#[inline(always)]
-fn transport<const N: usize>(
-    head: &[u8; N],
-    at: usize,
-    (number, ttl): (u8, u8),
-    ip_len: u16,
-    rest: i32,
-) -> Option<Noted> {
-    const CALM: u32 = Noted::STEADY | Noted::CALM;
-    let lives = ttl > 1;
-    if number == PROTOCOL_TCP {
-        let header_len = i32::from(head[at + 12] >> 2 & 0x3c);
-        if header_len < 20 || header_len > rest {
-            return None;
-        }
-        let flags = head[at + 13];
-        if flags & DECIDING == TcpFlags::ACK.0 {
-            return Some(Noted::new(ip_len, PROTOCOL_TCP, tcp::ACK, if lives { CALM } else { 0 }));
-        }
-        let event = tcp::event(flags);
-        let steady = lives && !event.is_new();
-        Some(Noted::new(ip_len, PROTOCOL_TCP, event, if steady { Noted::STEADY } else { 0 }))
-    } else if number == PROTOCOL_UDP {
-        let len = i32::from(be16(head, at + 4));
-        if len < udp::HEADER_LEN as i32 || len > rest {
-            return None;
-        }
-        Some(Noted::new(ip_len, PROTOCOL_UDP, Event::default(), if lives { CALM } else { 0 }))
-    } else {
-        None
-    }
-}
-
-/// Flags that make a segment another event than [`tcp::ACK`], and ACK.
-const DECIDING: u8 = TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::FIN.0 | TcpFlags::ACK.0;
-
-/// Bytes 8 to 23 of a frame, in which what decides about its kind stands: EtherType, version, flags and offset of
-/// IPv4, protocol.
-#[inline(always)]
-fn window<const N: usize>(head: &[u8; N]) -> &[u8; 16] {
-    const NONE: &[u8; 16] = &[0; 16];
-    head[8..].first_chunk().unwrap_or(NONE)
-}
-
-/// Untagged IPv4 of a header of five words, not a fragment, with this protocol, in a [`window`].
-const fn pattern4(protocol: u8) -> Pattern {
-    Pattern {
-        value: [0, 0, 0, 0, 0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 0, protocol],
-        mask: [0, 0, 0, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0x3f, 0xff, 0, 0xff],
-    }
-}
-
-/// Untagged IPv6 with this protocol right behind its header, in a [`window`].
-const fn pattern6(protocol: u8) -> Pattern {
-    Pattern {
-        value: [0, 0, 0, 0, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, protocol, 0, 0, 0],
-        mask: [0, 0, 0, 0, 0xff, 0xff, 0xf0, 0, 0, 0, 0, 0, 0xff, 0, 0, 0],
-    }
-}
-
-static TCP4: Pattern = pattern4(PROTOCOL_TCP);
-static UDP4: Pattern = pattern4(PROTOCOL_UDP);
-static TCP6: Pattern = pattern6(PROTOCOL_TCP);
-static UDP6: Pattern = pattern6(PROTOCOL_UDP);
-
-/// Whether a TCP header at `at` of a packet of so many bytes is whole and changes no established connection.
-#[inline(always)]
-fn is_calm_tcp<const N: usize>(head: &[u8; N], at: usize, ip_len: u32) -> bool {
-    let words = u32::from(head[at + 12] >> 4);
-    let end = words * 4 + (at - ethernet::HEADER_LEN) as u32;
-    head[at + 13] & DECIDING == TcpFlags::ACK.0 && words >= 5 && end <= ip_len
-}
-
-/// Whether a UDP header is whole, likewise.
-#[inline(always)]
-fn is_right_udp<const N: usize>(head: &[u8; N], at: usize, ip_len: u32) -> bool {
-    let len = u32::from(be16(head, at + 4));
-    len >= udp::HEADER_LEN as u32 && len + (at - ethernet::HEADER_LEN) as u32 <= ip_len
-}
-
-/// What calm packets with this transport header are.
-#[inline(always)]
-fn calm_transport<const N: usize>(
-    head: &[u8; N],
-    (tcp, udp): (&Pattern, &Pattern),
-    at: usize,
-    ip_len: u32,
-) -> Option<u32> {
-    if simd::matches(window(head), tcp) {
-        is_calm_tcp(head, at, ip_len).then_some(Noted::CALM_TCP)
-    } else if simd::matches(window(head), udp) {
-        is_right_udp(head, at, ip_len).then_some(Noted::CALM_UDP)
-    } else {
-        None
-    }
-}
-
-/// Whether a frame is to a MAC address that stands in the upper 48 bits, as it lies in memory.
-#[inline(always)]
-fn is_to<const N: usize>(head: &[u8; N], to: u64) -> bool {
-    raw64(head, 0) << 16 == to
-}
-
-/// The sum of an IPv4 header's words in one's complement arithmetic: the same modulo 0xffff whatever their width.
-#[inline(always)]
-fn sum(a: u64, b: u64, c: u32) -> u64 {
-    let (ab, over) = a.overflowing_add(b);
-    let (abc, more) = ab.overflowing_add(u64::from(c) + u64::from(over));
-    abc.wrapping_add(u64::from(more))
-}
-
-/// Whether the checksum of an IPv4 header without options is right; its version is not 0.
-#[inline(always)]
-fn is_sum_right(head: &[u8; HEAD4]) -> bool {
-    checksum::is_multiple(sum(raw64(head, 14), raw64(head, 22), raw32(head, 30)))
-}
-
-/// Client, VIP and ports stand in a row in packets without options, as they do in a key.
-#[inline(always)]
-fn key4(head: &[u8; HEAD4]) -> Key4 {
-    Key4::of_packet(raw64(head, 26), raw32(head, 34))
-}
-
-#[inline(always)]
-fn key6(head: &[u8; HEAD6]) -> Key6 {
-    Key6::read(head[22..].first_chunk().unwrap_or(&[0; 36]))
-}
-
-impl Plain for Key4 {
-    const KIND: Kind = Kind::V4;
-    const L4_AT: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
-    const HEAD: usize = HEAD4;
-    const BAD_SOURCE: DropReason = DropReason::Ipv4Source;
-
-    #[inline(always)]
-    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
-        let head = frame.first_chunk::<HEAD4>()?;
-        let ip_len = u32::from(be16(head, 16));
-        if !is_to(head, to)
-            || head[22] <= 1
-            || ip_len as usize + ethernet::HEADER_LEN > frame.len()
-            || !is_sum_right(head)
-        {
-            return None;
-        }
-        let what = calm_transport(head, (&TCP4, &UDP4), Self::L4_AT, ip_len)?;
-        Some((key4(head), Noted { what, ip_len }))
-    }
-
-    #[inline(always)]
-    fn glance(frame: &[u8]) -> Option<(Self, Noted)> {
-        let head = frame.first_chunk::<HEAD4>()?;
-        let ip_len = be16(head, 16);
-        if be16(head, 20) & 0x3fff != 0
-            || !is_sum_right(head)
-            || usize::from(ip_len) + ethernet::HEADER_LEN > frame.len()
-        {
-            return None;
-        }
-        let rest = i32::from(ip_len) - ipv4::HEADER_LEN as i32;
-        let noted = transport(head, Self::L4_AT, (head[23], head[22]), ip_len, rest)?;
-        Some((key4(head), noted))
-    }
-
-    #[inline]
-    fn may_send(&self) -> bool {
-        ipv4::is_source(self.client())
-    }
-
-    #[inline(always)]
-    fn batch(board: &Board) -> &Batch<Self> {
-        &board.v4
-    }
-
-    #[inline(always)]
-    fn batch_mut(board: &mut Board) -> (&mut [Kind; BURST], &mut Batch<Self>) {
-        (&mut board.kinds, &mut board.v4)
-    }
-
-    #[inline(always)]
-    fn count(seen: &mut Seen) -> &mut usize {
-        &mut seen.v4
-    }
-
-    #[inline]
-    fn ttl_and_df(frame: &[u8]) -> (u8, bool) {
-        frame.first_chunk::<HEAD4>().map_or((0, false), |head| (head[22], head[20] & 0x40 != 0))
-    }
-
-    #[inline]
-    fn net(flow: Flow<Ipv4Addr>) -> Net {
-        Net::Flow4(flow)
-    }
-}
-
-impl Plain for Key6 {
-    const KIND: Kind = Kind::V6;
-    const L4_AT: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
-    const HEAD: usize = HEAD6;
-    const BAD_SOURCE: DropReason = DropReason::Ipv6Source;
-
-    #[inline(always)]
-    fn calm(frame: &[u8], to: u64) -> Option<(Self, Noted)> {
-        let head = frame.first_chunk::<HEAD6>()?;
-        let ip_len = u32::from(be16(head, 18)) + ipv6::HEADER_LEN as u32;
-        if !is_to(head, to)
-            || head[21] <= 1
-            || ip_len > u32::from(u16::MAX)
-            || ip_len as usize + ethernet::HEADER_LEN > frame.len()
-        {
-            return None;
-        }
-        let what = calm_transport(head, (&TCP6, &UDP6), Self::L4_AT, ip_len)?;
-        Some((key6(head), Noted { what, ip_len }))
-    }
-
-    #[inline(always)]
-    fn glance(frame: &[u8]) -> Option<(Self, Noted)> {
-        let head = frame.first_chunk::<HEAD6>()?;
-        let room = be16(head, 18);
-        let ip_len = room.checked_add(ipv6::HEADER_LEN as u16)?;
-        if usize::from(ip_len) + ethernet::HEADER_LEN > frame.len() {
-            return None;
-        }
-        let noted = transport(head, Self::L4_AT, (head[20], head[21]), ip_len, room.into())?;
-        Some((key6(head), noted))
-    }
-
-    #[inline]
-    fn may_send(&self) -> bool {
-        let client = self.client();
-        !client.is_unspecified() && ipv6::is_source(client)
-    }
-
-    #[inline(always)]
-    fn batch(board: &Board) -> &Batch<Self> {
-        &board.v6
-    }
-
-    #[inline(always)]
-    fn batch_mut(board: &mut Board) -> (&mut [Kind; BURST], &mut Batch<Self>) {
-        (&mut board.kinds, &mut board.v6)
-    }
-
-    #[inline(always)]
-    fn count(seen: &mut Seen) -> &mut usize {
-        &mut seen.v6
-    }
-
-    #[inline]
-    fn ttl_and_df(frame: &[u8]) -> (u8, bool) {
-        (frame.first_chunk::<HEAD6>().map_or(0, |head| head[21]), true)
-    }
-
-    #[inline]
-    fn net(flow: Flow<Ipv6Addr>) -> Net {
-        Net::Flow6(flow)
-    }
 }
 
 impl<K: Plain> Packet<'_, K> {

@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 
 use super::ends::Ends;
 use super::glance::place;
-use super::{Burden, Gate, IPV4, IPV6, Kind, Seen, TRAFFIC_CLASS};
+use super::see::{Gate, IPV4, IPV6, TRAFFIC_CLASS};
+use super::{Burden, Kind, Seen};
+use crate::conn::simd::Level;
 use crate::io::{Burst, Packet, PacketIo};
 use crate::wide::Work;
 use crate::worker::Worker;
@@ -31,9 +33,10 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for Note<'_, I, K, MORE> {
     type Out = (usize, u64);
 
     #[inline(always)]
-    fn run(self) -> (usize, u64) {
+    fn run<L: Level>(self, _: L) -> (usize, u64) {
         let Self { worker, burst, burden, gate, from, calm, .. } = self;
         let (table, _) = K::tables_ref(&worker.tables);
+        let prober = table.prober();
         let (_, batch) = K::batch_mut(&mut worker.board);
         let frames = burst.get(from..).unwrap_or_default();
         let (mut count, mut bytes, mut in_a_row) = (0, 0, 0);
@@ -51,9 +54,9 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for Note<'_, I, K, MORE> {
             }
             let Some((key, noted)) = K::glance(head) else { break };
             bytes += frame.frame_len() as u64;
-            let probe = table.probe(&key, noted.number());
+            let probe = prober.probe(&key, noted.number());
             if !MORE {
-                table.prefetch(probe);
+                prober.prefetch(probe);
             }
             (row.key, row.noted, row.probe) = (key, noted, probe);
             count += 1;

@@ -16,6 +16,7 @@ use super::ends::Ends;
 use super::glance::{Row, place};
 use super::{Board, Burden, Kind, Seen};
 use crate::channel::BFD_PORT;
+use crate::conn::simd::Level;
 use crate::conn::{Key4, Key6, Pair};
 use crate::drop_reason::DropReason;
 use crate::exception::is_urgent_port;
@@ -124,7 +125,7 @@ impl<I: PacketIo, K: Ends> Work for Look<'_, I, K> {
     type Out = Places;
 
     #[inline(always)]
-    fn run(self) -> Places {
+    fn run<L: Level>(self, _: L) -> Places {
         let Worker { tables, counters, board, .. } = self.worker;
         let (table, _) = K::tables_ref(tables);
         let dests = &counters.dests[..];
@@ -203,7 +204,7 @@ impl<I: PacketIo> Worker<I> {
             return 0;
         }
         if K::APART && !burden.replies {
-            self.fetch_keys::<K>(frames);
+            self.suspect::<K>(frames);
         }
         if count == frames && !burden.replies {
             let wide = self.wide;

@@ -21,7 +21,12 @@ use crate::snapshot::{Snapshot, Way};
 
 /// Both MAC addresses as they lie in a frame, and behind them the stamp. Worker: rw, nobody else.
 #[derive(Default, FromZeros)]
-pub struct Shortcut([AtomicU64; 2]);
+#[repr(C)]
+pub struct Shortcut {
+    first: AtomicU64,
+    second: AtomicU32,
+    stamp: AtomicU32,
+}
 
 impl std::fmt::Debug for Shortcut {
     /// Nothing that differs: it is no count.
@@ -34,19 +39,20 @@ impl Shortcut {
     /// Bytes 0 to 7 of a frame and bytes 8 to 11.
     #[inline(always)]
     pub(super) fn macs(&self) -> (u64, u32) {
-        (self.0[0].load(Relaxed), self.0[1].load(Relaxed) as u32)
+        (self.first.load(Relaxed), self.second.load(Relaxed))
     }
 
     /// What it is worth: see [`Shortcuts::class`].
     #[inline(always)]
     pub(super) fn stamp(&self) -> u32 {
-        (self.0[1].load(Relaxed) >> 32) as u32
+        self.stamp.load(Relaxed)
     }
 
     /// Only the owning worker may call it.
     fn set(&self, (first, second): (u64, u32), stamp: u32) {
-        self.0[0].store(first, Relaxed);
-        self.0[1].store(u64::from(second) | u64::from(stamp) << 32, Relaxed);
+        self.first.store(first, Relaxed);
+        self.second.store(second, Relaxed);
+        self.stamp.store(stamp, Relaxed);
     }
 }
 

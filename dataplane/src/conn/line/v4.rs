@@ -6,7 +6,7 @@ use super::{Line, of3};
 use crate::conn::entry::Meta;
 use crate::conn::key::Key4;
 use crate::conn::pair::Pair;
-use crate::conn::simd;
+use crate::conn::simd::{self, Level};
 
 /// Three connections of IPv4 in 64 bytes.
 ///
@@ -43,14 +43,14 @@ impl Line<Key4> for Line4 {
     }
 
     #[inline(always)]
-    fn suspects_of_two(&self, second: &Self, key: &Key4, _: u8, _: u16) -> u32 {
+    fn suspects_of_two<L: Level>(&self, level: L, second: &Self, key: &Key4, _: u8, _: u16) -> u32 {
         let [client, _, ports] = key.words();
-        simd::alike_of_two_times_3(transmute_ref!(self), transmute_ref!(second), client, ports)
+        level.alike_of_two_times_3(transmute_ref!(self), transmute_ref!(second), client, ports)
     }
 
     /// A suspected slot has the client and the ports.
     #[inline(always)]
-    fn has(&self, slot: usize, key: &Key4) -> bool {
+    fn has<L: Level>(&self, _: L, slot: usize, key: &Key4) -> bool {
         self.vip(slot) == key.words()[1]
     }
 
@@ -143,7 +143,7 @@ impl Line<Pair<Key4>> for PairLine4 {
     }
 
     #[inline]
-    fn has(&self, slot: usize, key: &Pair<Key4>) -> bool {
+    fn has<L: Level>(&self, _: L, slot: usize, key: &Pair<Key4>) -> bool {
         words(&self.compared, slot) == key.tuple.words()
     }
 

@@ -6,7 +6,7 @@ use super::{Line, of3};
 use crate::conn::entry::Meta;
 use crate::conn::key::Key6;
 use crate::conn::pair::Pair;
-use crate::conn::simd;
+use crate::conn::simd::{self, Level};
 
 /// Tags of a line's slots, the first in the lowest bits.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -55,13 +55,13 @@ impl Line<Key6> for Line6 {
     }
 
     #[inline(always)]
-    fn suspects_of_two(&self, second: &Self, _: &Key6, _: u8, tag: u16) -> u32 {
+    fn suspects_of_two<L: Level>(&self, _: L, second: &Self, _: &Key6, _: u8, tag: u16) -> u32 {
         simd::equal_of_two_times_4([self.tags.0, second.tags.0], tag)
     }
 
     #[inline(always)]
-    fn has(&self, slot: usize, key: &Key6) -> bool {
-        self.keys[slot & 3].is(key)
+    fn has<L: Level>(&self, level: L, slot: usize, key: &Key6) -> bool {
+        self.keys[slot & 3].is(level, key)
     }
 
     #[inline]
@@ -100,6 +100,11 @@ impl Line<Key6> for Line6 {
     }
 
     #[inline(always)]
+    fn prefetch_at(lines: &[Self], at: usize) {
+        crate::prefetch::place(lines, at);
+    }
+
+    #[inline(always)]
     fn prefetch_slot(&self, slot: usize) {
         crate::prefetch::ends(&self.keys[slot & 3]);
     }
@@ -129,13 +134,13 @@ impl Line<Pair<Key6>> for PairLine6 {
     }
 
     #[inline(always)]
-    fn suspects_of_two(&self, second: &Self, _: &Pair<Key6>, _: u8, tag: u16) -> u32 {
+    fn suspects_of_two<L: Level>(&self, _: L, second: &Self, _: &Pair<Key6>, _: u8, tag: u16) -> u32 {
         simd::equal_of_two_times_4([self.tags.0, second.tags.0], tag) & 0x77
     }
 
     #[inline(always)]
-    fn has(&self, slot: usize, key: &Pair<Key6>) -> bool {
-        self.keys[of3(slot)][0].is(&key.tuple)
+    fn has<L: Level>(&self, level: L, slot: usize, key: &Pair<Key6>) -> bool {
+        self.keys[of3(slot)][0].is(level, &key.tuple)
     }
 
     #[inline]

@@ -3,9 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::express::{Gate, IPV4, IPV6, TRAFFIC_CLASS};
+use crate::conn::{HashKey, Key4, Key6, Table};
+use crate::express::see::{Gate, IPV4, IPV6, TRAFFIC_CLASS};
 use crate::io::DeviceId;
 use crate::parse::parse;
+use crate::wide::{Wide, Work};
+use crate::wire::checksum;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 
@@ -82,6 +85,25 @@ fn frame(draft: &Draft) -> Vec<u8> {
     frame
 }
 
+/// What is written down of a calm packet, whatever the instructions.
+fn calm_at<K: Plain>(frame: &[u8], to: u64) -> Option<(K, Noted)> {
+    struct Glance<'a, K: Plain>(&'a [u8], Looks, Row<K>, Prober<'a, K>);
+    impl<K: Plain> Work for Glance<'_, K> {
+        type Out = Option<(K, Noted)>;
+
+        #[inline(always)]
+        fn run<L: Level>(mut self, level: L) -> Self::Out {
+            let Self(frame, looks, row, prober) = &mut self;
+            K::note_calm(level, frame, looks, row, prober).then_some((row.key, row.noted))
+        }
+    }
+    let table = Table::<K>::with_lines(64, 64, HashKey([1, 2, 3, 5])).expect("memory");
+    let glance = || Some(Glance(frame, K::looks(to)?, Row::none(), table.prober()));
+    let (every, wide) = (Wide::NO.run(glance()?), Wide::of_this_processor().run(glance()?));
+    assert_eq!(every, wide);
+    every
+}
+
 /// What must hold of one family; whether the frame is plain, and calm.
 fn check<K: Plain>(frame: &[u8], is_kind: bool) -> (bool, bool)
 where
@@ -89,8 +111,9 @@ where
 {
     let to = Gate::raw(MAC);
     let plain = is_kind.then(|| K::glance(frame)).flatten();
-    let calm = K::calm(frame, to);
-    assert!(!frame.starts_with(&MAC) || K::calm(frame, to ^ 1 << 16).is_none(), "another station's");
+    let calm = calm_at::<K>(frame, to);
+    assert!(!frame.starts_with(&MAC) || calm_at::<K>(frame, to ^ 1 << 16).is_none(), "another station's");
+    assert!(calm_at::<K>(frame, Gate::NONE).is_none(), "nobody's");
     if let Some((key, noted)) = calm {
         let (same, other) = plain.expect("what is calm is plain");
         assert_eq!((key, noted), (same, other));
