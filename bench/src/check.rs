@@ -49,8 +49,7 @@ fn goal_faults(documents: &[Document], remarks: &report::Remarks) -> Vec<String>
         if reached.is_empty() && report::skipped(documents, goal).is_none() {
             faults.push(format!("{}: nothing was reached, and no suite says why", goal.id));
         }
-        let is_short = |one: &crate::record::Reached| goal.verdict(one.value) == goals::Verdict::Short;
-        if reached.iter().any(|(_, one)| is_short(one)) && remarks.tried(goal).is_none() {
+        if reached.iter().any(|(_, one)| report::is_short(goal, one)) && remarks.tried(goal).is_none() {
             faults.push(format!(
                 "{}: short of the bar, and bench/notes.toml does not say what was tried",
                 goal.id
@@ -64,6 +63,9 @@ fn goal_faults(documents: &[Document], remarks: &report::Remarks) -> Vec<String>
 fn suite_faults(document: &Document, out: &Path) -> Vec<String> {
     let mut faults = Vec::new();
     let mut fault = |text: String| faults.push(format!("{}: {text}", document.suite));
+    if !document.complete {
+        fault("it ended early".to_owned());
+    }
     if document.measurements.is_empty() && document.tables.is_empty() && document.skipped.is_empty() {
         fault("nothing was measured and nothing skipped".to_owned());
     }
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_empty_or_no_number_is_a_fault() {
         let nowhere = Path::new("/nonexistent");
-        let mut document = Document { suite: "path".to_owned(), ..Document::default() };
+        let mut document = Document { suite: "path".to_owned(), complete: true, ..Document::default() };
         assert_eq!(suite_faults(&document, nowhere).len(), 1);
         document.skipped.push(skip(&[]));
         assert!(suite_faults(&document, nowhere).is_empty());

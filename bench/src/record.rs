@@ -16,8 +16,14 @@ pub struct Document {
     pub seconds: f64,
     /// The machine.
     pub facts: Facts,
-    /// The machine's memory before and after.
+    /// Whether it came to its end; a run that was stopped leaves what it had measured.
+    #[serde(default = "yes")]
+    pub complete: bool,
+    /// The machine's memory before and after all of it.
     pub calibration: Drift,
+    /// The same of each cell.
+    #[serde(default)]
+    pub cells: Vec<Cell>,
     /// Every sample.
     pub measurements: Vec<Measurement>,
     /// Goals.
@@ -30,6 +36,36 @@ pub struct Document {
     pub plots: Vec<Plot>,
     /// Sentences for the report.
     pub notes: Vec<String>,
+}
+
+/// Runs from before there was the mark were complete.
+fn yes() -> bool {
+    true
+}
+
+/// One comparison, between two calibrations of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cell {
+    /// That of its measurements.
+    pub setting: String,
+    /// The machine's memory over its first half and its second.
+    pub drift: Drift,
+    /// How often it was measured, until the two agreed.
+    pub tries: u32,
+}
+
+/// Which calibration a figure stands or falls with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Basis {
+    /// That of the whole suite.
+    #[default]
+    Suite,
+    /// Those of the cells with these settings.
+    Cells(Vec<String>),
+    /// The same, of the sets alone that caches hold: the work needs no memory beyond.
+    Caches(Vec<String>),
+    /// None: what is counted, not timed, is the same on any machine.
+    Counted,
 }
 
 /// Repetitions of one way to do the work, in one setting.
@@ -62,6 +98,12 @@ pub struct Reached {
     pub peers: Vec<Peer>,
     /// What a reader should know beside the figure; why it falls short, if it does.
     pub note: String,
+    /// What makes it void.
+    #[serde(default)]
+    pub basis: Basis,
+    /// Measured in another setting than the goal's: shown beside it, and not judged.
+    #[serde(default)]
+    pub aside: bool,
 }
 
 /// Somebody else's figure.
@@ -78,7 +120,39 @@ pub struct Peer {
 impl Reached {
     /// This much of this goal.
     pub fn new(goal: &str, value: f64) -> Self {
-        Self { goal: goal.to_owned(), case: String::new(), value, peers: Vec::new(), note: String::new() }
+        Self {
+            goal: goal.to_owned(),
+            case: String::new(),
+            value,
+            peers: Vec::new(),
+            note: String::new(),
+            basis: Basis::Suite,
+            aside: false,
+        }
+    }
+
+    /// Measured in these cells, if not in the latest one.
+    pub fn of(mut self, settings: &[&str]) -> Self {
+        self.basis = Basis::Cells(settings.iter().map(|setting| (*setting).to_owned()).collect());
+        self
+    }
+
+    /// Measured in this cell by work within caches.
+    pub fn in_caches(mut self, setting: &str) -> Self {
+        self.basis = Basis::Caches(vec![setting.to_owned()]);
+        self
+    }
+
+    /// Counted, not timed.
+    pub fn counted(mut self) -> Self {
+        self.basis = Basis::Counted;
+        self
+    }
+
+    /// In another setting than the goal's.
+    pub fn aside(mut self) -> Self {
+        self.aside = true;
+        self
     }
 
     /// In this case of several.

@@ -5,11 +5,28 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 
-use crate::calibrate::{Drift, TOLERANCE};
+use crate::calibrate::{Drift, TOLERANCE, WAITING};
 use crate::goals::{GOALS, Goal, Verdict};
-use crate::record::{Document, Peer, Reached, Table};
+use crate::record::{Basis, Cell, Document, Peer, Reached, Table};
 use crate::stats::short;
 use crate::suite::SUITES;
+
+/// What the table of goals means.
+const LEGEND: &str = "
+A bar has to be beaten; the moon is aimed at. Peers without a mark were measured in the same run; (p) is a published
+figure or one measured before.
+
+Drift is the change of ns per random line (working sets in the first cache, the second, and in none) between the first
+half of the measurement that a figure comes from and its second, calibrations before and after included. Above 5 % it is
+VOID, and so it is if the measuring thread waited for its CPU, which others had (\"others'\"), for more than 5 % of the time. A
+measurement that is void is taken again, up to three times. \"caches\": work that needs no memory beyond the second
+cache, so the two small sets count. \"counted\": what is counted and not timed does not depend on the machine's memory.
+
+Verdicts in brackets are of packets in other settings than the goals': these are of unique flows in random order, each as
+often as any other, in buffers that stay in the second cache. Cold buffers, which add the fetch of each frame from memory that a
+port's DMA decides on, and flows by Zipf's law are published beside them and judged by nothing; the bracket says how they
+would compare.
+";
 
 /// Remarks on goals, kept by hand beside the results: `"P4" = "what is odd about this run"`.
 const REMARKS: &str = "notes.toml";
@@ -56,11 +73,13 @@ impl Remarks {
     }
 }
 
-/// Reads one suite's results.
+/// Reads one suite's results; of a run that was stopped, what it left.
 ///
 /// Errors: they are missing or not what a suite writes.
 pub fn read(out: &Path, suite: &str) -> anyhow::Result<Document> {
-    let path = out.join(format!("{suite}.json"));
+    // a suite that comes to its end leaves no such file
+    let partial = out.join(format!("{suite}.partial.json"));
+    let path = if partial.exists() { partial } else { out.join(format!("{suite}.json")) };
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))
 }
@@ -76,17 +95,90 @@ pub fn write(out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line on two calibrations.
-pub fn calibration(drift: &Drift) -> String {
-    let void = if drift.is_void() { "VOID: the machine's memory moved. " } else { "" };
+/// What a figure stands or falls with.
+#[derive(Default)]
+struct Steadiness {
+    /// Largest drift of its calibrations; `None`: no calibration matters.
+    drift: Option<f64>,
+    /// Largest share of the time that others had the CPU.
+    waited: f64,
+    /// The most tries of its cells.
+    tries: u32,
+    caches: bool,
+}
+
+impl Steadiness {
+    fn of(document: &Document, basis: &Basis) -> Self {
+        let (settings, caches) = match basis {
+            Basis::Counted => return Self::default(),
+            Basis::Suite => {
+                let Drift { waited, .. } = document.calibration;
+                let drift = Some(document.calibration.largest());
+                return Self { drift, waited, tries: 1, caches: false };
+            }
+            Basis::Cells(settings) => (settings, false),
+            Basis::Caches(settings) => (settings, true),
+        };
+        let cells: Vec<&Cell> =
+            document.cells.iter().filter(|cell| settings.contains(&cell.setting)).collect();
+        let most = |of: fn(&Drift) -> f64| cells.iter().map(|cell| of(&cell.drift)).fold(0.0, f64::max);
+        Self {
+            drift: Some(most(if caches { Drift::of_caches } else { Drift::largest })),
+            waited: most(|drift| drift.waited),
+            tries: cells.iter().map(|cell| cell.tries).max().unwrap_or(1),
+            caches,
+        }
+    }
+
+    fn is_void(&self) -> bool {
+        self.drift.is_some_and(|drift| drift > TOLERANCE || self.waited > WAITING)
+    }
+
+    fn shown(&self) -> String {
+        let Some(drift) = self.drift else { return "counted".to_owned() };
+        let caches = if self.caches { ", caches" } else { "" };
+        let waited = match self.waited > WAITING {
+            true => format!(", {:.0} % others'", self.waited * 100.0),
+            false => String::new(),
+        };
+        let tries = if self.tries > 1 { format!(", {} tries", self.tries) } else { String::new() };
+        format!("{:.1} %{caches}{waited}{tries}", drift * 100.0)
+    }
+}
+
+/// How steady the machine was during a suite, in some sentences.
+pub fn steadiness(document: &Document) -> String {
+    let drift = &document.calibration;
     let sets = drift.bytes.iter().zip(drift.before.iter().zip(&drift.after));
     let sets = sets.map(|(bytes, (before, after))| format!("{} KiB {before:.2} / {after:.2}", bytes / 1024));
-    format!(
-        "{void}ns per random line before / after: {}; drift {:.1} %, allowed {:.0} %.",
+    let mut text = format!(
+        "ns per random line before / after all of it: {}; drift {:.1} %; others had the CPU for {:.1} % of the time.",
         sets.collect::<Vec<_>>().join(", "),
         drift.largest() * 100.0,
-        TOLERANCE * 100.0
-    )
+        drift.waited * 100.0,
+    );
+    let cells = &document.cells;
+    if cells.is_empty() {
+        return text;
+    }
+    let again = cells.iter().filter(|cell| cell.tries > 1).count();
+    let void: Vec<String> = cells
+        .iter()
+        .filter(|cell| cell.drift.is_void())
+        .map(|cell| {
+            let (drift, waited) = (cell.drift.largest() * 100.0, cell.drift.waited * 100.0);
+            format!("{} ({drift:.1} %, {waited:.0} % others', {} tries)", cell.setting, cell.tries)
+        })
+        .collect();
+    text += &format!(
+        " Each of {} cells has calibrations of its own, of which {:.0} % are allowed: {again} were measured again, {} are void{}{}.",
+        cells.len(),
+        TOLERANCE * 100.0,
+        void.len(),
+        if void.is_empty() { "" } else { ": " },
+        void.join("; ")
+    );
+    text
 }
 
 fn render(documents: &[Document], remarks: &Remarks) -> String {
@@ -106,8 +198,7 @@ fn render(documents: &[Document], remarks: &Remarks) -> String {
         text += &format!("\n{}", table.markdown());
     }
     text += &format!("\n## Goals\n\n{}", goals(documents, remarks).markdown());
-    text += "\nA bar has to be beaten; the moon is aimed at. Peers without a mark were measured in the same run; (p) is \
-             a published\nfigure or one measured before.\n";
+    text += LEGEND;
     text += &short_rows(documents, remarks);
     for suite in SUITES {
         match documents.iter().find(|document| document.suite == suite.name) {
@@ -133,14 +224,16 @@ pub fn skipped(documents: &[Document], goal: &Goal) -> Option<String> {
 
 /// Every goal, with all that was reached of it.
 fn goals(documents: &[Document], remarks: &Remarks) -> Table {
-    let mut table =
-        Table::new("", &["row", "metric", "unit", "bar", "moon", "reached", "verdict", "peers", "notes"]);
+    let mut table = Table::new(
+        "",
+        &["row", "metric", "unit", "bar", "moon", "reached", "verdict", "drift", "peers", "notes"],
+    );
     for goal in GOALS {
         let reached = reached(documents, goal);
         if reached.is_empty() {
             let why = skipped(documents, goal);
             let notes: Vec<&str> = why.as_deref().into_iter().chain(remarks.here(goal)).collect();
-            table.row(cells(goal, "", "", "not measured", String::new(), notes.join("; ")));
+            table.row(cells(goal, "", "", ["not measured", ""], String::new(), notes.join("; ")));
         }
         for (at, (document, reached)) in reached.into_iter().enumerate() {
             let remark = if at == 0 { remarks.here(goal) } else { None };
@@ -150,12 +243,17 @@ fn goals(documents: &[Document], remarks: &Remarks) -> Table {
     table
 }
 
+/// Whether a figure that is judged by its goal does not beat the bar.
+pub fn is_short(goal: &Goal, reached: &Reached) -> bool {
+    !reached.aside && goal.verdict(reached.value) == Verdict::Short
+}
+
 /// What was tried for the rows of which a case falls short.
 fn short_rows(documents: &[Document], remarks: &Remarks) -> String {
     let mut text = String::new();
     let mut said = Vec::new();
     for goal in GOALS {
-        let is_short = |(_, one): &(&Document, &Reached)| goal.verdict(one.value) == Verdict::Short;
+        let is_short = |(_, one): &(&Document, &Reached)| is_short(goal, one);
         let cases: Vec<_> = reached(documents, goal).into_iter().filter(is_short).collect();
         let Some(tried) = remarks.tried(goal).filter(|tried| !cases.is_empty() && !said.contains(tried))
         else {
@@ -172,11 +270,15 @@ fn short_rows(documents: &[Document], remarks: &Remarks) -> String {
 }
 
 fn row(goal: &Goal, document: &Document, reached: &Reached, remark: Option<&str>) -> Vec<String> {
-    let verdict = match goal.verdict(reached.value) {
-        _ if document.calibration.is_void() && !document.quick => "VOID",
-        Verdict::Moon => "**moon**",
-        Verdict::Bar => "bar",
-        Verdict::Short => "short",
+    let steadiness = Steadiness::of(document, &reached.basis);
+    let verdict = match (goal.verdict(reached.value), reached.aside) {
+        _ if steadiness.is_void() => "VOID",
+        (Verdict::Moon, false) => "**moon**",
+        (Verdict::Bar, false) => "bar",
+        (Verdict::Short, false) => "short",
+        (Verdict::Moon, true) => "(moon)",
+        (Verdict::Bar, true) => "(bar)",
+        (Verdict::Short, true) => "(above)",
     };
     let peer = |peer: &Peer| {
         format!("{} {}{}", peer.name, figure(peer.value), if peer.published { " (p)" } else { "" })
@@ -184,10 +286,17 @@ fn row(goal: &Goal, document: &Document, reached: &Reached, remark: Option<&str>
     let peers = reached.peers.iter().map(peer).collect::<Vec<_>>().join(", ");
     let notes = [Some(reached.note.as_str()), remark].into_iter().flatten().filter(|note| !note.is_empty());
     let notes = notes.collect::<Vec<_>>().join("; ");
-    cells(goal, &reached.case, &figure(reached.value), verdict, peers, notes)
+    cells(goal, &reached.case, &figure(reached.value), [verdict, &steadiness.shown()], peers, notes)
 }
 
-fn cells(goal: &Goal, case: &str, reached: &str, verdict: &str, peers: String, notes: String) -> Vec<String> {
+fn cells(
+    goal: &Goal,
+    case: &str,
+    reached: &str,
+    [verdict, drift]: [&str; 2],
+    peers: String,
+    notes: String,
+) -> Vec<String> {
     let what = if case.is_empty() { goal.what.to_owned() } else { format!("{}: {case}", goal.what) };
     let (bar, moon) = (figure(goal.bar), figure(goal.moon));
     vec![
@@ -198,6 +307,7 @@ fn cells(goal: &Goal, case: &str, reached: &str, verdict: &str, peers: String, n
         moon,
         reached.to_owned(),
         verdict.to_owned(),
+        drift.to_owned(),
         peers,
         notes,
     ]
@@ -224,8 +334,11 @@ fn section(document: &Document, doc: &str) -> String {
         facts.date,
         facts.revision,
         facts.load,
-        calibration(&document.calibration)
+        steadiness(document)
     );
+    if !document.complete {
+        text += "\n**Ended early: what had been measured by then.**\n";
+    }
     for note in &document.notes {
         text += &format!("\n{note}\n");
     }
@@ -255,7 +368,7 @@ mod tests {
     }
 
     fn document(goal: &str, value: f64) -> Document {
-        let mut document = Document { suite: "path".to_owned(), ..Document::default() };
+        let mut document = Document { suite: "path".to_owned(), complete: true, ..Document::default() };
         document
             .reached
             .push(Reached::new(goal, value).case("a case").peer("HashMap", 50.0).published("Katran", 92.0));
@@ -274,14 +387,58 @@ mod tests {
         }
     }
 
+    fn drift(after: [f64; 3]) -> Drift {
+        Drift { bytes: vec![1024; 3], before: vec![1.0; 3], after: after.to_vec(), waited: 0.0 }
+    }
+
+    fn verdict(text: &str, goal: &str) -> String {
+        let row = text.lines().find(|line| line.starts_with(&format!("| {goal} "))).unwrap();
+        row.split('|').map(str::trim).skip(7).take(2).collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
-    fn a_disturbed_run_is_void_and_a_remark_stands_beside_its_goal() {
-        let mut disturbed = document("P1", 14.0);
-        disturbed.calibration = Drift { bytes: vec![1024], before: vec![1.0], after: vec![2.0] };
+    fn a_row_is_void_when_its_own_cell_was_disturbed_and_a_remark_stands_beside_its_goal() {
+        let mut document = document("P1", 14.0);
+        let cell =
+            |setting: &str, after, tries| Cell { setting: setting.to_owned(), drift: drift(after), tries };
+        document.cells = vec![cell("calm", [1.0, 1.0, 1.04], 2), cell("rough", [1.0, 1.0, 1.06], 3)];
+        // the suite's own calibrations are for who reads them
+        document.calibration = drift([2.0; 3]);
+        document.reached[0].basis = Basis::Cells(vec!["calm".to_owned()]);
+        document.reached.push(Reached::new("P2", 14.0).of(&["calm", "rough"]));
+        document.reached.push(Reached::new("R1", 0.1).in_caches("rough"));
+        document.reached.push(Reached::new("K1", 0.0).counted());
+        document.reached.push(Reached::new("P3", 14.0));
+        let crowded = Drift { waited: 0.5, ..drift([1.0; 3]) };
+        document.cells.push(Cell { setting: "crowded".to_owned(), drift: crowded, tries: 1 });
+        document.reached.push(Reached::new("C4", 1.0).of(&["crowded"]));
         let here = BTreeMap::from([("P1".to_owned(), "a slow day".to_owned())]);
-        let text = render(&[disturbed], &Remarks { here, tried: BTreeMap::new() });
+        let text = render(&[document], &Remarks { here, tried: BTreeMap::new() });
         let row = text.lines().find(|line| line.starts_with("| P1 ")).unwrap();
-        assert!(row.contains("VOID") && row.contains("a slow day"), "{row}");
+        assert!(row.contains("a slow day"), "{row}");
+        let want = [
+            ("P1", "**moon** 4.0 %, 2 tries"),
+            ("P2", "VOID 6.0 %, 3 tries"),
+            ("R1", "**moon** 0.0 %, caches, 3 tries"),
+            ("K1", "**moon** counted"),
+            ("P3", "VOID 100.0 %"),
+            ("C4", "VOID 0.0 %, 50 % others'"),
+        ];
+        for (goal, want) in want {
+            assert_eq!(verdict(&text, goal), want, "{goal}");
+        }
+        assert!(text.contains("2 are void: rough (6.0 %, 0 % others', 3 tries); crowded"), "{text}");
+    }
+
+    #[test]
+    fn what_was_measured_in_another_setting_is_not_judged() {
+        let mut document = document("P1", 99.0);
+        document.reached[0].aside = true;
+        document.reached[0].basis = Basis::Counted;
+        let tried = BTreeMap::from([("P1".to_owned(), "tried".to_owned())]);
+        let text = render(&[document], &Remarks { here: BTreeMap::new(), tried });
+        assert_eq!(verdict(&text, "P1"), "(above) counted");
+        assert!(!text.contains("Short of the bar"), "{text}");
     }
 
     #[test]

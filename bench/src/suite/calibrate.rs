@@ -10,12 +10,11 @@ use lb_dataplane::conn::memory::{Lender, Pages, Region};
 use lb_dataplane::prefetch;
 use lb_dpdk::TableMemory;
 
+use crate::calibrate::{Line, circle};
 use crate::context::Context;
 use crate::record::{Plot, Table as Rows};
 use crate::stats::{Series, short};
 
-/// A cache line.
-type Line = [u32; 16];
 /// Bytes of one.
 const LINE: usize = 64;
 /// Lines that are asked for before the first is read, as a worker does with a burst: one a packet, two a packet.
@@ -117,20 +116,6 @@ fn ahead(lines: &[Line], seed: &mut u64, count: usize, steps: u32) -> anyhow::Re
     Ok(ns / (rounds * count) as f64)
 }
 
-/// Makes every line lead to another, in one circle through all (Sattolo's shuffle).
-fn circle(lines: &mut [Line]) {
-    for (at, line) in lines.iter_mut().enumerate() {
-        *line = [at as u32; 16];
-    }
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    for at in (1..lines.len()).rev() {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let other = (((seed >> 32) * at as u64) >> 32) as usize;
-        let (a, b) = (lines[at][0], lines[other][0]);
-        (lines[at][0], lines[other][0]) = (b, a);
-    }
-}
-
 /// Memory of small pages whatever the system does with the rest.
 #[derive(Debug)]
 struct SmallPages(Arc<TableMemory>);
@@ -145,21 +130,5 @@ impl Lender for SmallPages {
 
     fn take_back(&self, memory: &'static mut [u8]) {
         self.0.take_back(memory);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_circle_leads_through_every_line() {
-        let mut lines = [[0; 16]; 100];
-        circle(&mut lines);
-        let mut at = 0;
-        for step in 1..=100 {
-            at = lines[at as usize][0];
-            assert_eq!(at == 0, step == 100);
-        }
     }
 }

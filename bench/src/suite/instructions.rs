@@ -111,7 +111,7 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
         let net = floor.map(|(_, floor)| each - floor);
         table.row([case.name(), format!("{each:.1}"), net.map_or("-".to_owned(), |net| format!("{net:.1}"))]);
         if let (What::In, Forwarding::Dr, Some(net)) = (case.what, case.forwarding, net) {
-            context.reached(Reached::new("P11", net).case(case.family.name()))?;
+            context.reached(Reached::new("P11", net).case(case.family.name()).counted())?;
         }
         counted.push((case, each));
         progress.step(1);

@@ -92,11 +92,9 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
             let mut paper = || {
                 least(&|| drop(black_box(textbook(&MaglevTable::turns(black_box(&list), size, &hash), size))))
             };
-            let series = context.compare(
-                &format!("{size} slots, {count} servers"),
-                "ms",
-                &mut [("lb", &mut new), ("textbook", &mut paper)],
-            )?;
+            let setting = format!("{size} slots, {count} servers");
+            let series =
+                context.compare(&setting, "ms", &mut [("lb", &mut new), ("textbook", &mut paper)])?;
             let (own, peer) = (series[0].min(), series[1].min());
             ours.push((f64::from(count), own));
             theirs.push((f64::from(count), peer));
@@ -125,7 +123,7 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
                 percent(joined),
             ]);
             if (size, count) == (SIZES[0], 1000) {
-                let reached = Reached::new("R1", own).peer("textbook", peer);
+                let reached = Reached::new("R1", own).in_caches(&setting).peer("textbook", peer);
                 context.reached(reached.published("Maglev paper", 1.8).published("Envoy", 2.05))?;
             }
         }

@@ -22,7 +22,9 @@ pub struct Suite {
     pub name: &'static str,
     /// What it measures, in a line.
     pub doc: &'static str,
-    /// Measures. Errors end the suite, and nothing of it is kept.
+    /// Whether it works on one CPU, the last; others choose theirs.
+    pub pinned: bool,
+    /// Measures. Errors end the suite; what it had measured is kept.
     pub run: fn(&mut Context) -> anyhow::Result<()>,
 }
 
@@ -31,56 +33,67 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "calibrate",
         doc: "ns per random line over working sets, in huge and in small pages",
+        pinned: true,
         run: calibrate::run,
     },
     Suite {
         name: "table",
         doc: "the connection table beside DPDK's rte_hash; memory, expiry",
+        pinned: true,
         run: table::run,
     },
     Suite {
         name: "path",
         doc: "ns per packet of the packet path in memory, by forwarding and connections",
+        pinned: true,
         run: path::run,
     },
     Suite {
         name: "flood",
         doc: "established traffic while first packets come at twice the capacity",
+        pinned: true,
         run: flood::run,
     },
     Suite {
         name: "instructions",
         doc: "instructions per packet, counted by callgrind",
+        pinned: false,
         run: instructions::run,
     },
     Suite {
         name: "port",
         doc: "whole programs over software ports beside testpmd, and over veth beside nftables, haproxy and nginx",
+        pinned: false,
         run: port::run,
     },
     Suite {
         name: "latency",
         doc: "latency added at half load, and what sampling it always costs",
+        pinned: false,
         run: latency::run,
     },
     Suite {
         name: "workers",
         doc: "one and two workers, with packets handed over, beside two directors that share nothing",
+        pinned: false,
         run: workers::run,
     },
     Suite {
         name: "maglev",
         doc: "time to build Maglev's tables, how even they are, and what moves when a server comes or goes",
+        pinned: true,
         run: maglev::run,
     },
     Suite {
         name: "lives",
         doc: "connections that break while servers come, go, drain and change weight, beside hashing without a table",
+        pinned: false,
         run: lives::run,
     },
     Suite {
         name: "reconfig",
         doc: "packets lost by changes under full load, and what changes cost the control core",
+        pinned: false,
         run: reconfig::run,
     },
 ];

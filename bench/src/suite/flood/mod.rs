@@ -151,6 +151,47 @@ impl Bench {
     fn row(&self) -> WorkerRow {
         self.director.workers().remove(0)
     }
+
+    /// Frames dropped so far, and of these those that were shed.
+    fn drops(&self) -> u64 {
+        self.director.drops().iter().map(|(_, count)| count).sum()
+    }
+
+    fn shed(&self) -> u64 {
+        let shed = |(reason, _): &&(_, u64)| *reason == lb_dataplane::DropReason::Overload;
+        self.director.drops().iter().find(shed).map_or(0, |(_, count)| *count)
+    }
+
+    /// Capacities, and the flood for so long.
+    fn flooded(&mut self, case: &Case, probe: Duration, time: Duration) -> Flooded {
+        // with the table as full as the flood will make it, and whatever mode that brings
+        let first = self.capacity(0, probe).min(self.capacity(0, probe));
+        let established = self.capacity(255, probe);
+        let (before, dropped, shed) = (self.row(), self.drops(), self.shed());
+        let io = self.worker.io_mut();
+        io.tells = case.sheds;
+        io.begin(SHARE * established, TIMES * first);
+        self.pass(time);
+        let (after, dropped, shed) = (self.row(), self.drops() - dropped, self.shed() - shed);
+        let io = self.worker.io_mut();
+        let (mut streams, worked, stolen) = (io.streams, io.worked(), io.stolen);
+        streams[0].came -= io.waiting();
+        Flooded { capacity: [established, first], before, after, streams, worked, stolen, dropped, shed }
+    }
+}
+
+/// What a flood did.
+struct Flooded {
+    /// Packets a second: established, first.
+    capacity: [f64; 2],
+    before: WorkerRow,
+    after: WorkerRow,
+    /// Established ones that still wait are not counted as come.
+    streams: [nic::Stream; 2],
+    worked: Duration,
+    stolen: Duration,
+    dropped: u64,
+    shed: u64,
 }
 
 /// Runs the suite.
@@ -207,36 +248,27 @@ fn measure(context: &mut Context, table: &mut Table, case: &Case) -> anyhow::Res
     let mut progress = context.progress(case.name, 4);
     let (mut bench, flows) = site(context, case)?;
     progress.step(1);
-    // with the table as full as the flood will make it, and whatever mode that brings
-    let first = bench.capacity(0, probe).min(bench.capacity(0, probe));
-    let established = bench.capacity(255, probe);
-    progress.step(1);
-    let before = bench.row();
-    let drops = |bench: &Bench| -> u64 { bench.director.drops().iter().map(|(_, count)| count).sum() };
-    let dropped = drops(&bench);
-    let io = bench.worker.io_mut();
-    io.tells = case.sheds;
-    io.begin(SHARE * established, TIMES * first);
-    bench.pass(time);
-    progress.step(1);
-    let after = bench.row();
-    let dropped = drops(&bench) - dropped;
-    let shed = bench
-        .director
-        .drops()
-        .iter()
-        .find(|(reason, _)| *reason == lb_dataplane::DropReason::Overload)
-        .map_or(0, |(_, count)| *count);
-    let io = bench.worker.io_mut();
-    let ([est, new], worked, stolen) = (io.streams, io.worked(), io.stolen);
-    let came = est.came - io.waiting();
+    let setting = format!("flood, {}", case.name);
+    let Flooded {
+        capacity: [established, first],
+        before,
+        after,
+        streams: [est, new],
+        worked,
+        stolen,
+        dropped,
+        shed,
+    } = context.cell(&setting, |_| Ok(bench.flooded(case, probe, time)))?;
+    progress.step(2);
+    let came = est.came;
     let failed = came - est.overflowed - est.sent;
+    let io = bench.worker.io_mut();
     // the census: each established flow still has its connection
     io.begin(1e6, 0.0);
-    let refused = (after.stateless, drops(&bench));
+    let refused = (bench.row().stateless, bench.drops());
     bench.pass(Duration::from_secs_f64(flows as f64 * 1.05 / 1e6));
     let census = bench.row();
-    let lost = census.stateless - refused.0 + drops(&bench) - refused.1;
+    let lost = census.stateless - refused.0 + bench.drops() - refused.1;
     progress.step(1);
     let forwarded = 100.0 * est.sent as f64 / came.max(1) as f64;
     let rate = |count: u64| count as f64 / worked.as_secs_f64() / 1e6;
@@ -253,7 +285,6 @@ fn measure(context: &mut Context, table: &mut Table, case: &Case) -> anyhow::Res
         evicted.join(" / "),
         if lost == 0 { "all".to_owned() } else { format!("{lost} of {} lost", short(flows as f64)) },
     ]);
-    let setting = format!("flood, {}", case.name);
     let mut series = Series::default();
     series.push(forwarded);
     context.record(&setting, "established forwarded", "%", series);
@@ -265,7 +296,7 @@ fn measure(context: &mut Context, table: &mut Table, case: &Case) -> anyhow::Res
             worked.as_secs_f64()
         );
         context.reached(Reached::new("S2/forwarded", forwarded).case(case.name).note(note))?;
-        context.reached(Reached::new("S2/evicted", lost as f64).case(case.name))?;
+        context.reached(Reached::new("S2/evicted", lost as f64).case(case.name).counted())?;
     }
     Ok(())
 }

@@ -144,8 +144,18 @@ impl Field {
     /// A port for blocks of so many connections of these steps, and so many that live as long as the run; `handshake` of
     /// the steps are their beginning.
     pub fn new(steps: &'static [Step], block: usize, old: usize, service: &Service) -> Self {
+        let rivals = Rivals::new(service);
+        Self::of(Rc::new(RefCell::new(Buf::pool(BUFFERS))), steps, [block, old], rivals)
+    }
+
+    /// A port at which no traffic comes, with buffers of this one's: what a director has that stands by.
+    pub fn silent(&self) -> Self {
+        Self::of(self.pool.clone(), &[(Leg::In, ACK)], [1, 0], Rivals::none())
+    }
+
+    fn of(pool: Pool, steps: &'static [Step], [block, old]: [usize; 2], rivals: Rivals) -> Self {
         Self {
-            pool: Rc::new(RefCell::new(Buf::pool(BUFFERS))),
+            pool,
             steps,
             block: vec![Flow::NEW; block],
             first: 0,
@@ -160,9 +170,19 @@ impl Field {
             old_alone: false,
             left: 0,
             asked: VecDeque::new(),
-            rivals: Rivals::new(service),
+            rivals,
             tally: Tally::default(),
         }
+    }
+
+    /// These hosts say their MAC addresses, as if they had been asked.
+    pub fn introduce(&mut self, hosts: impl IntoIterator<Item = u16>) {
+        self.asked.extend(hosts);
+    }
+
+    /// Whether hosts have still to do so.
+    pub fn is_introducing(&self) -> bool {
+        !self.asked.is_empty()
     }
 
     /// So many packets come.
@@ -271,8 +291,9 @@ impl Field {
         let (bytes, tag) = (frame.bytes(), frame.tag());
         let Some(host) = bytes.get(4..6).map(|host| u16::from_be_bytes([host[0], host[1]])) else { return };
         if tag == NONE {
-            // ARP: who has the address at its end?
-            if bytes.get(12..14) == Some(&[8, 6]) && bytes.get(20..22) == Some(&[0, 1]) {
+            // ARP: who has the address at its end? Nobody else answers who says its own
+            let asks = bytes.get(12..14) == Some(&[8, 6]) && bytes.get(20..22) == Some(&[0, 1]);
+            if asks && bytes.get(28..32) != bytes.get(38..42) {
                 self.asked.extend(bytes.get(40..42).map(|host| u16::from_be_bytes([host[0], host[1]])));
             }
             return;

@@ -6,27 +6,35 @@
 //! any of its packets goes to another server than its first did, or a later one to nobody. Beside it the same flows are
 //! given to two balancers that keep no connections. The size is bounded by time and stated; the seed is fixed.
 //!
+//! Now and then a director is killed between two turns and begins again with the tables and the journal that it left; and
+//! where there are two, that share connections, the traffic goes over to the other ([`node`]). What a director has told by
+//! then has reached the other: a network that loses records between them, which sync asks for again, is not played, nor are
+//! several workers; `tests/e2e` does both with real processes.
+//!
 //! Time is simulated, so the clock goes faster than packets do and closed connections leave the table while they last.
-//! Not played: several workers, restarts and failovers, which `tests/e2e` does with real processes.
 
 mod changes;
 mod field;
+mod node;
 mod rivals;
+mod trial;
 
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyhow::{Context as _, ensure};
-use lb_dataplane::director::Director;
-use lb_dataplane::worker::Worker;
 
 use crate::context::Context;
 use crate::frames::{ACK, FIN, Family, Leg, PUSH, SERVERS, SYN, SYN_ACK};
 use crate::generator::Step;
 use crate::record::{Reached, Table};
-use crate::site::{BEGIN_NS, Forwarding, Plan, introduced};
+use crate::rig::{cpus, pin};
+use crate::site::{Forwarding, Plan};
 use crate::stats::short;
-use changes::{Changes, HOSTS, Kind};
-use field::{Field, Tally};
+use changes::{HOSTS, Kind};
+use field::Tally;
+use node::SHARED;
+use trial::{Made, Outcome, Size, Trial};
 
 /// What clients send; the server's answers go past the director.
 const ONE_WAY: &[Step] =
@@ -54,12 +62,8 @@ const BY_FULL_NAT: &[Step] = &[
     (Leg::In, ACK),
 ];
 
-/// Simulated time of a turn, ns: with 32 packets in each, some hundred thousand lives end in a second of it.
-const TURN_NS: u64 = 20_000;
-/// Simulated time between two looks of the control core, ns.
-const POLL_NS: u64 = 100_000_000;
-/// Turns without packets after which something is wrong.
-const STUCK: u32 = 100_000;
+/// Sequences of changes that each way is played with.
+const SEEDS: u64 = 2;
 
 /// A way to balance.
 #[derive(Clone, Copy)]
@@ -67,6 +71,8 @@ struct Case {
     forwarding: Forwarding,
     scheduler: &'static str,
     steps: &'static [Step],
+    /// There is another director, which has the connections by sync.
+    pair: bool,
     /// What is out of the ordinary.
     strain: Strain,
 }
@@ -82,14 +88,24 @@ enum Strain {
     Full,
 }
 
+/// A way in which nothing is out of the ordinary.
+const fn calm(forwarding: Forwarding, scheduler: &'static str, steps: &'static [Step], pair: bool) -> Case {
+    Case { forwarding, scheduler, steps, pair, strain: Strain::None }
+}
+
+/// A way under strain.
+const fn strained(strain: Strain) -> Case {
+    Case { forwarding: Forwarding::Dr, scheduler: "maglev", steps: ONE_WAY, pair: false, strain }
+}
+
 const CASES: [Case; 7] = [
-    Case { forwarding: Forwarding::Dr, scheduler: "rr", steps: ONE_WAY, strain: Strain::None },
-    Case { forwarding: Forwarding::Dr, scheduler: "maglev", steps: ONE_WAY, strain: Strain::None },
-    Case { forwarding: Forwarding::Ipip, scheduler: "wlc", steps: ONE_WAY, strain: Strain::None },
-    Case { forwarding: Forwarding::Nat, scheduler: "wrr", steps: BY_NAT, strain: Strain::None },
-    Case { forwarding: Forwarding::FullNat, scheduler: "lc", steps: BY_FULL_NAT, strain: Strain::None },
-    Case { forwarding: Forwarding::Dr, scheduler: "maglev", steps: ONE_WAY, strain: Strain::Flood },
-    Case { forwarding: Forwarding::Dr, scheduler: "maglev", steps: ONE_WAY, strain: Strain::Full },
+    calm(Forwarding::Dr, "rr", ONE_WAY, false),
+    calm(Forwarding::Dr, "maglev", ONE_WAY, true),
+    calm(Forwarding::Ipip, "wlc", ONE_WAY, false),
+    calm(Forwarding::Nat, "wrr", BY_NAT, true),
+    calm(Forwarding::FullNat, "lc", BY_FULL_NAT, true),
+    strained(Strain::Flood),
+    strained(Strain::Full),
 ];
 
 impl Case {
@@ -99,7 +115,8 @@ impl Case {
             Strain::Flood => ", SYNs are a flood",
             Strain::Full => ", the table is full",
         };
-        format!("{}, {}{strain}", self.forwarding.name(), self.scheduler)
+        let pair = if self.pair { ", two directors" } else { "" };
+        format!("{}, {}{pair}{strain}", self.forwarding.name(), self.scheduler)
     }
 
     /// The site, with room for what lives and what is over and not yet gone.
@@ -129,126 +146,44 @@ impl Case {
              forwarding = \"dr\"\nservers = [{}]\n",
             servers.join(", ")
         );
+        if self.pair {
+            plan.more += SHARED;
+        }
         plan
     }
 }
 
-/// How much is played.
-#[derive(Clone, Copy)]
-struct Size {
-    /// Connections side by side, and those that live as long as the run.
-    block: usize,
-    old: usize,
-    /// Connections that a table has room for.
-    room: u64,
-    /// Packets between two changes, on average.
-    interval: u64,
-    /// How long each case may take.
-    time: Duration,
-}
-
-impl Size {
-    const FULL: Self =
-        Self { block: 65_536, old: 20_000, room: 2_000_000, interval: 65_536, time: Duration::from_secs(60) };
-    const QUICK: Self =
-        Self { block: 4_096, old: 2_000, room: 400_000, interval: 4_096, time: Duration::from_millis(300) };
-}
-
-/// A director and its worker under changes.
-struct Trial {
-    director: Director,
-    worker: Worker<Field>,
-    changes: Changes,
-    size: Size,
-    now_ns: u64,
-    poll_ns: u64,
-    made: [u64; Kind::ALL.len()],
-}
-
-impl Trial {
-    fn new(case: Case, size: Size, seed: u64) -> anyhow::Result<Self> {
-        let (director, worker) = introduced(&case.plan(size))?;
-        let changes = Changes::new("web", seed);
-        let field = Field::new(case.steps, size.block, size.old, changes.service(director.model())?);
-        let worker = worker.with_io(field);
-        let (now_ns, made) = (BEGIN_NS, [0; Kind::ALL.len()]);
-        let mut trial = Self { director, worker, changes, size, now_ns, poll_ns: BEGIN_NS, made };
-        if case.strain == Strain::Full {
-            // those that live long come first, and fill the table
-            trial.worker.io_mut().old_alone(true);
-            trial.pass(3 * size.old as u64)?;
-            trial.worker.io_mut().old_alone(false);
-        }
-        Ok(trial)
-    }
-
-    fn turn(&mut self) -> usize {
-        self.now_ns += TURN_NS;
-        let moved = self.worker.turn(self.now_ns);
-        if self.now_ns >= self.poll_ns {
-            self.director.poll(self.now_ns / 1_000_000);
-            self.poll_ns = self.now_ns + POLL_NS;
-        }
-        moved
-    }
-
-    /// Lets so many packets come.
-    fn pass(&mut self, packets: u64) -> anyhow::Result<()> {
-        self.worker.io_mut().offer(packets);
-        let mut idle = 0;
-        while self.worker.io_mut().left() > 0 {
-            idle = if self.turn() == 0 { idle + 1 } else { 0 };
-            ensure!(idle < STUCK, "no packet comes any more: {:?}", self.director.totals());
+/// Plays every way with every sequence of changes, on every CPU one at a time. In the order of [`CASES`].
+fn play_all(size: Size) -> anyhow::Result<Vec<Outcome>> {
+    let jobs: Vec<(usize, u64)> =
+        (0..CASES.len()).flat_map(|case| (0..SEEDS).map(move |seed| (case, seed))).collect();
+    let next = AtomicUsize::new(0);
+    let outcomes = Mutex::new(CASES.map(|_| Outcome::default()));
+    let labour = |cpu: usize| -> anyhow::Result<()> {
+        pin(cpu)?;
+        while let Some((at, seed)) = jobs.get(next.fetch_add(1, Relaxed)) {
+            let case = CASES[*at];
+            let play = || {
+                let mut trial = Trial::new(case, size, 1 + *at as u64 + seed * CASES.len() as u64)?;
+                trial.run()?;
+                trial.finish()
+            };
+            let one = play().with_context(|| case.name())?;
+            let mut all = outcomes.lock().map_err(|_| anyhow::anyhow!("another way failed"))?;
+            let sum = &mut all[*at];
+            sum.tally.add(&one.tally);
+            sum.made.add(&one.made);
+            sum.dropped.extend(one.dropped);
         }
         Ok(())
-    }
-
-    /// Makes the next change; the worker takes it up before its next packets.
-    fn change(&mut self) -> anyhow::Result<()> {
-        let (kind, model) = self.changes.make(self.director.model())?;
-        self.director.apply(&model)?;
-        self.made[kind as usize] += 1;
-        let service = self.changes.service(&model)?;
-        self.worker.io_mut().learn(service);
-        Ok(())
-    }
-
-    /// Packets and changes in turn, for as long as there is time.
-    fn run(&mut self, mut step: impl FnMut(u64)) -> anyhow::Result<()> {
-        let start = Instant::now();
-        while start.elapsed() < self.size.time {
-            let packets = 1 + self.changes.below(2 * self.size.interval);
-            self.pass(packets)?;
-            self.change()?;
-            step(start.elapsed().as_millis() as u64);
-        }
-        Ok(())
-    }
-
-    /// Lets the block that goes on come to its end, so that whole lives are judged, and gives what was found.
-    fn finish(mut self) -> anyhow::Result<Outcome> {
-        let ended = self.worker.io_mut().ended();
-        while self.worker.io_mut().ended() == ended {
-            self.pass(64)?;
-        }
-        let totals = self.director.totals();
-        ensure!(totals.held == 0, "{} frames wait for ever", totals.held);
-        let io = self.worker.io_mut();
-        let empty = Field::new(&[(Leg::In, SYN)], 1, 0, self.changes.service(self.director.model())?);
-        let tally = std::mem::replace(io, empty).finish();
-        let dropped = self.director.drops().into_iter().filter(|(_, count)| *count > 0);
-        let dropped = dropped.map(|(reason, count)| format!("{count} {}", reason.name())).collect();
-        Ok(Outcome { tally, made: self.made, dropped })
-    }
-}
-
-/// What a trial has shown.
-struct Outcome {
-    tally: Tally,
-    /// Changes by kind.
-    made: [u64; Kind::ALL.len()],
-    /// Packets that were dropped, by reason.
-    dropped: Vec<String>,
+    };
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let threads: Vec<_> = cpus()?.into_iter().map(|cpu| scope.spawn(move || labour(cpu))).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().map_err(|_| anyhow::anyhow!("a thread panicked")).and_then(|done| done)
+        })
+    })?;
+    Ok(outcomes.into_inner().map_err(|_| anyhow::anyhow!("a way failed"))?.into())
 }
 
 /// Measures.
@@ -261,6 +196,8 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
             "connections",
             "packets",
             "changes",
+            "restarts",
+            "failovers",
             "broken",
             "of them cut off",
             "refused",
@@ -270,53 +207,51 @@ pub fn run(context: &mut Context) -> anyhow::Result<()> {
             "though the server was there %",
         ],
     );
-    let (mut sum, mut changes) = (Tally::default(), [0; Kind::ALL.len()]);
-    for (at, case) in CASES.iter().enumerate() {
+    let (mut sum, mut made) = (Tally::default(), Made::default());
+    for (case, outcome) in CASES.iter().zip(play_all(size)?) {
         let name = case.name();
-        let mut progress = context.progress(&name, size.time.as_millis() as u64);
-        let mut trial = Trial::new(*case, size, 1 + at as u64).with_context(|| name.clone())?;
-        let mut last = 0;
-        trial
-            .run(|ms| {
-                progress.step(ms - last);
-                last = ms;
-            })
-            .with_context(|| name.clone())?;
-        let Outcome { tally, made, dropped } = trial.finish().with_context(|| name.clone())?;
-        drop(progress);
-        ensure!(tally.connections > 0, "{name}: no connection came to its end");
+        ensure!(outcome.tally.connections > 0, "{name}: no connection came to its end");
         if case.strain == Strain::None {
-            sum.add(&tally);
-            changes.iter_mut().zip(made).for_each(|(sum, made)| *sum += made);
+            sum.add(&outcome.tally);
+            made.add(&outcome.made);
         }
-        if !dropped.is_empty() {
-            context.note(format!("{name}: dropped were {}.", dropped.join(", ")));
+        if !outcome.dropped.is_empty() {
+            context.note(format!("{name}: dropped were {}.", outcome.dropped.join(", ")));
         }
-        table.row(row(&name, &tally, made.iter().sum()));
+        table.row(row(&name, &outcome));
     }
     context.table(table);
-    let made = Kind::ALL.iter().zip(changes).map(|(kind, count)| format!("{count} {}", kind.name()));
-    let made = made.collect::<Vec<_>>().join(", ");
+    let changes = Kind::ALL.iter().zip(made.changes).map(|(kind, count)| format!("{count} {}", kind.name()));
     context.note(format!(
         "{} connections of {} packets in all were simulated in the ways without strain, as many as the time allowed, over \
-         servers {made}. Rows with strain keep no entry on purpose: while SYNs are a flood a connection has one from its \
+         servers {}. Directors were killed {} times and began again with the tables that they had left, which took over all \
+         but {} connections; {} times the traffic went over to a director that had the connections by sync, which had refused \
+         {} of the records. Rows with strain keep no entry on purpose: while SYNs are a flood a connection has one from its \
          client's ACK on, so a change between the two may move it; with a full table it never has one.",
         short(sum.connections as f64),
-        short(sum.packets as f64)
+        short(sum.packets as f64),
+        changes.collect::<Vec<_>>().join(", "),
+        made.restarts,
+        made.lost,
+        made.failovers,
+        made.untold,
     ));
     if context.quick() {
         return Ok(());
     }
     let note = format!(
-        "of {} simulated, in memory, one worker; restarts and failovers are not simulated",
-        short(sum.connections as f64)
+        "of {} simulated, as many as the time allowed, in memory, one worker; {} restarts with tables kept and {} failovers \
+         with connections synced among them",
+        short(sum.connections as f64),
+        made.restarts,
+        made.failovers
     );
-    let reached = Reached::new("K1", sum.broken() as f64).note(note);
+    let reached = Reached::new("K1", sum.broken() as f64).note(note).counted();
     let [plain, maglev] = sum.rivals.map(|moved| moved as f64);
     context.reached(reached.peer(rivals::NAMES[0], plain).peer(rivals::NAMES[1], maglev))
 }
 
-fn row(name: &str, tally: &Tally, changes: u64) -> Vec<String> {
+fn row(name: &str, Outcome { tally, made, .. }: &Outcome) -> Vec<String> {
     let percent = |count: u64| format!("{:.3}", 100.0 * count as f64 / tally.connections.max(1) as f64);
     let [plain, maglev] = tally.rivals.map(percent);
     let [plain_needless, maglev_needless] = tally.rivals_needless.map(percent);
@@ -324,7 +259,9 @@ fn row(name: &str, tally: &Tally, changes: u64) -> Vec<String> {
         name.to_owned(),
         short(tally.connections as f64),
         short(tally.packets as f64),
-        changes.to_string(),
+        made.changes.iter().sum::<u64>().to_string(),
+        made.restarts.to_string(),
+        made.failovers.to_string(),
         tally.broken().to_string(),
         tally.cut.to_string(),
         tally.refused.to_string(),
@@ -337,29 +274,46 @@ fn row(name: &str, tally: &Tally, changes: u64) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::node::Node;
     use super::*;
 
     /// Some thousand connections and some dozen changes.
     const SMALL: Size =
         Size { block: 512, old: 1_100, room: 100_000, interval: 700, time: Duration::from_secs(3600) };
 
-    fn play(case: Case, changes: usize) -> (Tally, u64) {
+    /// Every fifth change is followed by a restart, every seventh by a failover, every ninth by a restart of the other.
+    fn play(case: Case, changes: usize) -> Outcome {
         let mut trial = Trial::new(case, SMALL, 5).expect("a trial");
-        for _ in 0..changes {
+        for at in 1..=changes {
             trial.pass(SMALL.interval).expect("packets come");
             trial.change().expect("a change");
+            if case.strain == Strain::None && at % 5 == 0 {
+                trial.restart(trial.active).expect("a restart");
+            }
+            if case.pair && at % 7 == 0 {
+                trial.fail_over().expect("a failover");
+            }
+            if case.pair && at % 9 == 0 {
+                trial.restart(1 - trial.active).expect("a restart of the other");
+            }
         }
-        let Outcome { tally, made, dropped } = trial.finish().expect("an end");
+        let outcome = trial.finish().expect("an end");
+        let dropped = &outcome.dropped;
         assert!(case.strain != Strain::None || dropped.is_empty(), "{}: {dropped:?}", case.name());
-        (tally, made.iter().sum())
+        outcome
     }
 
     #[test]
     fn no_connection_breaks_where_those_of_hashes_do() {
         for case in CASES.iter().filter(|case| case.strain == Strain::None) {
-            let (tally, made) = play(*case, 40);
+            let Outcome { tally, made, .. } = play(*case, 40);
             let name = case.name();
-            assert_eq!(made, 40, "{name}");
+            assert_eq!(made.changes.iter().sum::<u64>(), 40, "{name}");
+            let want = if case.pair { (8 + 4, 5) } else { (8, 0) };
+            assert_eq!((made.restarts, made.failovers), want, "{name}");
+            assert_eq!((made.lost, made.untold), (0, 0), "{name}");
             assert!(tally.connections > 2000, "{name}: {tally:?}");
             assert_eq!((tally.broken(), tally.refused), (0, 0), "{name}: {tally:?}");
             let [plain, maglev] = tally.rivals;
@@ -369,9 +323,27 @@ mod tests {
     }
 
     #[test]
+    fn connections_break_when_a_director_begins_without_what_was_left() {
+        let case = CASES.into_iter().find(|case| case.forwarding == Forwarding::FullNat).expect("there");
+        let mut trial = Trial::new(case, SMALL, 5).expect("a trial");
+        trial.pass(4 * SMALL.interval).expect("packets come");
+        // both are replaced by directors that nobody was before
+        let model = trial.nodes[0].director.model().clone();
+        for at in 0..2 {
+            let silent = trial.field().silent();
+            let port = std::mem::replace(trial.nodes[at].worker.io_mut(), silent);
+            trial.nodes[at] = Node::new(&model, case.forwarding, port, trial.now_ns).expect("a director");
+        }
+        trial.nodes[trial.active].lead(true);
+        trial.pass(4 * SMALL.interval).expect("packets come");
+        let outcome = trial.finish().expect("an end");
+        assert!(outcome.tally.broken() > 100, "{:?}", outcome.tally);
+    }
+
+    #[test]
     fn without_entries_connections_move_with_the_table() {
         let full = CASES.into_iter().find(|case| case.strain == Strain::Full).expect("there");
-        let (tally, _) = play(full, 20);
+        let tally = play(full, 20).tally;
         assert!(tally.moved > 0 && tally.moved < tally.connections / 2, "{tally:?}");
     }
 }

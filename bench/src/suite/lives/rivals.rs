@@ -34,11 +34,15 @@ pub fn host_of(address: IpAddr) -> u16 {
 impl Rivals {
     /// With the servers of a service.
     pub fn new(service: &Service) -> Self {
-        let hash = FlowHash::from_secret(Some("bench"));
-        let mut rivals =
-            Self { table: MaglevTable::new(&[], SLOTS, &hash), hash, able: vec![], there: HashSet::new() };
+        let mut rivals = Self::none();
         rivals.learn(service);
         rivals
+    }
+
+    /// Without servers.
+    pub fn none() -> Self {
+        let hash = FlowHash::from_secret(Some("bench"));
+        Self { table: MaglevTable::new(&[], SLOTS, &hash), hash, able: vec![], there: HashSet::new() }
     }
 
     /// The servers have changed.

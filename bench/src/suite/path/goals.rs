@@ -5,7 +5,7 @@ use crate::frames::{Family, Leg};
 use crate::record::{Plot, Reached};
 use crate::site::Forwarding;
 
-use super::hits::{Line, Variety, Who};
+use super::hits::{Line, Variety, Who, setting};
 use super::published;
 
 /// Says what was reached of P1 to P7 and P10.
@@ -13,8 +13,13 @@ pub fn reached(context: &mut Context, lines: &[Line]) -> anyhow::Result<()> {
     for line in lines.iter().filter(|line| line.family == Family::V4) {
         let Who::Sluice(forwarding, _) = line.who else { continue };
         let Some(goal) = goal_of(forwarding, line.flows) else { continue };
-        let case = line.name();
-        let mut reached = Reached::new(goal, line.net).case(case.trim_end_matches(", IPv4"));
+        let (case, cell) = (line.name(), setting(forwarding, line.flows));
+        let mut reached =
+            Reached::new(goal, line.net).case(case.trim_end_matches(", IPv4")).of(&[cell.as_str()]);
+        // the goals are of unique flows in random order; cold buffers and Zipf's law are published beside them
+        if line.variety != Variety::Hot {
+            reached = reached.aside();
+        }
         for peer in lines.iter().filter(|peer| peer.flows == line.flows && peer.variety == line.variety) {
             match peer.who {
                 Who::HashMap if forwarding == Forwarding::Dr => {
@@ -51,19 +56,20 @@ pub fn reached(context: &mut Context, lines: &[Line]) -> anyhow::Result<()> {
                 _ => "P10/8M",
             };
             let note = if goal == "P10/8M" { "ours at 10 M connections" } else { "" };
-            context
-                .reached(Reached::new(goal, katran / line.net).published("Katran, ns", katran).note(note))?;
+            let reached = Reached::new(goal, katran / line.net).of(&[cell.as_str()]);
+            context.reached(reached.published("Katran, ns", katran).note(note))?;
         }
     }
     for line in lines.iter().filter(|line| line.family == Family::V6 && line.flows == 1_000_000) {
         let same = |other: &&Line| {
             other.family == Family::V4 && other.flows == line.flows && other.variety == line.variety
         };
-        if let (Who::Sluice(..), Some(four)) =
+        if let (Who::Sluice(forwarding, _), Some(four)) =
             (line.who, lines.iter().filter(same).find(|other| other.who == line.who))
         {
             let case = format!("{} at 1 M connections", line.name().trim_end_matches(", IPv6"));
-            context.reached(Reached::new("P7", line.net / four.net).case(case))?;
+            let cell = setting(forwarding, line.flows);
+            context.reached(Reached::new("P7", line.net / four.net).case(case).of(&[cell.as_str()]))?;
         }
     }
     Ok(())
@@ -138,16 +144,22 @@ mod tests {
     fn lines_reach_the_goals_of_their_forwarding_and_size() {
         let mut context = Context::new("path", true, std::path::Path::new("/nonexistent"));
         let ipip = Who::Sluice(Forwarding::Ipip, Leg::In);
+        for cell in [setting(Forwarding::Dr, 1_000), setting(Forwarding::Ipip, 1_000_000)] {
+            context.cell(&cell, |_| Ok(())).unwrap();
+        }
         let lines = [
             line(Who::HashMap, Family::V4, 1_000, 9.0),
             line(Who::Sluice(Forwarding::Dr, Leg::In), Family::V4, 1_000, 20.0),
             line(ipip, Family::V4, 1_000_000, 43.1),
             line(ipip, Family::V6, 1_000_000, 86.2),
+            Line { variety: Variety::Cold, ..line(ipip, Family::V4, 1_000_000, 50.0) },
         ];
         reached(&mut context, &lines).unwrap();
         let got: Vec<_> =
             context.document.reached.iter().map(|r| (r.goal.as_str(), r.value.round())).collect();
-        assert_eq!(got, [("P1", 20.0), ("P5/1M", 43.0), ("P10/1M", 10.0), ("P7", 2.0)]);
+        assert_eq!(got, [("P1", 20.0), ("P5/1M", 43.0), ("P10/1M", 10.0), ("P5/1M", 50.0), ("P7", 2.0)]);
+        let aside: Vec<bool> = context.document.reached.iter().map(|reached| reached.aside).collect();
+        assert_eq!(aside, [false, false, false, true, false]);
         assert_eq!(context.document.reached[0].peers[0].value, 9.0);
         plots(&mut context, &lines);
         assert_eq!(context.document.plots[0].lines[0].points, [(1e3, 9.0)]);

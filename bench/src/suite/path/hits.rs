@@ -150,7 +150,7 @@ fn measure(
     all: bool,
 ) -> anyhow::Result<Vec<Line>> {
     let families: &[Family] = if all { &[Family::V4, Family::V6] } else { &[Family::V4] };
-    let setting = format!("{}, {} connections", forwarding.name(), short(flows as f64));
+    let setting = setting(forwarding, flows);
     let mut filling = context.progress(&format!("{setting}: filling"), families.len() as u64 + 1);
     let mut zipf = Zipf::new(flows, 1.1, 1);
     let mut bench = Bench {
@@ -190,6 +190,11 @@ fn measure(
     pools.hot.extend(generators.map(|mut io| io.swap_buffers(Vec::new())));
     pools.cold = bench.cold;
     Ok(lines)
+}
+
+/// What one comparison is called.
+pub fn setting(forwarding: Forwarding, flows: u64) -> String {
+    format!("{}, {} connections", forwarding.name(), short(flows as f64))
 }
 
 /// What is measured in one comparison.

@@ -33,9 +33,9 @@ pub fn run(context: &mut Context, memory: &Arc<dyn Lender>) -> anyhow::Result<()
         "table bytes over {size} connections that are in it; a worker's other memory is not per connection"
     );
     let beside = |reached: Reached| PEERS.iter().fold(reached, |r, (name, bytes)| r.published(name, *bytes));
-    context.reached(beside(Reached::new("M1", v4).note(&note)))?;
-    context.reached(beside(Reached::new("M2/v6", v6).note(note)))?;
-    context.reached(beside(Reached::new("M2/pair", v4 + 2.0 * pair4).note(
+    context.reached(beside(Reached::new("M1", v4).counted().note(&note)))?;
+    context.reached(beside(Reached::new("M2/v6", v6).counted().note(note)))?;
+    context.reached(beside(Reached::new("M2/pair", v4 + 2.0 * pair4).counted().note(
         "one connection and two pairs: to where the client's packets go, and to where the server's do",
     )))
 }

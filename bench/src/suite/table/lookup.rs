@@ -14,6 +14,7 @@ use super::keys::{Made, Order, TCP, padded};
 use super::{BURST, filled, sliced};
 use crate::context::Context;
 use crate::record::{Plot, Reached, Table as Rows};
+use crate::rig::cpus;
 use crate::stats::{Series, short};
 
 /// Memory that `rte_hash` takes for a key, bytes, at most; and for itself.
@@ -22,12 +23,13 @@ const PEER_BASE: usize = 32 << 20;
 
 /// Measures.
 pub fn run(context: &mut Context, memory: &Arc<dyn Lender>) -> anyhow::Result<()> {
+    let cpu = *cpus()?.last().context("no CPU")?;
     let eal = Eal::init(&EalConfig {
         instance: "lb-bench".to_owned(),
         huge_pages: HugePages::None,
         memory_mib: 64,
         main_cpu: None,
-        worker_cpus: vec![0],
+        worker_cpus: vec![u16::try_from(cpu)?],
         pci: Vec::new(),
     })?;
     let sizes: &[u32] =
