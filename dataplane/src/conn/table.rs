@@ -443,7 +443,7 @@ impl<K: TableKey> Prober<'_, K> {
         let lines = u128::from(self.lines.len() as u32);
         let wide = u128::from(hash) * lines;
         let first = (wide >> 64) as u32;
-        let second = (u128::from(wide as u64) * lines >> 64) as u32;
+        let second = ((u128::from(wide as u64) * lines) >> 64) as u32;
         let second = if second == first { self.next(second) } else { second };
         Probe { first, second, hash }
     }
