@@ -53,21 +53,11 @@ impl Engine {
 
     /// Whether an instance itself is in fault, and its priority.
     fn judged(&self, instance: &Instance) -> (bool, u8) {
-        let vrrp = &instance.plan.vrrp;
-        let port = Tracked::Port(vrrp.port.clone());
-        let mut fault = vrrp.track_port && !self.standing(&port).up || self.is_barred(instance);
-        let group = self.plan.groups.iter().find(|group| group.instances.contains(&vrrp.name));
-        let own_weights = group.is_none_or(|group| group.tracking_weight);
-        let mut sum = i32::from(vrrp.priority);
-        let own = vrrp.track.iter().map(|track| (track, own_weights));
-        let shared = group.into_iter().flat_map(|group| group.track.iter().map(|track| (track, true)));
-        for (track, weighs) in own.chain(shared) {
-            let (failed, weight) = self.effect(track);
-            fault |= failed;
-            sum = sum.saturating_add(if weighs { weight } else { 0 });
-        }
-        let priority = if vrrp.priority == 255 { 255 } else { sum.clamp(1, 254) as u8 };
-        (fault, priority)
+        let base = instance.plan.vrrp.priority;
+        let weights = self.tracks(instance).filter(|(_, weighs)| *weighs);
+        let sum = weights.fold(i32::from(base), |sum, (track, _)| sum.saturating_add(self.effect(track).1));
+        let priority = if base == 255 { 255 } else { sum.clamp(1, 254) as u8 };
+        (!self.faults(instance).is_empty(), priority)
     }
 
     /// What is tracked, or the plan, is another: faults and priorities follow.
