@@ -373,6 +373,26 @@ fn what_is_tracked_changes_priorities_or_is_a_fault() {
 }
 
 #[test]
+fn a_priority_is_told_after_the_first_state() {
+    let any = vec!["/bin/told".to_owned()];
+    let notify = VrrpNotify { any, priority_changes: true, ..VrrpNotify::default() };
+    let track = vec![Track { what: Tracked::Script("s".to_owned()), weight: Some(4), reverse: false }];
+    let mut own = plan(1, vec![Vrrp { notify, track, ..vrrp("a", 7, 100) }]);
+    own.scripts = vec![VrrpScript { name: "s".to_owned(), ..VrrpScript::default() }];
+    let mut wire = Wire::new(vec![own]);
+    let told = |wire: &mut Wire| -> Vec<_> {
+        wire.engines[0].out.programs.drain(..).map(|program| program.command.join(" ")).collect()
+    };
+    assert_eq!(told(&mut wire), ["/bin/told INSTANCE a BACKUP 104"]);
+    wire.engines[0].tracked(
+        now(wire.now),
+        Tracked::Script("s".to_owned()),
+        Standing { up: false, number: 0 },
+    );
+    assert_eq!(told(&mut wire), ["/bin/told INSTANCE a BACKUP 100"]);
+}
+
+#[test]
 fn a_link_that_goes_down_takes_the_instance_with_it() {
     let mut wire = Wire::new(vec![plan(1, vec![vrrp("a", 7, 255)])]);
     assert_eq!(wire.states("a"), [Master], "an owner waits for nobody");

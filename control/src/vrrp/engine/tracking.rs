@@ -79,7 +79,8 @@ impl Engine {
             if priority != instance.machine.priority() {
                 info!(instance = %name, from = instance.machine.priority(), to = priority, "vrrp priority");
                 let notify = &instance.plan.vrrp.notify;
-                if notify.priority_changes {
+                // before the first state there is nobody whose priority it is
+                if notify.priority_changes && instance.machine.state() != State::Init {
                     let word = instance.machine.state().word();
                     tell(&mut self.out.programs, notify, &[], ("INSTANCE", name, word, priority));
                 }
