@@ -393,6 +393,34 @@ fn a_priority_is_told_after_the_first_state() {
 }
 
 #[test]
+fn processes_and_files_are_looked_at_before_the_first_state() {
+    let cases = [
+        (Tracked::Process("p".to_owned()), 4, Standing { up: false, number: 0 }, Backup, 100),
+        (Tracked::Process("p".to_owned()), 4, Standing { up: true, number: 0 }, Backup, 104),
+        (Tracked::Process("p".to_owned()), 0, Standing { up: false, number: 0 }, Fault, 100),
+        (Tracked::File("f".to_owned()), 2, Standing { up: true, number: -30 }, Backup, 40),
+        (Tracked::File("f".to_owned()), 0, Standing { up: true, number: 1 }, Fault, 100),
+    ];
+    for (what, weight, standing, state, priority) in cases {
+        let any = vec!["/bin/told".to_owned()];
+        let notify = VrrpNotify { any, priority_changes: true, ..VrrpNotify::default() };
+        let track = vec![Track { what: what.clone(), weight: Some(weight), reverse: false }];
+        let mut own = plan(1, vec![Vrrp { notify, track, ..vrrp("a", 7, 100) }]);
+        own.processes = vec![lb_config::VrrpProcess { name: "p".to_owned(), ..Default::default() }];
+        own.files = vec![lb_config::VrrpFile { name: "f".to_owned(), ..Default::default() }];
+        let mut wire = Wire::new(vec![own]);
+        wire.run(10);
+        assert_eq!(wire.states("a"), [State::Init], "{what:?}");
+        let waits = format!("{} {} has not been looked at yet", what.kind(), what.name());
+        assert_eq!(shown(&wire, 0), waits);
+        wire.engines[0].tracked(now(wire.now), what.clone(), standing);
+        let told: Vec<_> = wire.engines[0].out.programs.drain(..).map(|p| p.command.join(" ")).collect();
+        let wanted = format!("/bin/told INSTANCE a {} {priority}", state.word());
+        assert_eq!(told, [wanted], "{what:?} {standing:?}");
+    }
+}
+
+#[test]
 fn a_link_that_goes_down_takes_the_instance_with_it() {
     let mut wire = Wire::new(vec![plan(1, vec![vrrp("a", 7, 255)])]);
     assert_eq!(wire.states("a"), [Master], "an owner waits for nobody");

@@ -48,8 +48,13 @@ impl Engine {
 
     /// Why an instance is in its state, for `lbctl vrrp`.
     pub(super) fn shown_reason(&self, own: &Instance) -> String {
-        if own.machine.state() == State::Init && self.is_unknown(&own.plan) {
-            return "the lease is not known yet".to_owned();
+        if own.machine.state() == State::Init {
+            if self.is_unknown(&own.plan) {
+                return "the lease is not known yet".to_owned();
+            }
+            if let Some(what) = self.unseen(own) {
+                return format!("{} {} has not been looked at yet", what.kind(), what.name());
+            }
         }
         if own.why.is_empty() { self.reason(own) } else { own.why.clone() }
     }

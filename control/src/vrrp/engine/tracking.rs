@@ -23,6 +23,21 @@ impl Engine {
         self.standings.get(what).copied().unwrap_or(Standing { up, number: 0 })
     }
 
+    /// Whether a process or a file of the plan has not been looked at yet: it says nothing before.
+    fn is_unseen(&self, what: &Tracked) -> bool {
+        let wanted = match what {
+            Tracked::Process(name) => self.plan.processes.iter().any(|own| own.name == *name),
+            Tracked::File(name) => self.plan.files.iter().any(|own| own.name == *name),
+            Tracked::Port(_) | Tracked::Script(_) | Tracked::Bfd(_) => false,
+        };
+        wanted && !self.standings.contains_key(what)
+    }
+
+    /// What an instance that has not begun waits for: a first look, which takes some milliseconds.
+    pub(super) fn unseen<'e>(&'e self, own: &'e Instance) -> Option<&'e Tracked> {
+        self.tracks(own).map(|(track, _)| &track.what).find(|what| self.is_unseen(what))
+    }
+
     fn weight(&self, track: &Track) -> i16 {
         let own = match &track.what {
             Tracked::Port(_) => Some(0),
@@ -42,6 +57,9 @@ impl Engine {
 
     /// What a tracked thing does: whether it is a fault, and what it adds to the priority.
     pub(super) fn effect(&self, track: &Track) -> (bool, i32) {
+        if self.is_unseen(&track.what) {
+            return (false, 0);
+        }
         let (standing, weight) = (self.standing(&track.what), i32::from(self.weight(track)));
         if let Tracked::File(_) = track.what {
             let sign = if track.reverse { -1 } else { 1 };
@@ -87,7 +105,8 @@ impl Engine {
                 events.push((at, Event::Priority(priority)));
             }
             match (instance.machine.state(), fault) {
-                (State::Init | State::Fault, false) if self.is_unknown(&instance.plan) => {}
+                (State::Init | State::Fault, false)
+                    if self.is_unknown(&instance.plan) || self.unseen(instance).is_some() => {}
                 (State::Init | State::Fault, false) => events.push((at, Event::Startup)),
                 (State::Init | State::Backup | State::Taking | State::Master, true) => {
                     events.push((at, Event::Fail))
