@@ -278,8 +278,13 @@ impl Engine {
 
     /// lbd ends: others are told that they need not wait.
     pub fn stop(&mut self, now: Now) {
+        let groups = self.begun_groups();
         for mut instance in std::mem::take(&mut self.instances) {
             self.end(now, &mut instance, false);
+        }
+        for (group, priority) in groups {
+            let (name, notify) = (&group.name, &group.notify);
+            tell(&mut self.out.programs, notify, &notify.stop, ("GROUP", name, State::Init.word(), priority));
         }
         let sessions = std::mem::take(&mut self.sessions);
         self.end_sessions(sessions);

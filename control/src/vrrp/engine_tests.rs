@@ -194,7 +194,7 @@ fn a_group_changes_as_one() {
         let instances = vec!["a".to_owned(), "b".to_owned()];
         let mut own = plan(last, vec![vrrp("a", 7, priority), vrrp("b", 8, priority)]);
         let any = vec!["/bin/told".to_owned()];
-        let notify = VrrpNotify { any, ..VrrpNotify::default() };
+        let notify = VrrpNotify { any, stop: vec!["/bin/stop".to_owned()], ..VrrpNotify::default() };
         own.groups.push(VrrpGroup { name: "g".to_owned(), instances, notify, ..VrrpGroup::default() });
         own
     };
@@ -203,6 +203,12 @@ fn a_group_changes_as_one() {
     assert_eq!((wire.states("a"), wire.states("b")), (vec![Master, Backup], vec![Master, Backup]));
     let told: Vec<_> = wire.engines[0].out.programs.drain(..).map(|p| p.command.join(" ")).collect();
     assert_eq!(told, ["/bin/told GROUP g BACKUP 100", "/bin/told GROUP g MASTER 100"]);
+    let mut ended = Wire::new(vec![with(1, 100)]);
+    ended.run(1_000);
+    ended.engines[0].out.programs.clear();
+    ended.engines[0].stop(now(ended.now));
+    let told: Vec<_> = ended.engines[0].out.programs.drain(..).map(|p| p.command.join(" ")).collect();
+    assert_eq!(told, ["/bin/stop", "/bin/told GROUP g STOP 100"], "once, after its instances");
     // one of them fails: both do
     let mut failing = with(1, 100);
     let script = VrrpScript { name: "s".to_owned(), init_fail: true, ..VrrpScript::default() };

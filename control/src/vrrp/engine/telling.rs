@@ -1,6 +1,6 @@
 //! Who is told of changes of state: programs, and by news the rest.
 
-use lb_config::VrrpNotify;
+use lb_config::{VrrpGroup, VrrpNotify};
 use tracing::info;
 
 use super::super::instance::Instance;
@@ -45,6 +45,18 @@ impl Engine {
             of_state(notify, state),
             ("INSTANCE", &vrrp.name, state.word(), priority),
         );
+    }
+
+    /// Groups that were told a state, with the priority that they are told.
+    pub(super) fn begun_groups(&self) -> Vec<(VrrpGroup, u8)> {
+        let groups = self.plan.groups.iter().filter(|group| self.group_states.contains_key(&group.name));
+        let first = |group: &VrrpGroup| {
+            let mut members = self.instances.iter();
+            members
+                .find(|own| group.instances.contains(&own.plan.vrrp.name))
+                .map(|own| own.machine.priority())
+        };
+        groups.filter_map(|group| Some((group.clone(), first(group)?))).collect()
     }
 
     /// Tells programs of groups whose members are all in one new state.
