@@ -271,6 +271,18 @@ fn preempted(lab: &mut Lab) -> Result<()> {
         lab.start_director_unresolved(&config(instance(150, 3, often)))?;
         watch.wait_for(&own)?;
         second.wait_for("backup")?;
+        let reasons = [status(lab)?, second.vrrp()?].map(|status| status.instances[0].why.clone());
+        let why = [
+            format!("higher priority than {SECOND}'s 100"),
+            "preempted by 192.168.150.11 with priority 150".to_owned(),
+        ];
+        ensure!(reasons == why, "{reasons:?}");
+        let events: api::EventList = lab.director()?.json(&["events"])?;
+        let told = format!("instance vi: master, priority 150: {}", why[0]);
+        ensure!(
+            events.events.iter().any(|event| event.event == "vrrp" && event.reason == told),
+            "{events:?}"
+        );
         lab.director()?.process.signal(Signal::SIGTERM)?;
         watch.wait_for(&other)?;
         lab.director = None;

@@ -162,6 +162,7 @@ impl Notify {
     pub(crate) fn entries(&self) -> Entries {
         let mut e = Entries::default();
         e.text("webhook", self.webhook.as_ref());
+        e.path("ca", self.ca.as_deref());
         e.time("timeout", Some(self.timeout));
         e.text("user", self.user.as_ref());
         e.some("mail", self.mail.as_ref().map(|mail| inline(&mail.entries())));

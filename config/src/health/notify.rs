@@ -1,5 +1,6 @@
 //! Who is told of changes.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the whole director does to tell of changes.
@@ -7,6 +8,8 @@ use std::time::Duration;
 pub struct Notify {
     /// URL that every change is posted to as JSON, beside those of services.
     pub webhook: Option<String>,
+    /// Certificates of those who may have signed that of an https webhook, of services as well; `None`: the machine's.
+    pub ca: Option<PathBuf>,
     /// Longest that a command or a post may take.
     pub timeout: Duration,
     /// User that commands run as; `None`: lbd's. keepalived: `script_user`.
@@ -17,7 +20,7 @@ pub struct Notify {
 
 impl Default for Notify {
     fn default() -> Self {
-        Self { webhook: None, timeout: Duration::from_secs(30), user: None, mail: None }
+        Self { webhook: None, ca: None, timeout: Duration::from_secs(30), user: None, mail: None }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Checks of `[services.health]`, `[services.servers.health]` and `[notify]`: ranges, and what goes together.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Check, CheckKind, FileMeaning, HttpCheck, Mail, Notify, Pace, ServiceHealth, UrlCheck};
@@ -85,6 +86,12 @@ impl At<'_> {
                 || host.contains('/'))
         {
             self.add(key, format!("{} is not the name of a host", show(host)));
+        }
+    }
+
+    fn path(&mut self, key: &'static str, path: Option<&PathBuf>) {
+        if let Some(path) = path.filter(|path| !path.is_absolute()) {
+            self.add(key, format!("{} is not an absolute path", show(&path.to_string_lossy())));
         }
     }
 
@@ -195,9 +202,7 @@ impl At<'_> {
         let Some(tls) = &http.tls else { return };
         self.host("sni", tls.sni.as_ref());
         for (key, path) in [("ca", &tls.ca), ("certificate", &tls.certificate), ("key", &tls.key)] {
-            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
-                self.add(key, format!("{} is not an absolute path", show(&path.to_string_lossy())));
-            }
+            self.path(key, path.as_ref());
         }
         match (&tls.certificate, &tls.key) {
             (Some(_), None) => self.add("certificate", "needs its key"),
@@ -294,6 +299,7 @@ impl At<'_> {
 pub(crate) fn notify(notify: &Notify, problems: &mut Problems) {
     let mut at = At { path: crate::path::toml_path!("notify"), problems };
     at.webhook(notify.webhook.as_ref());
+    at.path("ca", notify.ca.as_ref());
     at.time("timeout", Some(notify.timeout), bounds::MIN_CHECK_TIME);
     at.user(notify.user.as_ref());
 }

@@ -134,6 +134,7 @@ fn each_fault_is_named() {
         let found = faults(&format!("[services.health]\n{health}"));
         assert!(found.contains(want), "{health}:\n{found}");
     }
+    assert!(faults_after("[notify]\nca = \"x\"\n").contains("notify.ca: \"x\" is not an absolute path"));
     let found = faults_after("[notify]\nmail = { server = \"a b\", from = \"x\", to = [] }\n");
     assert!(found.contains("notify.mail.server") && found.contains("notify.mail.to: is empty"), "{found}");
 }
@@ -316,6 +317,7 @@ proptest! {
             notify: ServerNotify { up: argv(told), down: argv(sorry) },
             checks: own,
         }));
+        model.notify.ca = told.then(|| "/etc/x.pem".into());
         if told {
             model.notify.mail = Some(Mail {
                 server: "m".into(), port: 25, helo: None, from: "a@b".into(), to: vec!["c@d".into()],

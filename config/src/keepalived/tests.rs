@@ -439,12 +439,18 @@ vrrp_sync_group G {
         B
     }
     notify_backup /bin/b
+    notify_stop /bin/e
+    notify_deleted /bin/d
     smtp_alert
     track_script { chk weight 0 }
 }
 "#;
     let imported = run(text, None);
-    assert_eq!(notes(&imported), ["line 36: nopreempt_not: unknown key"]);
+    let skipped = [
+        "line 36: nopreempt_not: unknown key",
+        "line 75: notify_deleted: is of instances alone: a group is not told of it",
+    ];
+    assert_eq!(notes(&imported), skipped);
     let model = crate::parse(&imported.toml).unwrap_or_else(|faults| panic!("{faults}\n{}", imported.toml));
     let [vrrp, other] = model.ha.vrrp.as_slice() else { panic!() };
     assert_eq!((vrrp.name.as_str(), vrrp.port.as_str(), vrrp.version), ("in-side", "back", VrrpVersion::V3));
@@ -480,6 +486,10 @@ vrrp_sync_group G {
     assert!(!other.preempt);
     assert!(vrrp.notify.mail && !other.notify.mail && model.ha.groups[0].notify.mail);
     let group = &model.ha.groups[0];
+    assert_eq!(
+        (group.notify.backup.join(" "), group.notify.stop.join(" ")),
+        ("/bin/b".into(), "/bin/e".into())
+    );
     assert_eq!((group.instances.join(" ").as_str(), group.track[0].weight), ("in-side B", Some(0)));
     let script = &model.ha.scripts[0];
     assert_eq!(script.command, ["/usr/bin/env", "pidof", "nginx"]);

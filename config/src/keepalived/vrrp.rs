@@ -324,7 +324,6 @@ impl Import {
     fn sync_group(&mut self, entry: &Entry) {
         let Some(there) = self.word(entry) else { return };
         let mut group = VrrpGroup::default();
-        group.notify.priority_changes = self.global.priority_changes;
         group.notify.mail = self.global.vrrp_mail;
         for line in entry.inner() {
             match line.key() {
@@ -345,6 +344,10 @@ impl Import {
                     group.track.extend(tracks);
                 }
                 "global_tracking" | "sync_group_tracking_weight" => group.tracking_weight = true,
+                // keepalived.conf(5): only instances are told as deleted, and of priorities only the FIFO hears here
+                "notify_deleted" | "notify_priority_changes" | "notify_master_rx_lower_pri" => {
+                    self.note(line, "is of instances alone: a group is not told of it");
+                }
                 key if self.told(&mut group.notify, key, line) => {}
                 _ => self.skip(line),
             }

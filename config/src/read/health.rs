@@ -19,7 +19,7 @@ use crate::health::{
 };
 use crate::text::{nearest, show};
 
-pub(super) const NOTIFY: [&str; 4] = ["webhook", "timeout", "user", "mail"];
+pub(super) const NOTIFY: [&str; 5] = ["webhook", "ca", "timeout", "user", "mail"];
 pub(super) const MAIL: [&str; 6] = ["server", "port", "helo", "from", "to", "timeout"];
 pub(super) const SERVICE: [&str; 15] = [
     "interval",
@@ -125,6 +125,7 @@ pub(super) fn notify(r: &mut Reader<'_>, t: &DeTable<'_>) -> Notify {
     let default = Notify::default();
     Notify {
         webhook: r.field(t, "webhook", value::text).optional().flatten(),
+        ca: r.field(t, "ca", value::text).optional().flatten().map(PathBuf::from),
         timeout: r.field(t, "timeout", value::duration).or_default(default.timeout),
         user: r.field(t, "user", value::text).optional().flatten(),
         mail: r.table(t, "mail", &MAIL, mail).flatten(),

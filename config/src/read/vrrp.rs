@@ -71,6 +71,8 @@ pub(super) const NOTIFY: [&str; 10] = [
     "user",
     "mail",
 ];
+/// Of a group, which has no priority of its own, hears no adverts, and ends with lbd.
+pub(super) const GROUP_NOTIFY: [&str; 7] = ["master", "backup", "fault", "stop", "any", "user", "mail"];
 pub(super) const GROUP: [&str; 5] = ["name", "instances", "track", "tracking_weight", "notify"];
 pub(super) const SCRIPT: [&str; 9] =
     ["name", "command", "interval", "timeout", "rise", "fall", "weight", "user", "init_fail"];
@@ -116,7 +118,7 @@ pub(super) fn sections() -> Vec<(&'static str, Vec<&'static str>)> {
         ("vrrp.notify", NOTIFY.to_vec()),
         ("vrrp_groups", GROUP.to_vec()),
         ("vrrp_groups.track", TRACK.to_vec()),
-        ("vrrp_groups.notify", NOTIFY.to_vec()),
+        ("vrrp_groups.notify", GROUP_NOTIFY.to_vec()),
         ("vrrp_scripts", SCRIPT.to_vec()),
         ("vrrp_processes", PROCESS.to_vec()),
         ("vrrp_files", FILE.to_vec()),
@@ -322,7 +324,7 @@ fn group(r: &mut Reader<'_>, t: &DeTable<'_>) -> VrrpGroup {
         instances: r.array(t, "instances", value::text),
         track: tracks(r, t),
         tracking_weight: r.flag(t, "tracking_weight", false),
-        notify: r.table(t, "notify", &NOTIFY, notify).unwrap_or_default(),
+        notify: r.table(t, "notify", &GROUP_NOTIFY, notify).unwrap_or_default(),
     }
 }
 

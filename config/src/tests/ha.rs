@@ -194,6 +194,17 @@ fn every_rule_that_is_broken_is_told() {
         "line 19: bfd[0].neighbor: 10.9.9.9 is in no network of port \"lan\"\n\
          line 20: bfd[0].min_tx: 1ms is below the limit 10ms"
     );
+    let group = "[[vrrp_groups]]\nname = \"g\"\ninstances = [\"v\"]\n";
+    for (key, value) in [
+        ("deleted", "[\"/bin/x\"]"),
+        ("master_rx_lower_priority", "[\"/bin/x\"]"),
+        ("priority_changes", "true"),
+    ] {
+        let text = format!("{INSTANCE}{group}notify = {{ {key} = {value} }}\n");
+        let known = "master, backup, fault, stop, any, user, mail";
+        let wanted = format!("line 24: vrrp_groups[0].notify.{key}: unknown key (known here: {known})");
+        assert_eq!(faults_after(&text), wanted);
+    }
     assert_eq!(
         faults_after("[[vrrp_groups]]\nname = \"g\"\ninstances = [\"v\"]\n"),
         "line 18: vrrp_groups[0].instances[0]: \"v\" is not the name of a vrrp"

@@ -31,6 +31,9 @@ pub struct VrrpRow {
     pub state: String,
     /// Time in this state, ms.
     pub since_ms: u64,
+    /// Why, in words.
+    #[serde(default)]
+    pub why: String,
     /// Priority now, with what is tracked.
     pub priority: u8,
     /// Configured priority.

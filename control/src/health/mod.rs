@@ -182,6 +182,7 @@ impl Health {
             command: Vec::new(),
             user: None,
             webhooks: notify.webhook.iter().cloned().collect(),
+            ca: notify.ca.clone(),
             mail: notify.mail.clone().filter(|_| mail),
             timeout: notify.timeout,
         };
@@ -273,6 +274,7 @@ impl Health {
             command: command.cloned().unwrap_or_default(),
             user: notify.user.clone(),
             webhooks: webhooks.cloned().collect(),
+            ca: notify.ca.clone(),
             mail: notify.mail.clone().filter(|_| mails),
             timeout: notify.timeout,
         };

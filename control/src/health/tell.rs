@@ -2,6 +2,7 @@
 //!
 //! One change after the other, so that nobody hears "up" before "down"; what one change sets off runs side by side.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub struct News {
     pub user: Option<String>,
     /// URLs that are posted to.
     pub webhooks: Vec<String>,
+    /// Certificates of those who may have signed theirs; `None`: the machine's.
+    pub ca: Option<PathBuf>,
     /// Who is mailed.
     pub mail: Option<Mail>,
     /// Longest that the command and each post may take.
@@ -129,7 +132,7 @@ async fn run(news: &News) {
     log(program, result);
 }
 
-async fn post(url: &str, news: &News) -> Result<(), Failure> {
+pub(super) async fn post(url: &str, news: &News) -> Result<(), Failure> {
     let event = &news.event;
     let posted = Posted {
         director: &news.director,
@@ -158,7 +161,8 @@ async fn post(url: &str, news: &News) -> Result<(), Failure> {
         return send(stream, request).await;
     }
     // What is told is for whom it is meant: the certificate must be valid.
-    let client = tls::Client::new(&TlsCheck { verify: true, ..TlsCheck::default() }).await?;
+    let client =
+        tls::Client::new(&TlsCheck { verify: true, ca: news.ca.clone(), ..TlsCheck::default() }).await?;
     let address = stream.peer_addr()?.ip();
     let name = bare.parse::<std::net::IpAddr>().is_err().then_some(bare);
     send(client.connect(stream, name, address).await?, request).await
@@ -293,6 +297,7 @@ mod tests {
             command: Vec::new(),
             user: None,
             webhooks: Vec::new(),
+            ca: None,
             mail: None,
             timeout: Duration::from_secs(1),
         };

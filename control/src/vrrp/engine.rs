@@ -18,6 +18,7 @@ use super::wire;
 use crate::lease::Order;
 
 mod leases;
+mod reasons;
 mod sessions;
 mod status;
 mod telling;
@@ -82,8 +83,8 @@ pub struct Engine {
     caller: Option<(IpAddr, [u8; 6])>,
     /// When time passed last, ns.
     ticked_ns: Option<u64>,
-    /// It had passed for long then: this director was held up.
-    held_up: bool,
+    /// How long it had not passed before, ns: of a director that was held up [`HELD_UP_NS`] and more.
+    rest_ns: u64,
     stopped: bool,
     out: Outbox,
 }
@@ -225,7 +226,7 @@ impl Engine {
             return;
         }
         let before = self.ticked_ns.replace(now.mono_ns);
-        self.held_up = before.is_some_and(|before| now.mono_ns.saturating_sub(before) > HELD_UP_NS);
+        self.rest_ns = before.map_or(0, |before| now.mono_ns.saturating_sub(before));
         let due: Vec<_> = self
             .sessions
             .iter_mut()
@@ -256,6 +257,11 @@ impl Engine {
         }
     }
 
+    /// Whether this director was held up before time passed last.
+    fn is_held_up(&self) -> bool {
+        self.rest_ns > HELD_UP_NS
+    }
+
     /// When [`Engine::tick`] has something to do, ns.
     pub fn due_ns(&self) -> Option<u64> {
         let instances = self.instances.iter().filter_map(Instance::due_ns);
@@ -272,8 +278,13 @@ impl Engine {
 
     /// lbd ends: others are told that they need not wait.
     pub fn stop(&mut self, now: Now) {
+        let groups = self.begun_groups();
         for mut instance in std::mem::take(&mut self.instances) {
             self.end(now, &mut instance, false);
+        }
+        for (group, priority) in groups {
+            let (name, notify) = (&group.name, &group.notify);
+            tell(&mut self.out.programs, notify, &notify.stop, ("GROUP", name, State::Init.word(), priority));
         }
         let sessions = std::mem::take(&mut self.sessions);
         self.end_sessions(sessions);
@@ -341,6 +352,10 @@ impl Engine {
                     }
                     Action::Enter(state) => {
                         let repeat = instance.entered(now.mono_ns, state);
+                        // of a master it is why it began to take over, as it stood then
+                        if (before, state) != (State::Taking, State::Master) {
+                            instance.why = self.reason(&instance);
+                        }
                         self.announce(&instance.plan.addresses, repeat);
                         self.changed(&instance, before, state);
                         events.extend(self.group_events(at, before, state));

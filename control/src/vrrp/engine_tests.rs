@@ -194,7 +194,7 @@ fn a_group_changes_as_one() {
         let instances = vec!["a".to_owned(), "b".to_owned()];
         let mut own = plan(last, vec![vrrp("a", 7, priority), vrrp("b", 8, priority)]);
         let any = vec!["/bin/told".to_owned()];
-        let notify = VrrpNotify { any, ..VrrpNotify::default() };
+        let notify = VrrpNotify { any, stop: vec!["/bin/stop".to_owned()], ..VrrpNotify::default() };
         own.groups.push(VrrpGroup { name: "g".to_owned(), instances, notify, ..VrrpGroup::default() });
         own
     };
@@ -203,6 +203,12 @@ fn a_group_changes_as_one() {
     assert_eq!((wire.states("a"), wire.states("b")), (vec![Master, Backup], vec![Master, Backup]));
     let told: Vec<_> = wire.engines[0].out.programs.drain(..).map(|p| p.command.join(" ")).collect();
     assert_eq!(told, ["/bin/told GROUP g BACKUP 100", "/bin/told GROUP g MASTER 100"]);
+    let mut ended = Wire::new(vec![with(1, 100)]);
+    ended.run(1_000);
+    ended.engines[0].out.programs.clear();
+    ended.engines[0].stop(now(ended.now));
+    let told: Vec<_> = ended.engines[0].out.programs.drain(..).map(|p| p.command.join(" ")).collect();
+    assert_eq!(told, ["/bin/stop", "/bin/told GROUP g STOP 100"], "once, after its instances");
     // one of them fails: both do
     let mut failing = with(1, 100);
     let script = VrrpScript { name: "s".to_owned(), init_fail: true, ..VrrpScript::default() };
@@ -216,6 +222,125 @@ fn a_group_changes_as_one() {
     wire.engines[0].tracked(now(wire.now), Tracked::Script("s".to_owned()), up);
     wire.run(1_000);
     assert_eq!((wire.states("a"), wire.states("b")), (vec![Master, Backup], vec![Master, Backup]));
+}
+
+fn news(wire: &mut Wire, at: usize) -> Vec<String> {
+    wire.engines[at].out.news.drain(..).map(|news| news.text).collect()
+}
+
+fn shown(wire: &Wire, at: usize) -> String {
+    wire.engines[at].status(now(wire.now)).instances[0].why.clone()
+}
+
+#[test]
+fn a_change_of_state_is_told_with_its_reason() {
+    let of = |last, priority| plan(last, vec![vrrp("a", 7, priority)]);
+    let mut wire = Wire::new(vec![of(1, 100), of(2, 50)]);
+    wire.run(1_000);
+    let began = [
+        "instance a: backup, priority 100: configured",
+        "instance a: master, priority 100: no advert for 361 ms",
+    ];
+    assert_eq!(news(&mut wire, 0), began);
+    assert_eq!((shown(&wire, 0).as_str(), shown(&wire, 1).as_str()), ("no advert for 361 ms", "configured"));
+    // it falls behind the other one, and comes before it again
+    wire.engines[0].update(now(wire.now), of(1, 20));
+    wire.run(1_000);
+    assert_eq!(
+        news(&mut wire, 0),
+        ["instance a: backup, priority 20: preempted by 10.0.0.2 with priority 50"]
+    );
+    assert_eq!(shown(&wire, 1), "higher priority than 10.0.0.1's 20");
+    // the port, which is over then
+    news(&mut wire, 1);
+    for up in [false, true] {
+        wire.engines[1].tracked(now(wire.now), Tracked::Port("lan".to_owned()), Standing { up, number: 0 });
+    }
+    assert_eq!(
+        news(&mut wire, 1),
+        [
+            "instance a: fault, priority 50: port lan is down",
+            "instance a: backup, priority 50: the fault is over (port lan is down)"
+        ]
+    );
+    wire.run(1_000);
+    assert_eq!(shown(&wire, 1), "higher priority than 10.0.0.1's 20");
+    news(&mut wire, 0);
+    wire.engines[1].stop(now(wire.now));
+    wire.run(200);
+    assert_eq!(news(&mut wire, 0), ["instance a: master, priority 20: 10.0.0.2, the master, said good-bye"]);
+    // of two alike the higher address comes first
+    let mut wire = Wire::new(vec![of(1, 100), of(2, 100)]);
+    wire.cut[1] = true;
+    wire.run(1_000);
+    wire.cut[1] = false;
+    wire.run(200);
+    assert_eq!(shown(&wire, 0), "10.0.0.2 has priority 100 too and the higher address");
+}
+
+#[test]
+fn the_end_of_a_bfd_session_and_a_long_rest_are_reasons() {
+    let mut wire = Wire::new(vec![with_bfd(1, 2, 100), with_bfd(2, 1, 50)]);
+    wire.run(6_000);
+    wire.sleep(0, 35);
+    assert_eq!(shown(&wire, 1), "bfd session peer: detection time expired");
+    wire.engines[0].tick(now(wire.now));
+    let reason = shown(&wire, 0);
+    assert!(
+        reason.starts_with("held up for 3") && reason.ends_with(" ms: asks the others first"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_group_tells_which_of_its_instances_is_the_reason() {
+    let with = |last, priority, tracked: bool| {
+        let instances = vec!["a".to_owned(), "b".to_owned()];
+        let mut own = plan(last, vec![vrrp("a", 7, priority), vrrp("b", 8, priority)]);
+        own.groups.push(VrrpGroup { name: "g".to_owned(), instances, ..VrrpGroup::default() });
+        if tracked {
+            let script = VrrpScript { name: "s".to_owned(), init_fail: true, ..VrrpScript::default() };
+            own.instances[1].vrrp.track =
+                vec![Track { what: Tracked::Script("s".to_owned()), weight: Some(0), reverse: false }];
+            own.scripts.push(script);
+        }
+        own
+    };
+    let mut wire = Wire::new(vec![with(1, 100, false), with(2, 50, false)]);
+    wire.run(1_000);
+    let told = news(&mut wire, 0);
+    assert_eq!(told.last().unwrap(), "group g: master: a: no advert for 361 ms", "{told:?}");
+    wire.engines[0].update(now(wire.now), with(1, 100, true));
+    let wanted = [
+        "instance a: fault, priority 100: sync group g: b: script s failed",
+        "instance b: fault, priority 100: script s failed",
+        "group g: fault: b: script s failed",
+    ];
+    assert_eq!(news(&mut wire, 0), wanted);
+    wire.run(1_000);
+    // both timers of the other director ran out, or one of them and its group
+    assert_eq!(wire.states("b"), [Fault, Master]);
+    wire.engines[1].update(now(wire.now), with(2, 50, false));
+    news(&mut wire, 1);
+    let a = wire.engines[1].instances[0].machine.clone();
+    assert_eq!(a.state(), Master);
+    wire.engines[1].run(
+        now(wire.now),
+        [(
+            0,
+            Event::Advert(crate::vrrp::machine::Heard {
+                source: [10, 0, 0, 9].into(),
+                priority: 200,
+                interval_ns: 100 * MS,
+            }),
+        )],
+    );
+    let wanted = [
+        "instance a: backup, priority 50: preempted by 10.0.0.9 with priority 200",
+        "instance b: backup, priority 50: sync group g: a: preempted by 10.0.0.9 with priority 200",
+        "group g: backup: a: preempted by 10.0.0.9 with priority 200",
+    ];
+    assert_eq!(news(&mut wire, 1), wanted);
 }
 
 #[test]
@@ -250,6 +375,54 @@ fn what_is_tracked_changes_priorities_or_is_a_fault() {
         let status = wire.engines[0].status(now(wire.now));
         assert_eq!(status.instances[0].state, state.as_str());
         assert_eq!(status.instances[0].tracked.len(), 2);
+    }
+}
+
+#[test]
+fn a_priority_is_told_after_the_first_state() {
+    let any = vec!["/bin/told".to_owned()];
+    let notify = VrrpNotify { any, priority_changes: true, ..VrrpNotify::default() };
+    let track = vec![Track { what: Tracked::Script("s".to_owned()), weight: Some(4), reverse: false }];
+    let mut own = plan(1, vec![Vrrp { notify, track, ..vrrp("a", 7, 100) }]);
+    own.scripts = vec![VrrpScript { name: "s".to_owned(), ..VrrpScript::default() }];
+    let mut wire = Wire::new(vec![own]);
+    let told = |wire: &mut Wire| -> Vec<_> {
+        wire.engines[0].out.programs.drain(..).map(|program| program.command.join(" ")).collect()
+    };
+    assert_eq!(told(&mut wire), ["/bin/told INSTANCE a BACKUP 104"]);
+    wire.engines[0].tracked(
+        now(wire.now),
+        Tracked::Script("s".to_owned()),
+        Standing { up: false, number: 0 },
+    );
+    assert_eq!(told(&mut wire), ["/bin/told INSTANCE a BACKUP 100"]);
+}
+
+#[test]
+fn processes_and_files_are_looked_at_before_the_first_state() {
+    let cases = [
+        (Tracked::Process("p".to_owned()), 4, Standing { up: false, number: 0 }, Backup, 100),
+        (Tracked::Process("p".to_owned()), 4, Standing { up: true, number: 0 }, Backup, 104),
+        (Tracked::Process("p".to_owned()), 0, Standing { up: false, number: 0 }, Fault, 100),
+        (Tracked::File("f".to_owned()), 2, Standing { up: true, number: -30 }, Backup, 40),
+        (Tracked::File("f".to_owned()), 0, Standing { up: true, number: 1 }, Fault, 100),
+    ];
+    for (what, weight, standing, state, priority) in cases {
+        let any = vec!["/bin/told".to_owned()];
+        let notify = VrrpNotify { any, priority_changes: true, ..VrrpNotify::default() };
+        let track = vec![Track { what: what.clone(), weight: Some(weight), reverse: false }];
+        let mut own = plan(1, vec![Vrrp { notify, track, ..vrrp("a", 7, 100) }]);
+        own.processes = vec![lb_config::VrrpProcess { name: "p".to_owned(), ..Default::default() }];
+        own.files = vec![lb_config::VrrpFile { name: "f".to_owned(), ..Default::default() }];
+        let mut wire = Wire::new(vec![own]);
+        wire.run(10);
+        assert_eq!(wire.states("a"), [State::Init], "{what:?}");
+        let waits = format!("{} {} has not been looked at yet", what.kind(), what.name());
+        assert_eq!(shown(&wire, 0), waits);
+        wire.engines[0].tracked(now(wire.now), what.clone(), standing);
+        let told: Vec<_> = wire.engines[0].out.programs.drain(..).map(|p| p.command.join(" ")).collect();
+        let wanted = format!("/bin/told INSTANCE a {} {priority}", state.word());
+        assert_eq!(told, [wanted], "{what:?} {standing:?}");
     }
 }
 
@@ -547,10 +720,11 @@ fn only_who_holds_the_lease_has_the_addresses() {
     assert_eq!(orders(&mut wire), [Order::Yield(unit())]);
     let told: Vec<_> = wire.engines[0].out.news.drain(..).map(|news| news.text).collect();
     for text in [
-        "instance a: master, priority 100",
+        "instance a: backup, priority 100: configured",
+        "instance a: master, priority 100: no advert for 361 ms",
         "lease of instance/a: held by else -> held",
         "lease of instance/a: held -> etcd does not answer",
-        "instance a: fault, priority 100",
+        "instance a: fault, priority 100: no lease: etcd does not answer",
     ] {
         assert!(told.iter().any(|told| told == text), "{text}: {told:?}");
     }

@@ -39,6 +39,8 @@ pub struct Instance {
     pub machine: Machine,
     /// In this state since, ns.
     pub since_ns: u64,
+    /// Why, in words; empty before it has begun.
+    pub why: String,
     /// Times that it became master.
     pub became_master: u64,
     /// Adverts sent.
@@ -67,6 +69,7 @@ impl Instance {
             plan,
             machine,
             since_ns: now_ns,
+            why: String::new(),
             became_master: 0,
             sent: 0,
             heard: 0,

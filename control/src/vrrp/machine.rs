@@ -7,157 +7,11 @@
 
 use std::net::IpAddr;
 
-use lb_config::{Vrrp, VrrpStart, VrrpVersion};
+use lb_config::{VrrpStart, VrrpVersion};
 
-/// State of a virtual router.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Not begun, or ended.
-    Init,
-    /// Another director is master, or nobody yet.
-    Backup,
-    /// It speaks as master, and waits for the addresses.
-    Taking,
-    /// This director has the addresses.
-    Master,
-    /// Something that is tracked is down: it takes no part.
-    Fault,
-}
+mod terms;
 
-impl State {
-    /// As in `lbctl vrrp`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Init => "init",
-            Self::Backup => "backup",
-            Self::Taking => "taking",
-            Self::Master => "master",
-            Self::Fault => "fault",
-        }
-    }
-
-    /// As programs are told, see keepalived.conf(5).
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Init => "STOP",
-            Self::Backup => "BACKUP",
-            Self::Taking => "TAKING",
-            Self::Master => "MASTER",
-            Self::Fault => "FAULT",
-        }
-    }
-}
-
-/// What the configuration says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Version.
-    pub version: VrrpVersion,
-    /// Configured priority.
-    pub priority: u8,
-    /// Configured time between adverts, ns.
-    pub interval_ns: u64,
-    /// Where adverts come from: decides between equal priorities.
-    pub source: IpAddr,
-    /// Behaviour at the start.
-    pub start: VrrpStart,
-    /// A higher priority takes over.
-    pub preempt: bool,
-    /// How long it waits with that, ns.
-    pub preempt_delay_ns: u64,
-    /// See [`Vrrp::handover_wait`], ns.
-    pub handover_ns: u64,
-    /// The addresses depend on a lease: [`Event::Granted`] opens them, and nothing else.
-    pub leased: bool,
-    /// Intervals after which the master is gone.
-    pub down_adverts: u64,
-    /// See [`Vrrp::timer_expired_backup`].
-    pub timer_expired_backup: bool,
-    /// See [`Vrrp::lower_prio_no_advert`].
-    pub lower_prio_no_advert: bool,
-    /// See [`Vrrp::higher_prio_send_advert`].
-    pub higher_prio_send_advert: bool,
-    /// See [`Vrrp::owner_ignore_adverts`].
-    pub owner_ignore_adverts: bool,
-}
-
-impl Settings {
-    /// Those of an instance whose adverts come from `source` and that depends on no lease.
-    pub fn new(vrrp: &Vrrp, source: IpAddr) -> Self {
-        let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Self {
-            version: vrrp.version,
-            priority: vrrp.priority,
-            interval_ns: ns(vrrp.advert_interval),
-            source,
-            start: vrrp.state,
-            preempt: vrrp.preempt,
-            preempt_delay_ns: ns(vrrp.preempt_delay),
-            handover_ns: ns(vrrp.handover_wait),
-            leased: false,
-            down_adverts: vrrp.down_timer_adverts.into(),
-            timer_expired_backup: vrrp.timer_expired_backup,
-            lower_prio_no_advert: vrrp.lower_prio_no_advert,
-            higher_prio_send_advert: vrrp.higher_prio_send_advert,
-            owner_ignore_adverts: vrrp.owner_ignore_adverts,
-        }
-    }
-}
-
-/// An advert that passed every check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
-    /// Where it came from.
-    pub source: IpAddr,
-    /// Its priority.
-    pub priority: u8,
-    /// Its interval, ns.
-    pub interval_ns: u64,
-}
-
-/// What happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It begins, or what was down is up again.
-    Startup,
-    /// It ends.
-    Shutdown,
-    /// Something that is tracked is down.
-    Fail,
-    /// Time has passed.
-    Timer,
-    /// An advert came.
-    Advert(Heard),
-    /// The priority is another one now, by what is tracked.
-    Priority(u8),
-    /// The BFD session with this director ended.
-    Lost(IpAddr),
-    /// It ended, or adverts may have been missed, while this director was held up: others may have taken over.
-    Waver,
-    /// Another instance of its group is to be master.
-    Take,
-    /// Another instance of its group has its addresses: whoever was master of the group has let go.
-    Settled,
-    /// Another instance of its group is backup.
-    Yield,
-    /// It holds the lease, and may have the addresses from this time on, ns.
-    Granted(u64),
-    /// It does not hold the lease any more.
-    Revoked,
-}
-
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Send an advert with this priority.
-    Send(u8),
-    /// It is in this state from now on.
-    Enter(State),
-    /// A master heard an advert of lower priority, which it answered or not.
-    Lower,
-    /// Tell the one whose advert was heard last, and nobody else, that the addresses are not here any more.
-    Bye,
-}
+pub use terms::{Action, Event, Heard, Settings, State, Why};
 
 /// What a frame takes from the wire to here at most, ns: a worker's longest rest is 4 ms.
 const GRACE_NS: u64 = 10_000_000;
@@ -167,6 +21,7 @@ const GRACE_NS: u64 = 10_000_000;
 pub struct Machine {
     settings: Settings,
     state: State,
+    why: Why,
     priority: u8,
     /// Interval of the master, ns.
     master_interval_ns: u64,
@@ -177,8 +32,12 @@ pub struct Machine {
     /// How long it is left alone at least, see [`Machine::hold`].
     hold_ns: u64,
     master: Option<(IpAddr, u8)>,
-    /// When a backup heard a master last, whatever its priority, ns.
-    heard_ns: Option<u64>,
+    /// When a backup heard a master last, ns, its address and its priority, whatever that is.
+    heard: Option<(u64, IpAddr, u8)>,
+    /// Who said good-bye since.
+    bye: Option<IpAddr>,
+    /// Since when it is backup, ns.
+    backup_ns: u64,
     /// Since when it is taking over, ns.
     taken_ns: u64,
     /// From when on nobody else has the addresses, as far as adverts tell, ns.
@@ -194,13 +53,16 @@ impl Machine {
         Self {
             settings,
             state: State::Init,
+            why: Why::New,
             priority,
             master_interval_ns,
             timer_ns: None,
             lower_ns: None,
             hold_ns: 0,
             master: None,
-            heard_ns: None,
+            heard: None,
+            bye: None,
+            backup_ns: 0,
             taken_ns: 0,
             settled_ns: 0,
             granted_ns: None,
@@ -210,6 +72,11 @@ impl Machine {
     /// Its state.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Why it is in this state; of a master, why it began to take over.
+    pub fn why(&self) -> Why {
+        self.why
     }
 
     /// Its priority, with what is tracked.
@@ -282,38 +149,40 @@ impl Machine {
         match (self.state, event) {
             (_, Event::Priority(priority)) => self.priority = priority,
             (State::Init | State::Fault, Event::Startup) => self.begin(now_ns, actions),
-            (State::Init, Event::Fail) => self.enter(State::Fault, actions),
+            (State::Init, Event::Fail) => self.enter(now_ns, (State::Fault, Why::Fault), actions),
             (State::Backup, Event::Fail) => {
                 self.timer_ns = None;
-                self.enter(State::Fault, actions);
+                self.enter(now_ns, (State::Fault, Why::Fault), actions);
             }
             (State::Taking | State::Master, Event::Fail) => {
                 self.timer_ns = None;
                 actions.push(Action::Send(0));
-                self.enter(State::Fault, actions);
+                self.enter(now_ns, (State::Fault, Why::Fault), actions);
             }
             (State::Backup | State::Fault, Event::Shutdown) => {
                 self.timer_ns = None;
-                self.enter(State::Init, actions);
+                self.enter(now_ns, (State::Init, Why::Ended), actions);
             }
             (State::Taking | State::Master, Event::Shutdown) => {
                 self.timer_ns = None;
                 actions.push(Action::Send(0));
-                self.enter(State::Init, actions);
+                self.enter(now_ns, (State::Init, Why::Ended), actions);
             }
             (State::Backup, Event::Timer) if self.is_due(now_ns) => {
                 // adverts that came meanwhile may still be on their way to here
                 if self.was_held_up(now_ns) {
                     self.timer_ns = Some(now_ns + self.listen_ns());
                 } else {
-                    self.take(now_ns, self.is_rival_alive(now_ns), actions);
+                    self.take(now_ns, self.is_rival_alive(now_ns), self.silence(now_ns), actions);
                 }
             }
-            (State::Backup, Event::Take) => self.take(now_ns, self.is_rival_alive(now_ns), actions),
-            (State::Backup, Event::Settled) => self.take(now_ns, false, actions),
+            (State::Backup, Event::Take) => {
+                self.take(now_ns, self.is_rival_alive(now_ns), Why::Group, actions);
+            }
+            (State::Backup, Event::Settled) => self.take(now_ns, false, Why::Group, actions),
             // without having heard any master: the neighbour was there and is gone, nobody else has spoken
             (State::Backup, Event::Lost(who)) if self.master.is_none_or(|(master, _)| master == who) => {
-                self.take(now_ns, false, actions);
+                self.take(now_ns, false, Why::Lost(who), actions);
             }
             (State::Taking, Event::Lost(who)) if self.master.is_some_and(|(master, _)| master == who) => {
                 self.settle(now_ns, actions);
@@ -327,7 +196,8 @@ impl Machine {
             }
             // it slept, and somebody else has taken over: whose connections are older is not to be found out by force
             (State::Master, Event::Advert(heard)) if heard.priority > 0 && self.was_held_up(now_ns) => {
-                self.enter(State::Backup, actions);
+                let why = Why::Replaced(self.late_ns(now_ns), heard.source);
+                self.enter(now_ns, (State::Backup, why), actions);
                 self.timer_ns = Some(now_ns + self.down_ns());
                 self.follow(now_ns, &heard);
             }
@@ -342,17 +212,19 @@ impl Machine {
                 self.timer_ns = Some(now_ns + self.settings.interval_ns);
             }
             // a lease that is still held says that nobody has
-            (State::Master, Event::Waver) if !self.settings.leased => self.take(now_ns, true, actions),
+            (State::Master, Event::Waver) if !self.settings.leased => {
+                self.take(now_ns, true, Why::Wavers, actions);
+            }
             (State::Taking, Event::Settled) => self.settle(now_ns, actions),
             (State::Taking, Event::Revoked) => self.granted_ns = None,
             (State::Master, Event::Revoked) => {
                 actions.push(Action::Send(0));
                 self.timer_ns = Some(now_ns + self.down_ns());
-                self.enter(State::Backup, actions);
+                self.enter(now_ns, (State::Backup, Why::Revoked), actions);
             }
             (State::Taking | State::Master, Event::Yield) => {
                 self.timer_ns = Some(now_ns + self.down_ns());
-                self.enter(State::Backup, actions);
+                self.enter(now_ns, (State::Backup, Why::Group), actions);
             }
             _ => {}
         }
@@ -365,9 +237,12 @@ impl Machine {
     /// Whether its timer is so late (a stopped process, a frozen machine) that others may have taken over: their
     /// timers began with the last advert, one interval before this one was due.
     fn was_held_up(&self, now_ns: u64) -> bool {
-        let late = self.timer_ns.map_or(0, |due| now_ns.saturating_sub(due));
         let limit = self.settings.down_adverts.saturating_sub(1).max(1) * self.master_interval_ns;
-        self.settings.timer_expired_backup && late > limit
+        self.settings.timer_expired_backup && self.late_ns(now_ns) > limit
+    }
+
+    fn late_ns(&self, now_ns: u64) -> u64 {
+        self.timer_ns.map_or(0, |due| now_ns.saturating_sub(due))
     }
 
     /// How long it listens then: a master speaks once in an interval. Not longer, so that nobody is without the
@@ -376,9 +251,12 @@ impl Machine {
         self.master_interval_ns + GRACE_NS
     }
 
-    fn enter(&mut self, state: State, actions: &mut Vec<Action>) {
-        self.state = state;
-        self.lower_ns = None;
+    fn enter(&mut self, now_ns: u64, (state, why): (State, Why), actions: &mut Vec<Action>) {
+        (self.state, self.why) = (state, why);
+        (self.lower_ns, self.bye) = (None, None);
+        if state == State::Backup {
+            self.backup_ns = now_ns;
+        }
         if !matches!(state, State::Backup | State::Taking) {
             self.master = None;
         }
@@ -392,32 +270,47 @@ impl Machine {
     fn begin(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let first = self.state == State::Init;
         self.master_interval_ns = self.settings.interval_ns;
-        self.heard_ns = None;
+        self.heard = None;
         if self.priority == 255 {
-            return self.take(now_ns, false, actions);
+            return self.take(now_ns, false, Why::Owner, actions);
         }
         let wait = match self.settings.start {
             VrrpStart::Master if first => self.settings.interval_ns + self.skew_ns(),
             _ => self.down_ns(),
         };
         self.timer_ns = Some(now_ns + wait);
-        self.enter(State::Backup, actions);
+        let why = if first { Why::Begun } else { Why::Mended };
+        self.enter(now_ns, (State::Backup, why), actions);
+    }
+
+    /// Why nobody else counts as master when the timer of a backup has run out.
+    fn silence(&self, now_ns: u64) -> Why {
+        match (self.bye, self.heard) {
+            (Some(who), _) => Why::Bye(who),
+            (None, Some((_, who, priority))) if priority < self.priority && self.is_rival_alive(now_ns) => {
+                Why::Above(who, priority)
+            }
+            (None, heard) => {
+                let since = heard.map_or(self.backup_ns, |(at, ..)| at.max(self.backup_ns));
+                Why::Silent(now_ns.saturating_sub(since))
+            }
+        }
     }
 
     /// Whether somebody else may have the addresses: a master was heard so lately that it does not count as gone.
     fn is_rival_alive(&self, now_ns: u64) -> bool {
         let limit = self.settings.down_adverts * self.master_interval_ns;
-        self.heard_ns.is_some_and(|heard| now_ns.saturating_sub(heard) < limit)
+        self.heard.is_some_and(|(at, ..)| now_ns.saturating_sub(at) < limit)
     }
 
     /// Takes over; `wait`: from a master that is alive and lets go when it hears of it.
-    fn take(&mut self, now_ns: u64, wait: bool, actions: &mut Vec<Action>) {
+    fn take(&mut self, now_ns: u64, wait: bool, why: Why, actions: &mut Vec<Action>) {
         actions.push(Action::Send(self.priority));
         self.timer_ns = Some(now_ns + self.settings.interval_ns);
         self.taken_ns = now_ns;
         self.settled_ns = now_ns + if wait { self.settings.handover_ns } else { 0 };
         let opens = self.opens_ns().is_some_and(|opens| opens <= now_ns);
-        self.enter(if opens { State::Master } else { State::Taking }, actions);
+        self.enter(now_ns, (if opens { State::Master } else { State::Taking }, why), actions);
     }
 
     /// Nobody else has the addresses from now on, as far as adverts tell.
@@ -429,15 +322,16 @@ impl Machine {
     /// Has the addresses if nothing is in the way any more.
     fn open(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         if self.state == State::Taking && self.opens_ns().is_some_and(|opens| opens <= now_ns) {
-            self.enter(State::Master, actions);
+            self.enter(now_ns, (State::Master, self.why), actions);
         }
     }
 
     fn advertise(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let due = self.timer_ns.unwrap_or(now_ns);
         if self.was_held_up(now_ns) {
+            let why = Why::Late(self.late_ns(now_ns));
             self.timer_ns = Some(now_ns + self.listen_ns());
-            return self.enter(State::Backup, actions);
+            return self.enter(now_ns, (State::Backup, why), actions);
         }
         actions.push(Action::Send(self.priority));
         // from when it was due, so that lateness does not add up
@@ -448,14 +342,14 @@ impl Machine {
     /// RFC 9568 section 6.4.2, an advert comes to a backup.
     fn follow(&mut self, now_ns: u64, heard: &Heard) {
         if heard.priority == 0 {
-            self.heard_ns = None;
+            (self.heard, self.bye) = (None, Some(heard.source));
             self.timer_ns = Some(now_ns + self.skew_ns());
             return;
         }
         if self.priority == 255 && self.settings.owner_ignore_adverts {
             return;
         }
-        self.heard_ns = Some(now_ns);
+        (self.heard, self.bye) = (Some((now_ns, heard.source, heard.priority)), None);
         let lower = heard.priority < self.priority;
         if lower && self.settings.preempt {
             let since = *self.lower_ns.get_or_insert(now_ns);
@@ -488,9 +382,9 @@ impl Machine {
                 self.master_interval_ns = heard.interval_ns;
             }
             self.timer_ns = Some(now_ns + self.down_ns());
-            self.enter(State::Backup, actions);
+            self.enter(now_ns, (State::Backup, Why::Below(heard.source, heard.priority)), actions);
             self.master = Some((heard.source, heard.priority));
-            self.heard_ns = Some(now_ns);
+            self.heard = Some((now_ns, heard.source, heard.priority));
             actions.push(Action::Bye);
         } else {
             if !self.settings.lower_prio_no_advert {

@@ -1,4 +1,5 @@
 use super::*;
+use lb_config::Vrrp;
 use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;
@@ -89,6 +90,78 @@ fn the_tables_of_rfc_9568_section_6_4() {
     let mut machine = in_state(Settings { preempt: false, ..settings(100) }, Backup);
     machine.step(S, heard(99, 20), &mut Vec::new());
     assert_eq!(machine.due_ns(), Some(S + down));
+}
+
+/// Settings, state at the time 0, what then happens when; the state and the reason after it.
+type Told = (Settings, State, Vec<(u64, Event)>, State, Why);
+
+#[test]
+fn a_machine_knows_why_it_is_in_its_state() {
+    use State::{Backup, Fault, Init, Master, Taking};
+    let skew = 156 * S / 256;
+    let down = 3 * S + skew;
+    let of = || settings(100);
+    let leased = || Settings { leased: true, ..of() };
+    let timer = Event::Timer;
+    let cases: Vec<Told> = vec![
+        (of(), Init, vec![], Init, Why::New),
+        (of(), Init, vec![(0, Event::Startup)], Backup, Why::Begun),
+        (settings(255), Init, vec![(0, Event::Startup)], Master, Why::Owner),
+        (of(), Fault, vec![(S, Event::Startup)], Backup, Why::Mended),
+        (of(), Backup, vec![(S, Event::Fail)], Fault, Why::Fault),
+        (of(), Master, vec![(S, Event::Fail)], Fault, Why::Fault),
+        (of(), Master, vec![(S, Event::Shutdown)], Init, Why::Ended),
+        // nobody was heard at all, and somebody who is heard no more
+        (of(), Backup, vec![(down, timer)], Master, Why::Silent(down)),
+        (of(), Backup, vec![(S, heard(200, 20)), (S + down, timer)], Master, Why::Silent(down)),
+        (
+            of(),
+            Backup,
+            vec![(S, heard(200, 20)), (2 * S, heard(0, 20)), (2 * S + skew, timer)],
+            Master,
+            Why::Bye(address(20)),
+        ),
+        // a good-bye, but another one speaks
+        (
+            of(),
+            Backup,
+            vec![(S, heard(0, 20)), (S + MS, heard(200, 21)), (S + MS + down, timer)],
+            Master,
+            Why::Silent(down),
+        ),
+        (of(), Backup, vec![(3 * S, heard(50, 20)), (down, timer)], Taking, Why::Above(address(20), 50)),
+        (
+            of(),
+            Backup,
+            vec![(3 * S, heard(50, 20)), (down, timer), (down + S, timer)],
+            Master,
+            Why::Above(address(20), 50),
+        ),
+        (
+            of(),
+            Backup,
+            vec![(S, heard(200, 20)), (S + MS, Event::Lost(address(20)))],
+            Master,
+            Why::Lost(address(20)),
+        ),
+        (of(), Backup, vec![(S, Event::Take)], Master, Why::Group),
+        (of(), Master, vec![(S, Event::Yield)], Backup, Why::Group),
+        (of(), Master, vec![(MS, heard(150, 20))], Backup, Why::Below(address(20), 150)),
+        (of(), Master, vec![(MS, heard(100, 20))], Backup, Why::Below(address(20), 100)),
+        (of(), Master, vec![(60 * S, timer)], Backup, Why::Late(59 * S)),
+        (of(), Master, vec![(60 * S, heard(50, 20))], Backup, Why::Replaced(59 * S, address(20))),
+        (of(), Master, vec![(MS, Event::Waver)], Taking, Why::Wavers),
+        (leased(), Taking, vec![(0, Event::Granted(0))], Master, Why::Group),
+        (leased(), Taking, vec![(0, Event::Granted(0)), (MS, Event::Revoked)], Backup, Why::Revoked),
+    ];
+    for (settings, state, events, after, why) in cases {
+        let mut machine = in_state(settings, state);
+        let mut actions = Vec::new();
+        for (now, event) in &events {
+            machine.step(*now, *event, &mut actions);
+        }
+        assert_eq!((machine.state(), machine.why()), (after, why), "{state:?} {events:?}");
+    }
 }
 
 #[test]

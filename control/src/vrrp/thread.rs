@@ -192,15 +192,24 @@ impl Speaker {
             info!(instances = plan.instances.len(), bfd = plan.sessions.len(), "vrrp");
         }
         let tracked = (plan.scripts.clone(), plan.processes.clone(), plan.files.clone());
+        let mut unseen = Vec::new();
         if self.tracker.as_ref().is_none_or(|tracker| !tracker.is_of(&tracked)) {
             // dropped first: it ends its programs
             self.tracker = None;
             match Tracker::start(tracked, self.reports.0.clone(), thread::current()) {
                 Ok(tracker) => self.tracker = Some(tracker),
-                Err(error) => warn!(%error, "nothing is tracked"),
+                Err(error) => {
+                    warn!(%error, "nothing is tracked");
+                    unseen.extend(plan.processes.iter().map(|own| Tracked::Process(own.name.clone())));
+                    unseen.extend(plan.files.iter().map(|own| Tracked::File(own.name.clone())));
+                }
             }
         }
         let now = self.now();
+        // nobody waits for a first look that does not come
+        for what in unseen {
+            self.engine.tracked(now, what, Standing { up: true, number: 0 });
+        }
         // before the first event of a new instance
         self.ups.clear();
         for (name, up) in plan.ports.iter().zip((self.links)()) {

@@ -34,7 +34,7 @@ impl Paper {
 
     fn sign(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let params = CertificateParams::new(vec![name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
@@ -42,7 +42,7 @@ impl Paper {
         self.dir.join(name).display().to_string()
     }
 
-    /// A server of `www.example.org` that may want a certificate of its clients; tells the name that each asked for.
+    /// A server of `www.example.org` and 127.0.0.1 that may want a certificate of its clients; tells the name that each asked for.
     fn serve(&self, wants_client: bool) -> (SocketAddr, mpsc::Receiver<Option<String>>) {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone());
@@ -108,6 +108,31 @@ fn certificates_count_where_that_is_wanted() {
     assert!(why.starts_with("TLS: invalid peer certificate"), "{why}");
     let why = fail(check("verify = true, ca = \"/nonexistent.pem\", sni = \"www.example.org\""));
     assert!(why.starts_with("/nonexistent.pem: "), "{why}");
+}
+
+#[test]
+fn a_webhook_is_told_whose_certificate_is_signed_as_configured() {
+    use crate::health::event::{EventKind, Events};
+    let (paper, stranger) = (Paper::new("hook"), Paper::new("other-hook"));
+    let (address, _names) = paper.serve(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let told = |ca: Option<String>| {
+        let news = crate::health::tell::News {
+            event: Events::default().add(EventKind::Vrrp, "", "", "instance a: master"),
+            director: "node01".to_owned(),
+            command: Vec::new(),
+            user: None,
+            webhooks: Vec::new(),
+            ca: ca.map(PathBuf::from),
+            mail: None,
+            timeout: Duration::from_secs(10),
+        };
+        runtime.block_on(crate::health::tell::post(&format!("https://{address}/hook"), &news))
+    };
+    told(Some(paper.file("ca.pem"))).unwrap();
+    let why = told(Some(stranger.file("ca.pem"))).unwrap_err().0;
+    assert!(why.starts_with("TLS: invalid peer certificate"), "{why}");
+    told(None).unwrap_err();
 }
 
 #[test]

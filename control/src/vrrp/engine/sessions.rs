@@ -125,7 +125,7 @@ impl Engine {
             self.run(now, hit);
         }
         // which of both was silent
-        let held_up = self.held_up;
+        let held_up = self.is_held_up();
         for (name, who) in lost {
             let hit = |own: &Instance| own.plan.vrrp.takeover_bfd.contains(&name);
             let event = |own: &Instance| match own.machine.state() {

@@ -36,9 +36,8 @@ impl Engine {
             _ => machine.master(),
         };
         let port = Track { what: Tracked::Port(vrrp.port.clone()), weight: None, reverse: false };
-        let group = self.plan.groups.iter().find(|group| group.instances.contains(&vrrp.name));
-        let tracks = vrrp.track_port.then_some(&port).into_iter().chain(&vrrp.track);
-        let tracks = tracks.chain(group.into_iter().flat_map(|group| &group.track));
+        let tracks = vrrp.track_port.then_some(&port).into_iter();
+        let tracks = tracks.chain(self.tracks(own).map(|(track, _)| track));
         VrrpRow {
             name: vrrp.name.clone(),
             port: vrrp.port.clone(),
@@ -46,6 +45,7 @@ impl Engine {
             version: vrrp.version.number(),
             state: machine.state().as_str().to_owned(),
             since_ms: now.mono_ns.saturating_sub(own.since_ns) / 1_000_000,
+            why: self.shown_reason(own),
             priority: machine.priority(),
             base_priority: vrrp.priority,
             master: master.map(|(address, _)| address),

@@ -1,6 +1,6 @@
 //! Who is told of changes of state: programs, and by news the rest.
 
-use lb_config::VrrpNotify;
+use lb_config::{VrrpGroup, VrrpNotify};
 use tracing::info;
 
 use super::super::instance::Instance;
@@ -21,7 +21,7 @@ pub enum NewsKind {
 pub struct News {
     /// What kind of thing.
     pub kind: NewsKind,
-    /// In words.
+    /// In words, with the reason.
     pub text: String,
     /// Mails tell of it.
     pub mail: bool,
@@ -30,13 +30,14 @@ pub struct News {
 impl Engine {
     pub(super) fn changed(&mut self, instance: &Instance, before: State, state: State) {
         let (vrrp, priority) = (&instance.plan.vrrp, instance.machine.priority());
-        info!(instance = %vrrp.name, from = before.as_str(), to = state.as_str(), priority, "vrrp state");
+        info!(instance = %vrrp.name, from = before.as_str(), to = state.as_str(), priority, why = %instance.why, "vrrp state");
         let notify = &vrrp.notify;
         if state == State::Taking {
             // nothing has changed yet, for anybody else
             return;
         }
-        let text = format!("instance {}: {}, priority {priority}", vrrp.name, state.as_str());
+        let text =
+            format!("instance {}: {}, priority {priority}: {}", vrrp.name, state.as_str(), instance.why);
         self.out.news.push(News { kind: NewsKind::Vrrp, text, mail: notify.mail });
         tell(
             &mut self.out.programs,
@@ -44,6 +45,18 @@ impl Engine {
             of_state(notify, state),
             ("INSTANCE", &vrrp.name, state.word(), priority),
         );
+    }
+
+    /// Groups that were told a state, with the priority that they are told.
+    pub(super) fn begun_groups(&self) -> Vec<(VrrpGroup, u8)> {
+        let groups = self.plan.groups.iter().filter(|group| self.group_states.contains_key(&group.name));
+        let first = |group: &VrrpGroup| {
+            let mut members = self.instances.iter();
+            members
+                .find(|own| group.instances.contains(&own.plan.vrrp.name))
+                .map(|own| own.machine.priority())
+        };
+        groups.filter_map(|group| Some((group.clone(), first(group)?))).collect()
     }
 
     /// Tells programs of groups whose members are all in one new state.
@@ -61,9 +74,10 @@ impl Engine {
             {
                 continue;
             }
-            info!(group = %group.name, to = state.as_str(), "vrrp group state");
+            let why = self.group_reason(group).map_or_else(String::new, |why| format!(": {why}"));
+            info!(group = %group.name, to = state.as_str(), "vrrp group state{why}");
             let (notify, own) = (&group.notify, of_state(&group.notify, state));
-            let text = format!("group {}: {}", group.name, state.as_str());
+            let text = format!("group {}: {}{why}", group.name, state.as_str());
             self.out.news.push(News { kind: NewsKind::Vrrp, text, mail: notify.mail });
             tell(&mut self.out.programs, notify, own, ("GROUP", &group.name, state.word(), priority));
         }

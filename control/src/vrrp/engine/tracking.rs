@@ -23,6 +23,21 @@ impl Engine {
         self.standings.get(what).copied().unwrap_or(Standing { up, number: 0 })
     }
 
+    /// Whether a process or a file of the plan has not been looked at yet: it says nothing before.
+    fn is_unseen(&self, what: &Tracked) -> bool {
+        let wanted = match what {
+            Tracked::Process(name) => self.plan.processes.iter().any(|own| own.name == *name),
+            Tracked::File(name) => self.plan.files.iter().any(|own| own.name == *name),
+            Tracked::Port(_) | Tracked::Script(_) | Tracked::Bfd(_) => false,
+        };
+        wanted && !self.standings.contains_key(what)
+    }
+
+    /// What an instance that has not begun waits for: a first look, which takes some milliseconds.
+    pub(super) fn unseen<'e>(&'e self, own: &'e Instance) -> Option<&'e Tracked> {
+        self.tracks(own).map(|(track, _)| &track.what).find(|what| self.is_unseen(what))
+    }
+
     fn weight(&self, track: &Track) -> i16 {
         let own = match &track.what {
             Tracked::Port(_) => Some(0),
@@ -42,6 +57,9 @@ impl Engine {
 
     /// What a tracked thing does: whether it is a fault, and what it adds to the priority.
     pub(super) fn effect(&self, track: &Track) -> (bool, i32) {
+        if self.is_unseen(&track.what) {
+            return (false, 0);
+        }
         let (standing, weight) = (self.standing(&track.what), i32::from(self.weight(track)));
         if let Tracked::File(_) = track.what {
             let sign = if track.reverse { -1 } else { 1 };
@@ -53,21 +71,11 @@ impl Engine {
 
     /// Whether an instance itself is in fault, and its priority.
     fn judged(&self, instance: &Instance) -> (bool, u8) {
-        let vrrp = &instance.plan.vrrp;
-        let port = Tracked::Port(vrrp.port.clone());
-        let mut fault = vrrp.track_port && !self.standing(&port).up || self.is_barred(instance);
-        let group = self.plan.groups.iter().find(|group| group.instances.contains(&vrrp.name));
-        let own_weights = group.is_none_or(|group| group.tracking_weight);
-        let mut sum = i32::from(vrrp.priority);
-        let own = vrrp.track.iter().map(|track| (track, own_weights));
-        let shared = group.into_iter().flat_map(|group| group.track.iter().map(|track| (track, true)));
-        for (track, weighs) in own.chain(shared) {
-            let (failed, weight) = self.effect(track);
-            fault |= failed;
-            sum = sum.saturating_add(if weighs { weight } else { 0 });
-        }
-        let priority = if vrrp.priority == 255 { 255 } else { sum.clamp(1, 254) as u8 };
-        (fault, priority)
+        let base = instance.plan.vrrp.priority;
+        let weights = self.tracks(instance).filter(|(_, weighs)| *weighs);
+        let sum = weights.fold(i32::from(base), |sum, (track, _)| sum.saturating_add(self.effect(track).1));
+        let priority = if base == 255 { 255 } else { sum.clamp(1, 254) as u8 };
+        (!self.faults(instance).is_empty(), priority)
     }
 
     /// What is tracked, or the plan, is another: faults and priorities follow.
@@ -89,14 +97,16 @@ impl Engine {
             if priority != instance.machine.priority() {
                 info!(instance = %name, from = instance.machine.priority(), to = priority, "vrrp priority");
                 let notify = &instance.plan.vrrp.notify;
-                if notify.priority_changes {
+                // before the first state there is nobody whose priority it is
+                if notify.priority_changes && instance.machine.state() != State::Init {
                     let word = instance.machine.state().word();
                     tell(&mut self.out.programs, notify, &[], ("INSTANCE", name, word, priority));
                 }
                 events.push((at, Event::Priority(priority)));
             }
             match (instance.machine.state(), fault) {
-                (State::Init | State::Fault, false) if self.is_unknown(&instance.plan) => {}
+                (State::Init | State::Fault, false)
+                    if self.is_unknown(&instance.plan) || self.unseen(instance).is_some() => {}
                 (State::Init | State::Fault, false) => events.push((at, Event::Startup)),
                 (State::Init | State::Backup | State::Taking | State::Master, true) => {
                     events.push((at, Event::Fail))

@@ -20,7 +20,7 @@ fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// A table of instances, what of theirs is down or counts, adverts that were dropped; groups; sessions.
+/// A table of instances, why each is in its state, what of theirs is down or counts, adverts that were dropped; groups; sessions.
 pub fn vrrp(status: &Vrrp) -> String {
     if status.instances.is_empty() && status.bfd.is_empty() {
         return "no vrrp and no bfd is configured\n".to_owned();
@@ -96,6 +96,9 @@ fn instances(status: &Vrrp) -> String {
             row.adverts_heard.to_string(),
             addresses.join(" "),
         ]);
+        if !row.why.is_empty() {
+            notes += &format!("{}: {}: {}\n", row.name, row.state, row.why);
+        }
         if let Some(lease) = &row.lease {
             notes += &self::lease(&row.name, lease);
         }
@@ -139,6 +142,7 @@ mod tests {
                 version: 3,
                 state: "backup".to_owned(),
                 since_ms: 61_000,
+                why: "preempted by 10.0.0.2 with priority 120".to_owned(),
                 priority: 90,
                 base_priority: 100,
                 master: Some("10.0.0.2".parse().unwrap()),
@@ -188,6 +192,7 @@ mod tests {
             "1m1s",
             "10.0.0.2",
             "120",
+            "outside: backup: preempted by 10.0.0.2 with priority 120\n",
             "script nginx is down: priority -10",
             "outside: lease /sluice/vip/group/all: held by node02, wanted here, since 2s",
             "3 adverts dropped: checksum",
