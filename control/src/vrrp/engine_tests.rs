@@ -654,6 +654,18 @@ fn a_director_that_slept_is_no_second_owner_for_a_moment() {
             assert!(none <= 2, "nobody had it for {none} ms after {ms} ms");
         }
     }
+    // and after a time in which others must have taken over, it does not take the addresses back at once
+    let mut wire = Wire::new(vec![with_bfd(1, 2, 100), with_bfd(2, 1, 50)]);
+    wire.run(6_000);
+    let waiting = wire.sleep(0, 4_400);
+    wire.engines[0].tick(now(wire.now));
+    assert_eq!(wire.states("a"), [Backup, Master]);
+    waiting.iter().for_each(|frame| wire.engines[0].receive(now(wire.now), frame));
+    for _ in 0..3_000 {
+        wire.run(1);
+        assert!(here(&wire, 0) != [true; 2]);
+    }
+    assert_eq!(wire.states("a"), [Master, Backup], "it preempts in its time");
 }
 
 #[test]

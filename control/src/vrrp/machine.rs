@@ -211,6 +211,8 @@ impl Machine {
                 actions.push(Action::Send(self.priority));
                 self.timer_ns = Some(now_ns + self.settings.interval_ns);
             }
+            // away for so long that adverts were missed as well: it listens first, and hears what it has missed
+            (State::Master, Event::Waver) if self.was_held_up(now_ns) => self.listen(now_ns, actions),
             // a lease that is still held says that nobody has
             (State::Master, Event::Waver) if !self.settings.leased => {
                 self.take(now_ns, true, Why::Wavers, actions);
@@ -326,12 +328,17 @@ impl Machine {
         }
     }
 
+    /// A master that was away steps back until it would have heard another one.
+    fn listen(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+        let why = Why::Late(self.late_ns(now_ns));
+        self.timer_ns = Some(now_ns + self.listen_ns());
+        self.enter(now_ns, (State::Backup, why), actions);
+    }
+
     fn advertise(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let due = self.timer_ns.unwrap_or(now_ns);
         if self.was_held_up(now_ns) {
-            let why = Why::Late(self.late_ns(now_ns));
-            self.timer_ns = Some(now_ns + self.listen_ns());
-            return self.enter(now_ns, (State::Backup, why), actions);
+            return self.listen(now_ns, actions);
         }
         actions.push(Action::Send(self.priority));
         // from when it was due, so that lateness does not add up
