@@ -171,7 +171,13 @@ impl One {
     pub fn evidence(&self) -> String {
         let sync: Result<api::SyncStatus> = self.ask(&["sync"]);
         let vrrp: Result<api::Vrrp> = self.ask(&["vrrp"]);
-        format!("director {}: {sync:?}\n{vrrp:?}\n{}", self.at, self.process.log())
+        let stats: Result<api::Stats> = self.ask(&["stats"]);
+        let connections = stats.map(|stats| stats.connections);
+        format!(
+            "director {}: {sync:?}\n{vrrp:?}\nconnections: {connections:?}\n{}",
+            self.at,
+            self.process.log()
+        )
     }
 
     /// Waits until it is `state`, has servers to send to, and the BFD session is up.
@@ -411,7 +417,7 @@ fn fail(lab: &mut Lab, how: How, way: Way) -> Result<()> {
         }
         std::mem::swap(&mut master, &mut backup);
         backup.wait_for("backup", true)?;
-        backup.wait_ready(lab, HELD)?;
+        backup.wait_ready(lab, HELD).with_context(|| master.evidence())?;
         master.wait_for("master", true)?;
         check(&mut held).with_context(|| format!("after round {round}\n{}", master.evidence()))?;
         // both directions at least

@@ -82,11 +82,11 @@ impl Mails {
         Ok(mails)
     }
 
-    /// Waits for a mail whose subject begins and ends so.
-    fn wait_for(&self, begin: &str, end: &str) -> Result<()> {
-        let told = |one: &String| one.starts_with(begin) && one.ends_with(end);
+    /// Waits for a mail whose subject begins so and has this further on.
+    fn wait_for(&self, begin: &str, more: &str) -> Result<()> {
+        let told = |one: &String| one.strip_prefix(begin).is_some_and(|rest| rest.contains(more));
         let has = || self.subjects.lock().map(|all| all.iter().any(told)).map_err(|_| anyhow!("a panic"));
-        wait_until(&format!("a mail: {begin} ... {end}"), PATIENCE, has)
+        wait_until(&format!("a mail: {begin} ... {more}"), PATIENCE, has)
             .with_context(|| format!("mails: {:?}", self.subjects.lock()))
     }
 }
@@ -210,8 +210,8 @@ fn directly(lab: &mut Lab) -> Result<()> {
         wait_states(peer, ["up", "up"])?;
         ensure!(!peer.process.log().contains("not carried over"), "{}", peer.process.log());
     }
-    mails.wait_for("[e2e] instance VI_1: master", "priority 100")?;
-    mails.wait_for("[e2e-second] instance VI_1: backup", "priority 50")?;
+    mails.wait_for("[e2e] instance VI_1: master", "priority 100: ")?;
+    mails.wait_for("[e2e-second] instance VI_1: backup", "priority 50: ")?;
 
     let asker = Asker::start(lab);
     thread::sleep(Duration::from_secs(1));

@@ -181,6 +181,8 @@ impl Session {
         self.state = state;
         // the interval is another one, which the neighbour confirms
         self.polling = state == SessionState::Up;
+        // and so is the neighbour's patience, which begins now
+        self.spoke_ns = now_ns;
         self.send_ns = now_ns;
     }
 
@@ -347,6 +349,23 @@ mod tests {
             assert!(!missed || down || (20..=31).contains(&ms), "{ms} ms");
             a.receive(woken, &b.packet(false));
             assert_eq!(a.was_missed(), down, "it says so");
+        }
+    }
+
+    #[test]
+    fn who_comes_back_was_not_missed_by_a_neighbour_that_was_away() {
+        for ms in (0..2_000).step_by(7) {
+            let (mut a, mut b) = (Session::new(settings(), 1, 0), Session::new(settings(), 2, 0));
+            run(&mut a, &mut b, 0, 2_500 * MS, false);
+            let back = 2_500 + 100 + ms;
+            for now in 2_500..back {
+                a.tick(now * MS);
+            }
+            assert!(a.state() == SessionState::Down && !a.was_missed());
+            // killed, and begun again
+            let mut b = Session::new(settings(), 3, back * MS);
+            assert_eq!(run(&mut a, &mut b, back * MS, (back + 2_500) * MS, false), [SessionState::Up; 2]);
+            assert!(!a.was_missed() && !b.was_missed(), "after {back} ms");
         }
     }
 
