@@ -8,21 +8,24 @@ use anyhow::{Context as _, ensure};
 use crate::context::Context;
 use crate::facts::Facts;
 use crate::report;
-use crate::rig::{cpus, pin};
+use crate::rig::{cpus, on_cpu};
 use crate::suite::{SUITES, Suite};
 
 /// Runs a suite and writes its results into `out`, as they come. A suite that fails leaves what it had measured.
 pub fn one(suite: &Suite, quick: bool, out: &Path) -> anyhow::Result<()> {
     println!("# {}: {}", suite.name, suite.doc);
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
-    if suite.pinned
-        && let Some(last) = cpus()?.last()
-    {
-        // the first has the interrupts
-        pin(*last)?;
-    }
     let mut context = Context::new(suite.name, quick, out);
+    // of the machine, not of the CPU that the suite stays on
     context.document.facts = Facts::gather();
+    match cpus()?.last() {
+        // the first has the interrupts
+        Some(last) if suite.pinned => on_cpu(*last, || measure(suite, context)),
+        _ => measure(suite, context),
+    }
+}
+
+fn measure(suite: &Suite, mut context: Context) -> anyhow::Result<()> {
     context.save_as_it_goes();
     let watch = context.watching()?;
     let done = (suite.run)(&mut context).with_context(|| format!("suite {}", suite.name));
