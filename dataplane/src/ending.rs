@@ -88,9 +88,6 @@ impl Ending<'_> {
     /// that no packet came for, see `udp_activity`. Moves the destination's active count along.
     #[inline]
     pub fn rest(&self, meta: Meta, left: u32) -> Option<Meta> {
-        if !meta.active() || meta.state() != State::Udp {
-            return None;
-        }
         let entry = self.snapshot.dest(meta.dest())?;
         if !self.snapshot.timeouts[usize::from(entry.timeouts)].is_idle(left) {
             return None;

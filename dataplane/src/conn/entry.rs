@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ids::DestId;
 use crate::state::State;
+use crate::wire::PROTOCOL_UDP;
 
 /// Time in the table's unit: 1/16 s, modulo 2^20 (18 h 12 min).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +182,13 @@ impl Meta {
     #[inline]
     pub fn active(self) -> bool {
         self.0 >> Self::ACTIVE & 1 != 0
+    }
+
+    /// Whether it stops to count as active while no packet comes, rather than with one: UDP, whose packets do not tell.
+    #[inline]
+    pub fn may_rest(self) -> bool {
+        const UDP: u64 = 1 << Meta::ACTIVE | (PROTOCOL_UDP as u64) << Meta::PROTOCOL;
+        self.0 & (1 << Self::ACTIVE | 0xff << Self::PROTOCOL) == UDP
     }
 
     /// Whether no packet of the server was seen yet; what [`Direction::of`](crate::state::Direction::of) goes by.

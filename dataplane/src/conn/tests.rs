@@ -84,17 +84,20 @@ fn the_sweep_removes_the_dead_and_only_them() {
 fn the_sweep_changes_the_living_and_only_them() {
     let mut table = V4::new(10, SECRET).expect("memory");
     let now = Tick::from_ns(0);
-    for (n, timeout) in [(0, 16), (1, 48), (2, 160)] {
-        let active = meta(n, now).after_packet(State::Established, true, now.after(timeout));
-        table.insert(key(n), table.probe(&key(n), 1), active).expect("room");
+    for (n, protocol, timeout) in [(0, 17, 16), (1, 17, 48), (2, 17, 160), (3, 6, 48)] {
+        let state = State::of(protocol, 1);
+        let active = Meta::new(protocol, DestId(n), state, now).after_packet(state, true, now.after(timeout));
+        table.insert(key(n), table.probe(&key(n), protocol), active).expect("room");
     }
     let rest =
         |meta: Meta, left| (left < 100).then(|| meta.after_packet(meta.state(), false, meta.deadline()));
     let lines = table.lines();
     table.sweep(lines, Tick::from_ns(2_000_000_000), rest, |key, _| assert_eq!(*key, self::key(0)));
-    let active = |n| table.find(&key(n), 1, table.probe(&key(n), 1)).map(|found| found.meta.active());
+    let found = |n, protocol| table.find(&key(n), protocol, table.probe(&key(n), protocol));
+    let active = |n| found(n, 17).map(|found| found.meta.active());
     assert_eq!([0, 1, 2].map(active), [None, Some(false), Some(true)]);
-    assert_eq!(table.find(&key(1), 1, table.probe(&key(1), 1)).expect("kept").meta.deadline(), now.after(48));
+    assert_eq!(found(1, 17).expect("kept").meta.deadline(), now.after(48));
+    assert!(found(3, 6).expect("kept").meta.active(), "TCP's packets tell");
 }
 
 /// SplitMix64: the same numbers in every run.

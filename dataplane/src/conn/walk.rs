@@ -8,9 +8,33 @@ use super::table::Table;
 /// Lines that the sweep asks for ahead: at the end of a step they are those that the next one begins with.
 const AHEAD: usize = 16;
 
+/// Slots of a line, a bit each, and without a branch, as most lines have neither: those whose deadline has passed, and
+/// all others whose connection [may come to rest](Meta::may_rest).
+#[inline(always)]
+fn due<K: TableKey>(line: &K::Line, now: Tick) -> (u32, u32) {
+    let (mut over, mut resting) = (0, 0);
+    for slot in 0..K::Line::SLOTS {
+        let meta = line.meta(slot);
+        over |= u32::from(!meta.is_empty() & meta.deadline().is_over(now)) << slot;
+        resting |= u32::from(meta.may_rest()) << slot;
+    }
+    (over, resting & !over)
+}
+
+/// The places of the bits that are set, from the lowest on.
+#[inline(always)]
+fn places(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (at < u32::BITS).then_some(at as usize)
+    })
+}
+
 impl<K: TableKey> Table<K> {
     /// Visits the next `lines` lines and removes every connection whose deadline has passed, telling `gone`. Of the
-    /// others `rest` is shown the entry and the ticks that it has left, and may replace the entry.
+    /// others `rest` is shown the entry and the ticks that it has left, if it [may come to rest](Meta::may_rest), and may
+    /// replace the entry.
     ///
     /// Cost: about one sequential line read each, of which only the entries are looked at; bounded by `lines`.
     pub fn sweep(
@@ -39,26 +63,19 @@ impl<K: TableKey> Table<K> {
             let held = &mut *self.lines;
             let ahead = if at + AHEAD < held.len() { at + AHEAD } else { AHEAD.min(held.len() - 1) };
             held[ahead].prefetch();
+            self.hand = if at + 1 == held.len() { 0 } else { at as u32 + 1 };
             let line = &mut held[at];
-            let mut over = 0_u32;
-            for slot in 0..K::Line::SLOTS {
+            let (over, resting) = due::<K>(line, now);
+            if over | resting == 0 {
+                continue;
+            }
+            for slot in places(resting) {
                 let meta = line.meta(slot);
-                if meta.is_empty() {
-                    continue;
-                }
-                match meta.deadline().left(now) {
-                    None => over |= 1 << slot,
-                    Some(left) => {
-                        if let Some(changed) = rest(meta, left) {
-                            line.set_meta(slot, changed);
-                        }
-                    }
+                if let Some(changed) = meta.deadline().left(now).and_then(|left| rest(meta, left)) {
+                    line.set_meta(slot, changed);
                 }
             }
-            self.hand = if at + 1 == self.lines.len() { 0 } else { at as u32 + 1 };
-            while over != 0 {
-                let slot = over.trailing_zeros() as usize;
-                over &= over - 1;
+            for slot in places(over) {
                 let line = &self.lines[at];
                 gone(&line.key(slot), line.meta(slot));
                 self.clear(at as u32, slot);
@@ -76,11 +93,8 @@ impl<K: TableKey> Table<K> {
         let from = self.hand.saturating_add(ahead) as usize;
         let held = self.lines.get(from..).unwrap_or_default();
         for line in held.iter().take(lines as usize) {
-            for slot in 0..K::Line::SLOTS {
-                let meta = line.meta(slot);
-                if !meta.is_empty() && meta.deadline().is_over(now) {
-                    see(&line.key(slot), meta);
-                }
+            for slot in places(due::<K>(line, now).0) {
+                see(&line.key(slot), line.meta(slot));
             }
         }
     }

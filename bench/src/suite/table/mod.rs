@@ -8,7 +8,7 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::ensure;
 use lb_dataplane::conn::memory::Lender;
 use lb_dataplane::conn::{Key4, Meta, Probe, Table, TableKey, Tick};
 use lb_dataplane::ids::DestId;
@@ -67,9 +67,8 @@ fn fill<K: Made>(table: &mut Table<K>, from: u32, to: u32) -> anyhow::Result<()>
             table.prefetch(*probe);
         }
         for (n, probe) in (start..end).zip(&probes) {
-            let full = || format!("no room at {} of {to}", table.len());
-            let full = full();
-            table.insert(K::made(n), *probe, entry::<K>(n, deadline)).ok().context(full)?;
+            let done = table.insert(K::made(n), *probe, entry::<K>(n, deadline));
+            ensure!(done.is_ok(), "no room at {} of {to}", table.len());
         }
     }
     Ok(())
