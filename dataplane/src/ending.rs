@@ -45,7 +45,7 @@ impl Ending<'_> {
         if let Some(found) = pairs.find(&wanted, meta.protocol(), probe)
             && pairs.key(found).other == *key
         {
-            pairs.remove_at(found, probe);
+            pairs.remove(found);
         }
     }
 

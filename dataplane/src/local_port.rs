@@ -155,12 +155,12 @@ pub(crate) fn leave<K: ConnKey>(pairs: &mut Table<Pair<K>>, key: K, protocol: u8
 pub(crate) fn leave_at<K: ConnKey>(pairs: &mut Table<Pair<K>>, key: K, protocol: u8, ahead: Probe) {
     let Some(found) = pairs.find(&Pair::wanted(key), forward(protocol), ahead) else { return };
     let wanted = Pair::wanted(pairs.key(found).other);
-    pairs.remove_at(found, ahead);
+    pairs.remove(found);
     let back = pairs.probe(&wanted, protocol);
     if let Some(found) = pairs.find(&wanted, protocol, back)
         && pairs.key(found).other == key
     {
-        pairs.remove_at(found, back);
+        pairs.remove(found);
     }
 }
 

@@ -107,13 +107,13 @@ impl<I: PacketIo> Worker<I> {
 
     /// By now the first lines of the burst are here: those that point elsewhere fetch their second line.
     #[inline]
-    pub(crate) fn fetch_spilled(&self, parsed: &Result<Parsed, DropReason>, probe: Probe) {
+    pub(crate) fn fetch_key(&self, parsed: &Result<Parsed, DropReason>, probe: Probe) {
         match parsed {
             Ok(Parsed { net: Net::Flow4(flow), .. }) => {
-                self.tables.v4.prefetch_spilled(&key::<Key4>(flow), flow.protocol as u8, probe);
+                self.tables.v4.prefetch_key(&key::<Key4>(flow), flow.protocol as u8, probe);
             }
             Ok(Parsed { net: Net::Flow6(flow), .. }) => {
-                self.tables.v6.prefetch_spilled(&key::<Key6>(flow), flow.protocol as u8, probe);
+                self.tables.v6.prefetch_key(&key::<Key6>(flow), flow.protocol as u8, probe);
             }
             _ => {}
         }

@@ -87,8 +87,6 @@ impl Meta {
     const PAIR_PROXIED: u64 = 1 << 1;
     /// No connection.
     pub const EMPTY: Self = Self(0);
-    /// Bits of the lower half that are 0 in every pair; its line keeps something else there.
-    pub(super) const NOT_OF_PAIRS: u32 = 0xff << 16;
     /// Number of destinations that an entry can tell apart.
     pub const MAX_DESTS: u32 = 1 << 24;
 
@@ -105,7 +103,6 @@ impl Meta {
     }
 
     /// What a pair has in place of an entry: it lives as long as its connection, so it has neither state nor time.
-    /// Bits 16-23 of a pair stay 0: its line keeps something else there.
     /// `number`: its protocol, or what stands for it, not 0.
     #[inline]
     pub fn of_pair(number: u8) -> Self {

@@ -26,7 +26,7 @@ fn of3(slot: usize) -> usize {
     slot.min(2)
 }
 
-/// A line of a table: some slots, and how many keys whose first line it is live in their second one.
+/// A line of a table: some slots.
 ///
 /// Slots are numbered from 0; a slot that does not exist may be answered for as another one, never by a panic.
 pub trait Line<K>:
@@ -36,6 +36,8 @@ pub trait Line<K>:
     const SLOTS: usize;
     /// Whether [`Line::suspects`] compares all of the key.
     const EXACT: bool;
+    /// Whether keys lie in other cache lines than what [`Line::suspects`] reads.
+    const APART: bool;
 
     /// The slots that may hold `key`, a bit each; reads the first cache line alone.
     ///
@@ -69,15 +71,6 @@ pub trait Line<K>:
     /// Fills a slot, or empties it with the empty entry and the default key.
     fn set(&mut self, slot: usize, key: &K, meta: Meta, tag: u16);
 
-    /// Whether keys with this first line live in their second one.
-    fn is_spilled(&self) -> bool;
-
-    /// One more of them.
-    fn spill(&mut self);
-
-    /// One fewer.
-    fn unspill(&mut self);
-
     /// Starts to fetch what [`Line::suspects`] reads.
     #[inline(always)]
     fn prefetch(&self) {
@@ -95,6 +88,18 @@ pub trait Line<K>:
     /// Starts to fetch what [`Line::holds`] and [`Line::key`] read of a slot.
     fn prefetch_slot(&self, slot: usize);
 
+    /// Starts to fetch what [`Line::suspects`] and [`Line::free`] read of `lines[at]`, and no more.
+    #[inline(always)]
+    fn prefetch_front_at(lines: &[Self], at: usize) {
+        Self::prefetch_at(lines, at);
+    }
+
+    /// Starts to fetch what [`Line::set`] writes of a slot beside that.
+    #[inline(always)]
+    fn prefetch_rest(&self, slot: usize) {
+        self.prefetch_slot(slot);
+    }
+
     /// The slot that holds `key`.
     #[inline(always)]
     fn find(&self, key: &K, protocol: u8, tag: u16) -> Option<usize> {
@@ -109,10 +114,10 @@ pub trait Line<K>:
         None
     }
 
-    /// The first slot without a connection.
-    #[inline]
-    fn free(&self) -> Option<usize> {
-        (0..Self::SLOTS).find(|&slot| self.meta(slot).is_empty())
+    /// The slots without a connection, a bit each.
+    #[inline(always)]
+    fn free(&self) -> u32 {
+        (0..Self::SLOTS).fold(0, |free, slot| free | u32::from(self.meta(slot).is_empty()) << slot)
     }
 }
 
@@ -131,11 +136,10 @@ mod tests {
         let slots = <K::Line as Line<K>>::SLOTS;
         let mut line = K::Line::new_zeroed();
         let mut model: Vec<Option<(u8, Meta)>> = vec![None; slots];
-        let mut spilled = 0u32;
         let tag = |n: u8| u16::from(n % 3);
         for &(what, n, slot) in steps {
             let slot = usize::from(slot) % slots;
-            match what % 5 {
+            match what % 4 {
                 0 | 1 if !model.iter().flatten().any(|(held, _)| *held == n) => {
                     line.set(slot, &key(n), meta(n), tag(n));
                     model[slot] = Some((n, meta(n)));
@@ -144,7 +148,7 @@ mod tests {
                     line.set(slot, &key(0), Meta::default(), 0);
                     model[slot] = None;
                 }
-                3 => {
+                _ => {
                     if let Some(held) = &mut model[slot] {
                         held.1 = meta(held.0.wrapping_add(1));
                         let new =
@@ -153,18 +157,9 @@ mod tests {
                         line.set_meta(slot, new);
                     }
                 }
-                _ if n % 2 == 0 => {
-                    line.spill();
-                    spilled += 1;
-                }
-                _ if spilled > 0 => {
-                    line.unspill();
-                    spilled -= 1;
-                }
-                _ => {}
             }
-            assert_eq!(line.is_spilled(), spilled > 0);
-            assert_eq!(line.free(), model.iter().position(Option::is_none));
+            let free = model.iter().enumerate().map(|(slot, held)| u32::from(held.is_none()) << slot);
+            assert_eq!(line.free(), free.sum::<u32>());
             for n in 0..8 {
                 let at = model.iter().position(|held| held.is_some_and(|(held, _)| held == n));
                 assert_eq!(line.find(&key(n), meta(n).protocol(), tag(n)), at);
@@ -198,7 +193,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 256 }, ..ProptestConfig::default() })]
 
         #[test]
-        fn every_line_is_a_list_of_slots(steps in prop::collection::vec((0u8..5, 0u8..8, 0u8..4), 1..80)) {
+        fn every_line_is_a_list_of_slots(steps in prop::collection::vec((0u8..4, 0u8..8, 0u8..4), 1..80)) {
             let of_conn = |n: u8| Meta::new(1 + n % 2, DestId(u32::from(n)), State::Established, Tick::from_ns(u64::from(n) << 40));
             let of_pair = |n: u8| Meta::of_word(Meta::of_pair(1 + n % 2).word() | u64::from(n) << 40 | u64::from(n & 15));
             behaves::<Key4>(&steps, v4, of_conn);
@@ -206,14 +201,5 @@ mod tests {
             behaves::<Pair<Key4>>(&steps, |n| Pair { tuple: v4(n), other: v4(n ^ 7) }, of_pair);
             behaves::<Pair<Key6>>(&steps, |n| Pair { tuple: v6(n), other: v6(n ^ 7) }, of_pair);
         }
-    }
-
-    #[test]
-    fn a_count_that_ran_over_stays_safe() {
-        let mut line = PairLine4::new_zeroed();
-        (0..300).for_each(|_| line.spill());
-        (0..299).for_each(|_| line.unspill());
-        assert!(line.is_spilled());
-        assert_eq!(line.meta(0), Meta::default());
     }
 }

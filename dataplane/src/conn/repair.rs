@@ -1,7 +1,6 @@
 //! A table of what an earlier process left in memory, which may have been killed at any moment, whatever it is.
 //!
-//! What is not certain is worked out anew: the spilled of every line, the number of connections. What cannot be is
-//! thrown out: an entry in a line that is none of its key's two, one that is there twice, one without a protocol. An
+//! What is not certain is worked out anew: the number of connections, what no line uses. What cannot be is thrown out: an entry in a line that is none of its key's two, one that is there twice, one without a protocol. An
 //! entry whose key was half written hashes to other lines than the one that it is in, but for one chance in half the
 //! number of lines; the key that it then stands for is nobody's, and its time ends it.
 
@@ -17,7 +16,7 @@ impl<K: TableKey> Table<K> {
     ///
     /// Nothing that is kept is changed or moved, so that it may be done again if it does not come to its end.
     ///
-    /// Cost: all lines twice in sequence, and a random line for every second entry.
+    /// Cost: all lines in sequence, and a random line for every second entry.
     pub fn repair(&mut self, mut keep: impl FnMut(&K, Meta) -> bool) -> u32 {
         let mut torn = 0;
         (self.len, self.hand, self.victims) = (0, 0, 0);
@@ -43,18 +42,6 @@ impl<K: TableKey> Table<K> {
                 }
             }
             self.lines[at as usize] = line;
-        }
-        for at in 0..self.lines() {
-            for slot in 0..K::Line::SLOTS {
-                let (key, meta) = self.entry(at, slot);
-                if meta.is_empty() {
-                    continue;
-                }
-                let first = self.probe(&key, meta.protocol()).first;
-                if first != at {
-                    self.lines[first as usize].spill();
-                }
-            }
         }
         torn
     }
@@ -127,7 +114,7 @@ mod tests {
         all
     }
 
-    /// A full table comes back as it was, whatever its counts of the spilled, and goes on to work.
+    /// A full table comes back as it was, and goes on to work.
     fn comes_back<K: TableKey>(key: impl Fn(u32) -> K, meta: impl Fn(u32) -> Meta) {
         let max = 3000;
         let mut table = Table::<K>::new(max, SECRET).expect("memory");
@@ -140,7 +127,7 @@ mod tests {
         assert!(again.is_left() && again.is_empty());
         assert_eq!(again.repair(|_, _| true), 0);
         assert_eq!((again.len(), all(&again)), (max, before));
-        assert_eq!(again.as_bytes(), table.as_bytes(), "counts of the spilled too");
+        assert_eq!(again.as_bytes(), table.as_bytes());
         let mut dropped = 0;
         assert_eq!(
             again.repair(|_, meta| {

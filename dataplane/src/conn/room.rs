@@ -23,6 +23,9 @@ const VICTIM_LINES: u32 = 32;
 /// Of those, the lines that are looked at even when one has a victim, see [`Table::make_way`].
 const MIN_VICTIM_LINES: u32 = 8;
 
+/// Slots of the widest lines.
+const MOST_SLOTS: usize = 4;
+
 /// A line that an entry of another line could move to, in the search for room.
 #[derive(Clone, Copy)]
 struct Step {
@@ -203,9 +206,16 @@ impl<K: TableKey> Table<K> {
         let mut at = 0;
         while at < steps.len() {
             let line = steps[at].line;
-            for slot in 0..K::Line::SLOTS {
-                let next = self.other_line(line, slot);
-                if let Some(free) = self.lines[next as usize].free() {
+            // all of them, so that memory is waited for once
+            let mut others = [0; MOST_SLOTS];
+            for (slot, other) in others.iter_mut().enumerate().take(K::Line::SLOTS) {
+                *other = self.other_line(line, slot);
+                K::Line::prefetch_front_at(&self.lines, *other as usize);
+            }
+            for (slot, &next) in others.iter().enumerate().take(K::Line::SLOTS) {
+                let free = self.lines[next as usize].free();
+                if free != 0 {
+                    let free = free.trailing_zeros() as usize;
                     return Some(self.walk_back(steps, (at, slot), (next, free)));
                 }
                 if !steps.is_full() && !is_known(steps, next) {
@@ -215,6 +225,21 @@ impl<K: TableKey> Table<K> {
             at += 1;
         }
         None
+    }
+
+    /// What [`Table::search`] will look at first: the other lines of those in two full lines, or their keys where these
+    /// are not there yet.
+    #[cold]
+    pub(super) fn prefetch_moves(&self, probe: Probe) {
+        for line in [probe.first, probe.second] {
+            for slot in 0..K::Line::SLOTS {
+                if K::Line::APART {
+                    self.lines[line as usize].prefetch_slot(slot);
+                } else {
+                    K::Line::prefetch_front_at(&self.lines, self.other_line(line, slot) as usize);
+                }
+            }
+        }
     }
 
     fn other_line(&self, line: u32, slot: usize) -> u32 {

@@ -1,12 +1,12 @@
 //! A bounded hash table of connections, one cache line per IPv4 hit.
 //!
-//! A line ([`Line`]) holds a few keys and their [`Meta`] words. Every key has two candidate lines; it lives in the
-//! first when there was room at insertion, else in the second, else somebody is moved to their other line to make room
-//! (cuckoo hashing; Pagh and Rodler 2004, with buckets). The first line counts the keys that live in their second
-//! line, so a miss reads one line unless such keys exist.
+//! A line ([`Line`]) holds a few keys and their [`Meta`] words. Every key has two candidate lines; it lives in the one
+//! that had more room at insertion (Azar, Broder, Karlin and Upfal 1999), and where neither had any, somebody is moved to
+//! their other line (cuckoo hashing; Pagh and Rodler 2004, with buckets). Both lines are fetched and compared whatever
+//! the first says, so it does not matter in which a key is. Until a table is full, 6 to 8 insertions in 100 move
+//! somebody; where the first line was filled first it was 11 to 12.
 //!
-//! Invariant: a key is in at most one slot, that slot is in one of its two lines, and the spilled of a line are the
-//! entries whose first line it is and that live elsewhere.
+//! Invariant: a key is in at most one slot, and that slot is in one of its two lines.
 
 use std::sync::Arc;
 
@@ -246,10 +246,27 @@ impl<K: TableKey> Table<K> {
         self.prober().prefetch(probe);
     }
 
+    /// Starts to fetch as much of both lines as it takes to see whether a key is there and where there is room.
+    #[inline]
+    pub(crate) fn prefetch_front(&self, probe: Probe) {
+        K::Line::prefetch_front_at(&self.lines, probe.first as usize);
+        K::Line::prefetch_front_at(&self.lines, probe.second as usize);
+    }
+
+    /// Starts to fetch what an insertion will write beside that, or will look at where there is no room. Call it once that
+    /// has had time to come.
+    #[inline]
+    pub(crate) fn prefetch_vacancy(&self, probe: Probe) {
+        match self.free_slot(probe) {
+            Some((line, slot)) => self.lines[line as usize].prefetch_rest(slot),
+            None => self.prefetch_moves(probe),
+        }
+    }
+
     /// Starts to fetch what else a hit will read: the key in the slot that looks like it, where comparisons do not
     /// read all keys. Call it once the lines have had time to come.
     #[inline]
-    pub fn prefetch_spilled(&self, key: &K, protocol: u8, probe: Probe) {
+    pub fn prefetch_key(&self, key: &K, protocol: u8, probe: Probe) {
         if !K::Line::EXACT {
             self.prober().suspect(Every, key, protocol, probe);
         }
@@ -378,39 +395,23 @@ impl<K: TableKey> Table<K> {
         self.len -= 1;
     }
 
-    /// [`Table::remove`] of a connection that was found by `probe`, which need not be made again.
-    #[inline]
-    pub(crate) fn remove_at(&mut self, found: Found, probe: Probe) {
-        self.lines[found.line as usize].set(usize::from(found.slot), &K::default(), Meta::EMPTY, 0);
-        if found.line != probe.first {
-            self.lines[probe.first as usize].unspill();
-        }
-        self.len -= 1;
-    }
-
-    /// A free slot of one of the two lines, of the first if there is one.
+    /// A free slot of the line that has more of them, of the first where both have as many.
     #[inline]
     pub(super) fn free_slot(&self, probe: Probe) -> Option<(u32, usize)> {
-        let free = |line: u32| Some((line, self.lines[line as usize].free()?));
-        free(probe.first).or_else(|| free(self.second(probe)))
+        let free = [probe.first, probe.second].map(|line| self.lines[line as usize].free());
+        let is_second = free[1].count_ones() > free[0].count_ones();
+        let (line, slots) = if is_second { (probe.second, free[1]) } else { (probe.first, free[0]) };
+        (slots != 0).then(|| (line, slots.trailing_zeros() as usize))
     }
 
     #[inline]
     pub(super) fn put(&mut self, (line, slot): (u32, usize), key: K, meta: Meta, probe: Probe) {
         self.lines[line as usize].set(slot, &key, meta, probe.tag());
-        if line != probe.first {
-            self.lines[probe.first as usize].spill();
-        }
     }
 
     #[inline]
     pub(super) fn clear(&mut self, line: u32, slot: usize) {
-        let (key, meta) = self.entry(line, slot);
-        let probe = self.probe(&key, meta.protocol());
         self.lines[line as usize].set(slot, &K::default(), Meta::EMPTY, 0);
-        if line != probe.first {
-            self.lines[probe.first as usize].unspill();
-        }
     }
 
     #[inline]
@@ -462,7 +463,7 @@ impl<K: TableKey> Prober<'_, K> {
         K::Line::prefetch_at(self.lines, probe.second as usize);
     }
 
-    /// [`Table::prefetch_spilled`], and where that is: line and slot of the first that looks like the key, or of any
+    /// [`Table::prefetch_key`], and where that is: line and slot of the first that looks like the key, or of any
     /// where none does. `None`: it is of another table.
     #[inline(always)]
     pub fn suspect<L: Level>(&self, level: L, key: &K, protocol: u8, probe: Probe) -> Option<(u32, u8)> {

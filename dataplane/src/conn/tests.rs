@@ -77,7 +77,7 @@ fn the_sweep_removes_the_dead_and_only_them() {
     assert_eq!((gone, table.len()), (500, 500));
     table.sweep(lines, Tick::from_ns(11_000_000_000), |_, _| None, |_, _| gone += 1);
     assert_eq!((gone, table.len()), (1000, 0));
-    assert!(table.lines.iter().all(|line| !line.is_spilled()));
+    assert!(table.as_bytes().iter().all(|byte| *byte == 0));
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn is_a_map<K: Numbered>(steps: &[Todo], lines: usize, max: u32) {
         let (key, entry) = (K::numbered(n), K::entry(n, now.after(timeout)));
         let probe = table.probe(&key, 1);
         table.prefetch(probe);
-        table.prefetch_spilled(&key, 1, probe);
+        table.prefetch_key(&key, 1, probe);
         let found = table.find(&key, 1, probe);
         assert_eq!(found.map(|found| found.meta), model.get(&n).copied());
         assert_eq!(table.find(&key, 2, table.probe(&key, 2)), None, "the protocol is part of the key");
@@ -442,7 +442,7 @@ fn is_a_map<K: Numbered>(steps: &[Todo], lines: usize, max: u32) {
     // emptied, nothing of the past is left: no line points elsewhere
     let lines = table.lines();
     table.remove_where(0, lines, |_, _| true, |_, _| ());
-    assert!(table.is_empty() && table.lines.iter().all(|line| !line.is_spilled()));
+    assert!(table.is_empty() && table.as_bytes().iter().all(|byte| *byte == 0));
 }
 
 proptest! {

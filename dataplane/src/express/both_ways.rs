@@ -126,7 +126,7 @@ impl<K: Ends> Sight<'_, K> {
                     Way::Dr | Way::Tunnel(_) => {}
                 },
                 // what has no connection may get one with a local end
-                _ if has_local_ends => pairs.prefetch(pairs.probe_like(row.probe)),
+                _ if has_local_ends => pairs.prefetch_front(pairs.probe_like(row.probe)),
                 _ => {}
             }
         }
@@ -185,9 +185,9 @@ impl<K: Ends> Sight<'_, K> {
         for (row, _) in rows.iter().zip(self.kinds).filter(|(_, kind)| **kind == K::KIND) {
             let number = row.noted.number();
             if row.noted.is_reply() {
-                pairs.prefetch_spilled(&Pair::wanted(row.key), number, pairs.probe_like(row.probe));
+                pairs.prefetch_key(&Pair::wanted(row.key), number, pairs.probe_like(row.probe));
             } else {
-                table.prefetch_spilled(&row.key, number, row.probe);
+                table.prefetch_key(&row.key, number, row.probe);
             }
         }
     }
@@ -202,10 +202,10 @@ impl<K: Ends> Sight<'_, K> {
                 continue;
             }
             if second.turn == Turn::Back {
-                table.prefetch_spilled(&second.tuple, number, second.probe);
+                table.prefetch_key(&second.tuple, number, second.probe);
             } else if second.turn == Turn::Paired {
                 let at = pairs.probe_like(row.probe);
-                pairs.prefetch_spilled(&Pair::wanted(row.key), forward(number), at);
+                pairs.prefetch_key(&Pair::wanted(row.key), forward(number), at);
             }
         }
     }

@@ -189,7 +189,7 @@ impl<I: PacketIo> Worker<I> {
         let mut progress = Progress::BEGUN;
         for (at, kind) in self.board.kinds.iter().enumerate().take(burst.len()) {
             if let (Kind::Other, (parsed, probe)) = (kind, &self.board.others[place(at)]) {
-                self.fetch_spilled(parsed, *probe);
+                self.fetch_key(parsed, *probe);
             }
         }
         for (at, frame) in burst.drain(..).enumerate() {

@@ -3,7 +3,9 @@
 //!
 //! The first stage does everything by which one new connection can tell that another one came before it: schedules,
 //! counts, puts the entry into the line that the search for it has fetched; and asks for what replies will be found by.
-//! The second stage enters that, rewrites the packet and sends it. Plain: no persistence, no limit, nothing to be proved,
+//! Between the stages what replies will be found by is looked at, all of a run at a time: whether a local end is free,
+//! else the next one is tried; and the rest of what will be written is asked for. The second stage enters that, rewrites
+//! the packet and sends it. Plain: no persistence, no limit, nothing to be proved,
 //! nothing asked of the segment size; the table has room and there is no flood. Everything else goes by
 //! [`super::first`].
 //!
@@ -23,7 +25,7 @@ use crate::flood::evict::is_embryonic;
 use crate::flow::reply_tuple;
 use crate::ids::DestId;
 use crate::io::{BURST, Packet as _, PacketIo};
-use crate::local_port::{self, forward};
+use crate::local_port::{self, Chooser, forward};
 use crate::parse::L4;
 use crate::policy::Refusal;
 use crate::sched::NewConnection;
@@ -40,6 +42,8 @@ pub(super) struct Opening<K> {
     refusal: Option<Refusal>,
     /// Where the search for a local end begins.
     start: u64,
+    /// Among which it is searched, until one was found that is free.
+    ends: Option<u16>,
     /// What its replies will carry, with a local end that may be in use; and where that is.
     tuple: K,
     probe: Probe,
@@ -47,6 +51,10 @@ pub(super) struct Opening<K> {
 
 /// Those of one run.
 pub(super) type Openings<K> = ArrayVec<Opening<K>, BURST>;
+
+/// Local ends that are tried for all of a run at a time: where half of them are in use, one connection in sixteen goes on
+/// by itself.
+const ENDS_TRIED: usize = 4;
 
 /// The service of the latest new connections.
 #[derive(Clone, Copy)]
@@ -126,6 +134,11 @@ impl<I: PacketIo> Worker<I> {
         let dests = snapshot.dests.view();
         let mut asked: Option<Asked<'_, K::Address>> = None;
         let mut known: Option<Born> = None;
+        let mut more = false;
+        if limit > 1 {
+            let rows = K::batch(board).rows_from(from).iter().take(limit);
+            rows.filter(|row| begins(row)).for_each(|row| table.prefetch_vacancy(row.probe));
+        }
         for row in K::batch(board).rows_from(from).iter().take(limit) {
             let (key, number) = (&row.key, row.noted.number());
             if room == 0 || !begins(row) {
@@ -173,6 +186,7 @@ impl<I: PacketIo> Worker<I> {
                 meta: Meta::EMPTY,
                 refusal: Some(refusal),
                 start: 0,
+                ends: None,
                 tuple: K::default(),
                 probe: Probe::default(),
             };
@@ -213,30 +227,83 @@ impl<I: PacketIo> Worker<I> {
             snapshot.bound(dest, all_counters);
             room -= 1;
             progress.grown |= row.probe.bit();
-            let (start, tuple) = match entry.way {
-                Way::Nat => (0, reply_tuple(key, entry)),
+            let (start, ends, tuple) = match entry.way {
+                Way::Nat => (0, None, reply_tuple(key, entry)),
                 Way::FullNat(at) => {
                     let start = draws.next();
-                    let chooser = local_port::Chooser {
-                        worker: *id,
-                        workers: setup.workers,
-                        steer_key: &setup.steer_key,
-                        start,
-                    };
+                    let chooser =
+                        Chooser { worker: *id, workers: setup.workers, steer_key: &setup.steer_key, start };
                     let ends = snapshot.local_ends.get(usize::from(at));
                     let end = ends.and_then(|ends| chooser.choose(&ends.addresses, None, |_, _| true));
-                    (start, end.and_then(|end| local_port::tuple(key, entry, end)))
+                    (start, Some(at), end.and_then(|end| local_port::tuple(key, entry, end)))
                 }
-                Way::Dr | Way::Tunnel(_) | Way::Snat(_) => (0, None),
+                Way::Dr | Way::Tunnel(_) | Way::Snat(_) => (0, None, None),
             };
             let mut probe = Probe::default();
             if let Some(tuple) = tuple {
                 probe = pairs.probe(&Pair::wanted(tuple), number);
-                pairs.prefetch(probe);
+                pairs.prefetch_front(probe);
+                more = true;
             }
             let tuple = tuple.unwrap_or_default();
-            opened.push(Opening { dest, meta, refusal: None, start, tuple, probe });
+            opened.push(Opening { dest, meta, refusal: None, start, ends, tuple, probe });
         }
+        if more {
+            self.settle(from, opened);
+        }
+    }
+
+    /// Between the stages, of a run that began at place `from`.
+    #[inline(never)]
+    fn settle<K: Redirect>(&self, from: usize, opened: &mut Openings<K>) {
+        let (_, pairs) = K::tables_ref(&self.tables);
+        let rows = K::batch(&self.board).rows_from(from);
+        for (row, opening) in rows.iter().zip(opened.iter()) {
+            match opening.ends {
+                Some(_) => pairs.prefetch_vacancy(pairs.probe_like(row.probe)),
+                None if opening.tuple != K::default() => pairs.prefetch_vacancy(opening.probe),
+                None => {}
+            }
+        }
+        for tried in 1..=ENDS_TRIED {
+            let mut more = false;
+            for (row, opening) in rows.iter().zip(opened.iter_mut()) {
+                let Some(at) = opening.ends.filter(|_| opening.tuple != K::default()) else { continue };
+                let number = row.noted.number();
+                if pairs.find(&Pair::wanted(opening.tuple), number, opening.probe).is_none() {
+                    opening.ends = None;
+                    pairs.prefetch_vacancy(opening.probe);
+                } else if let Some(tuple) = self.local_tuple(row, opening, at, tried) {
+                    (opening.tuple, opening.probe) = (tuple, pairs.probe(&Pair::wanted(tuple), number));
+                    pairs.prefetch_front(opening.probe);
+                    more = true;
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+
+    /// What replies carry that come to the local end which is tried after `before` others.
+    fn local_tuple<K: Redirect>(
+        &self,
+        row: &Row<K>,
+        opening: &Opening<K>,
+        at: u16,
+        before: usize,
+    ) -> Option<K> {
+        let entry = self.snapshot.dest(opening.dest)?;
+        let ends = self.snapshot.local_ends.get(usize::from(at))?;
+        let (workers, steer_key, start) = (self.setup.workers, &self.setup.steer_key, opening.start);
+        let chooser = Chooser { worker: self.id, workers, steer_key, start };
+        let mut left = before;
+        let end = chooser.choose(&ends.addresses, None, |_, _| {
+            let is_it = left == 0;
+            left = left.saturating_sub(1);
+            is_it
+        })?;
+        local_port::tuple(&row.key, entry, end)
     }
 
     /// The second stage of a packet.

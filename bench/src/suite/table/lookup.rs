@@ -196,7 +196,7 @@ fn find<K: Made>(table: &Table<K>, order: &mut Order, lookups: u64, base: u32) {
             table.prefetch(*probe);
         }
         for (key, probe) in keys.iter().zip(&probes) {
-            table.prefetch_spilled(key, TCP, *probe);
+            table.prefetch_key(key, TCP, *probe);
         }
         for ((key, probe), found) in keys.iter().zip(&probes).zip(&mut found) {
             table.find_into(key, TCP, *probe, found);

@@ -19,7 +19,7 @@ pub struct Line4 {
     clients: [u32; 3],
     vips: [u32; 3],
     ports: [u32; 3],
-    spilled: u32,
+    unused: u32,
 }
 
 const _: () = assert!(size_of::<Line4>() == 64);
@@ -35,6 +35,7 @@ impl Line4 {
 impl Line<Key4> for Line4 {
     const SLOTS: usize = 3;
     const EXACT: bool = false;
+    const APART: bool = false;
 
     #[inline(always)]
     fn suspects(&self, key: &Key4, _: u8, _: u16) -> u32 {
@@ -79,19 +80,6 @@ impl Line<Key4> for Line4 {
     }
 
     #[inline(always)]
-    fn is_spilled(&self) -> bool {
-        self.spilled != 0
-    }
-
-    fn spill(&mut self) {
-        self.spilled += 1;
-    }
-
-    fn unspill(&mut self) {
-        self.spilled -= 1;
-    }
-
-    #[inline(always)]
     fn prefetch_at(lines: &[Self], at: usize) {
         crate::prefetch::place(lines, at);
     }
@@ -103,8 +91,7 @@ impl Line<Key4> for Line4 {
 /// Four pairs of IPv4 in 128 bytes: what is compared in the first half, where it leads to in the second.
 ///
 /// Columns of four words: clients, VIPs, ports of the tuples, lower halves of the entries; then clients, VIPs, ports
-/// of the other keys, upper halves of the entries. Bits 16-23 of the first entry, which no pair uses, count the
-/// spilled; a count that has reached 255 stays there, and the line is asked once more than needed.
+/// of the other keys, upper halves of the entries.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(64))]
 pub struct PairLine4 {
@@ -116,9 +103,6 @@ const _: () = assert!(size_of::<PairLine4>() == 128);
 
 /// Column of the entries' halves.
 const META: usize = 12;
-/// The count of the spilled in the first entry's lower half.
-const SPILLED: u32 = Meta::NOT_OF_PAIRS;
-const ONE_SPILLED: u32 = SPILLED & SPILLED.wrapping_neg();
 
 /// The three words of a slot in columns of four.
 #[inline(always)]
@@ -136,6 +120,7 @@ fn set_words(columns: &mut [u32; 16], slot: usize, words: [u32; 3]) {
 impl Line<Pair<Key4>> for PairLine4 {
     const SLOTS: usize = 4;
     const EXACT: bool = true;
+    const APART: bool = false;
 
     #[inline(always)]
     fn suspects(&self, key: &Pair<Key4>, protocol: u8, _: u16) -> u32 {
@@ -158,16 +143,13 @@ impl Line<Pair<Key4>> for PairLine4 {
     #[inline(always)]
     fn meta(&self, slot: usize) -> Meta {
         let slot = slot & 3;
-        let low = self.compared[META + slot] & !SPILLED;
-        Meta::of_word(u64::from(low) | u64::from(self.other[META + slot]) << 32)
+        Meta::of_word(u64::from(self.compared[META + slot]) | u64::from(self.other[META + slot]) << 32)
     }
 
     #[inline(always)]
     fn set_meta(&mut self, slot: usize, meta: Meta) {
         let (slot, word) = (slot & 3, meta.word());
-        debug_assert!(word as u32 & SPILLED == 0, "bits of a pair that its line needs");
-        let low = &mut self.compared[META + slot];
-        *low = *low & SPILLED | word as u32 & !SPILLED;
+        self.compared[META + slot] = word as u32;
         self.other[META + slot] = (word >> 32) as u32;
     }
 
@@ -178,33 +160,26 @@ impl Line<Pair<Key4>> for PairLine4 {
         self.set_meta(slot, meta);
     }
 
-    #[inline(always)]
-    fn is_spilled(&self) -> bool {
-        self.compared[META] & SPILLED != 0
-    }
-
     /// A pair's protocol is never 0, and lies in the half that is compared.
-    #[inline]
-    fn free(&self) -> Option<usize> {
-        (0..4).find(|slot| self.compared[META + slot] & !SPILLED == 0)
-    }
-
-    fn spill(&mut self) {
-        if self.compared[META] & SPILLED != SPILLED {
-            self.compared[META] += ONE_SPILLED;
-        }
-    }
-
-    fn unspill(&mut self) {
-        if self.compared[META] & SPILLED != SPILLED {
-            self.compared[META] -= ONE_SPILLED;
-        }
+    #[inline(always)]
+    fn free(&self) -> u32 {
+        (0..4).fold(0, |free, slot| free | u32::from(self.compared[META + slot] == 0) << slot)
     }
 
     /// Both halves: a hit is always followed by a look at what it leads to.
     #[inline(always)]
     fn prefetch(&self) {
         crate::prefetch::line(&self.compared);
+        crate::prefetch::line(&self.other);
+    }
+
+    #[inline(always)]
+    fn prefetch_front_at(lines: &[Self], at: usize) {
+        crate::prefetch::place(lines, at);
+    }
+
+    #[inline(always)]
+    fn prefetch_rest(&self, _: usize) {
         crate::prefetch::line(&self.other);
     }
 

@@ -38,8 +38,7 @@ impl Tags {
 pub struct Line6 {
     metas: [Meta; 4],
     tags: Tags,
-    spilled: u32,
-    unused: u32,
+    unused: u64,
     keys: [Key6; 4],
 }
 
@@ -48,6 +47,7 @@ const _: () = assert!(size_of::<Line6>() == 192);
 impl Line<Key6> for Line6 {
     const SLOTS: usize = 4;
     const EXACT: bool = false;
+    const APART: bool = true;
 
     #[inline(always)]
     fn suspects(&self, _: &Key6, _: u8, tag: u16) -> u32 {
@@ -87,19 +87,6 @@ impl Line<Key6> for Line6 {
     }
 
     #[inline(always)]
-    fn is_spilled(&self) -> bool {
-        self.spilled != 0
-    }
-
-    fn spill(&mut self) {
-        self.spilled += 1;
-    }
-
-    fn unspill(&mut self) {
-        self.spilled -= 1;
-    }
-
-    #[inline(always)]
     fn prefetch_at(lines: &[Self], at: usize) {
         crate::prefetch::place(lines, at);
     }
@@ -116,10 +103,9 @@ impl Line<Key6> for Line6 {
 pub struct PairLine6 {
     metas: [Meta; 3],
     tags: Tags,
-    spilled: u32,
+    unused: u64,
     /// Tuple and other key of a slot, side by side.
     keys: [[Key6; 2]; 3],
-    unused: u32,
 }
 
 const _: () = assert!(size_of::<PairLine6>() == 256);
@@ -127,6 +113,7 @@ const _: () = assert!(size_of::<PairLine6>() == 256);
 impl Line<Pair<Key6>> for PairLine6 {
     const SLOTS: usize = 3;
     const EXACT: bool = false;
+    const APART: bool = true;
 
     #[inline(always)]
     fn suspects(&self, _: &Pair<Key6>, _: u8, tag: u16) -> u32 {
@@ -165,19 +152,6 @@ impl Line<Pair<Key6>> for PairLine6 {
         self.keys[slot] = [key.tuple, key.other];
         self.metas[slot] = meta;
         self.tags.set(slot, tag);
-    }
-
-    #[inline(always)]
-    fn is_spilled(&self) -> bool {
-        self.spilled != 0
-    }
-
-    fn spill(&mut self) {
-        self.spilled += 1;
-    }
-
-    fn unspill(&mut self) {
-        self.spilled -= 1;
     }
 
     #[inline(always)]
