@@ -328,7 +328,9 @@ impl<I: PacketIo> Worker<I> {
         }
         let local = match entry.way.local_ends() {
             Some(at) => {
-                let local = self.choose_local(&key, protocol, (entry, at), self.draws.next());
+                let number = self.counters.dests[meta.dest().0 as usize].conns.get();
+                let turn = local_port::turn(self.draws.seed(), meta.dest(), number);
+                let local = self.choose_local(&key, protocol, (entry, at), (turn, self.draws.next()));
                 Some(local.ok_or(DropReason::PortsExhausted)?)
             }
             None => None,
@@ -387,18 +389,18 @@ impl<I: PacketIo> Worker<I> {
         })
     }
 
-    /// The tuple that replies of a new connection shall carry: to a local end that is free. `None`: none is. `start`:
-    /// drawn for it.
+    /// The tuple that replies of a new connection shall carry: to a local end that is free. `None`: none is. `turn` and
+    /// `start`: see [`Chooser`].
     pub(crate) fn choose_local<K: Family>(
         &self,
         key: &K,
         protocol: u8,
         (entry, at): (&DestEntry, u16),
-        start: u64,
+        (turn, start): (u64, u64),
     ) -> Option<K> {
         let (_, pairs) = K::tables_ref(&self.tables);
-        let chooser =
-            Chooser { worker: self.id, workers: self.setup.workers, steer_key: &self.setup.steer_key, start };
+        let (workers, steer_key) = (self.setup.workers, &self.setup.steer_key);
+        let chooser = Chooser { worker: self.id, workers, steer_key, turn, start };
         let keep = matches!(entry.way, Way::Snat(_)).then(|| key.client_port());
         let ends = &self.snapshot.local_ends.get(usize::from(at))?.addresses;
         let end = chooser.choose(ends, keep, |address, port| {

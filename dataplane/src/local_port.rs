@@ -14,6 +14,7 @@ use lb_config::ClientAddress;
 use crate::conn::pair::ONWARD;
 use crate::conn::{ConnKey, HashKey, Meta, Pair, Probe, Table};
 use crate::flow::{Family, peer_of};
+use crate::ids::DestId;
 use crate::io::WorkerId;
 use crate::snapshot::DestEntry;
 use crate::steer;
@@ -25,6 +26,13 @@ const PORTS: u32 = 65_536 - FIRST_PORT as u32;
 /// Ends that are looked up before a connection is refused: when nine of ten are in use, all of them are with a
 /// probability of 0.9^128 = 1e-6.
 const LOOKUPS: u32 = 128;
+
+/// The golden ratio as a fraction of 2^64: whatever the turn, those before it divide the circle into parts of three
+/// lengths at most, of which none is longer than 2.7 times another (Sós 1958).
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// As a fraction of 2^64: from one end to another, beside it or some further.
+const BESIDE: u64 = 1 << 49;
 
 /// Steps from one port to the next that is tried, without a common divisor with [`PORTS`]: each leads to all ports. One
 /// of them is drawn for each connection, so that ports in use do not grow into runs that the next search has to cross:
@@ -54,8 +62,20 @@ pub(crate) struct Chooser<'a> {
     pub worker: WorkerId,
     pub workers: u16,
     pub steer_key: &'a HashKey,
-    /// Where the search begins: unlike from one connection to the next, so that a port rests before it is used again.
+    /// The end that is tried first, of all in turn: see [`turn`].
+    pub turn: u64,
+    /// Where the search begins when that is in use: unlike from one connection to the next.
     pub start: u64,
+}
+
+/// Whose turn it is: of a destination's `number`-th connection of a worker, whose stream of random numbers has this seed.
+///
+/// Each turn is as far as can be from those before it, so that an end towards a server rests for about as many connections
+/// as there are ends before its turn comes again, and is then free unless it is that old (RFC 6056 section 3.3.3 has a
+/// counter from a secret offset for the same end).
+pub(crate) fn turn(seed: u64, dest: DestId, number: u64) -> u64 {
+    seed.wrapping_add(u64::from(dest.0).wrapping_mul(0xd1b5_4a32_d192_ed03))
+        .wrapping_add(number.wrapping_mul(GOLDEN))
 }
 
 impl Chooser<'_> {
@@ -88,6 +108,17 @@ impl Chooser<'_> {
                 if fits(address, port) {
                     return Some((address, port));
                 }
+            }
+        }
+        // of several workers each has some of the ends that are near
+        let beside = if self.workers > 1 { 4 * u64::from(self.workers) } else { 1 };
+        for near in 0..beside {
+            let turn = self.turn.wrapping_add(near * BESIDE);
+            let whole = (turn >> 32) * u64::from(count);
+            let address = *ends.get((whole >> 32) as usize)?;
+            let port = FIRST_PORT + part(whole as u32, PORTS) as u16;
+            if fits(address, port) {
+                return Some((address, port));
             }
         }
         let stride = STRIDES[self.start as usize % STRIDES.len()];
@@ -186,7 +217,25 @@ mod tests {
         HashKey([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x8cb9_2ba7_2f3d_8dd7, 0x1234_5678_9abc_def1]);
 
     fn chooser(worker: u16, workers: u16, start: u64) -> Chooser<'static> {
-        Chooser { worker: WorkerId(worker), workers, steer_key: &KEY, start }
+        Chooser { worker: WorkerId(worker), workers, steer_key: &KEY, turn: start.rotate_left(7), start }
+    }
+
+    #[test]
+    fn an_end_rests_until_most_others_had_their_turn() {
+        for (workers, addresses) in [(1_u16, 1_u8), (1, 3), (2, 2)] {
+            let ends: Vec<_> = (0..addresses).map(|n| Ipv4Addr::new(10, 1, 0, n)).collect();
+            let all = u64::from(PORTS) * u64::from(addresses) / u64::from(workers);
+            let (mut used, mut again) = (HashSet::new(), 0);
+            for number in 0..all / 2 {
+                let turn = turn(7, DestId(9), number);
+                let chooser = Chooser { worker: WorkerId(0), workers, steer_key: &KEY, turn, start: !turn };
+                let first = chooser.choose(&ends, None, |_, _| true).expect("all are free");
+                again += u64::from(!used.insert(first));
+            }
+            // by chance it would be 21 in 100
+            let most = if workers == 1 { all / 2 / 50 } else { all / 2 / 5 };
+            assert!(again <= most, "{workers} workers, {addresses} addresses: {again} of {}", all / 2);
+        }
     }
 
     #[test]

@@ -40,8 +40,8 @@ pub(super) struct Opening<K> {
     meta: Meta,
     /// It has no server and no entry; its client is told so.
     refusal: Option<Refusal>,
-    /// Where the search for a local end begins.
-    start: u64,
+    /// Where the search for a local end begins: turn and start.
+    begin: (u64, u64),
     /// Among which it is searched, until one was found that is free.
     ends: Option<u16>,
     /// What its replies will carry, with a local end that may be in use; and where that is.
@@ -185,7 +185,7 @@ impl<I: PacketIo> Worker<I> {
                 dest: DestId(0),
                 meta: Meta::EMPTY,
                 refusal: Some(refusal),
-                start: 0,
+                begin: (0, 0),
                 ends: None,
                 tuple: K::default(),
                 probe: Probe::default(),
@@ -227,17 +227,18 @@ impl<I: PacketIo> Worker<I> {
             snapshot.bound(dest, all_counters);
             room -= 1;
             progress.grown |= row.probe.bit();
-            let (start, ends, tuple) = match entry.way {
-                Way::Nat => (0, None, reply_tuple(key, entry)),
+            let (begin, ends, tuple) = match entry.way {
+                Way::Nat => ((0, 0), None, reply_tuple(key, entry)),
                 Way::FullNat(at) => {
+                    let turn = local_port::turn(draws.seed(), dest, counted.conns.get());
                     let start = draws.next();
-                    let chooser =
-                        Chooser { worker: *id, workers: setup.workers, steer_key: &setup.steer_key, start };
+                    let (workers, steer_key) = (setup.workers, &setup.steer_key);
+                    let chooser = Chooser { worker: *id, workers, steer_key, turn, start };
                     let ends = snapshot.local_ends.get(usize::from(at));
                     let end = ends.and_then(|ends| chooser.choose(&ends.addresses, None, |_, _| true));
-                    (start, Some(at), end.and_then(|end| local_port::tuple(key, entry, end)))
+                    ((turn, start), Some(at), end.and_then(|end| local_port::tuple(key, entry, end)))
                 }
-                Way::Dr | Way::Tunnel(_) | Way::Snat(_) => (0, None, None),
+                Way::Dr | Way::Tunnel(_) | Way::Snat(_) => ((0, 0), None, None),
             };
             let mut probe = Probe::default();
             if let Some(tuple) = tuple {
@@ -246,7 +247,7 @@ impl<I: PacketIo> Worker<I> {
                 more = true;
             }
             let tuple = tuple.unwrap_or_default();
-            opened.push(Opening { dest, meta, refusal: None, start, ends, tuple, probe });
+            opened.push(Opening { dest, meta, refusal: None, begin, ends, tuple, probe });
         }
         if more {
             self.settle(from, opened);
@@ -267,6 +268,14 @@ impl<I: PacketIo> Worker<I> {
         }
         for tried in 1..=ENDS_TRIED {
             let mut more = false;
+            if K::APART {
+                // what looks like an end that is in use has to be compared
+                for (row, opening) in
+                    rows.iter().zip(opened.iter()).filter(|(_, opening)| opening.ends.is_some())
+                {
+                    pairs.prefetch_key(&Pair::wanted(opening.tuple), row.noted.number(), opening.probe);
+                }
+            }
             for (row, opening) in rows.iter().zip(opened.iter_mut()) {
                 let Some(at) = opening.ends.filter(|_| opening.tuple != K::default()) else { continue };
                 let number = row.noted.number();
@@ -295,8 +304,8 @@ impl<I: PacketIo> Worker<I> {
     ) -> Option<K> {
         let entry = self.snapshot.dest(opening.dest)?;
         let ends = self.snapshot.local_ends.get(usize::from(at))?;
-        let (workers, steer_key, start) = (self.setup.workers, &self.setup.steer_key, opening.start);
-        let chooser = Chooser { worker: self.id, workers, steer_key, start };
+        let (workers, steer_key, (turn, start)) = (self.setup.workers, &self.setup.steer_key, opening.begin);
+        let chooser = Chooser { worker: self.id, workers, steer_key, turn, start };
         let mut left = before;
         let end = chooser.choose(&ends.addresses, None, |_, _| {
             let is_it = left == 0;
@@ -412,7 +421,7 @@ impl<I: PacketIo> Worker<I> {
         } else {
             let entry = self.snapshot.dest(opening.dest);
             let local =
-                entry.and_then(|entry| self.choose_local(&row.key, number, (entry, at), opening.start));
+                entry.and_then(|entry| self.choose_local(&row.key, number, (entry, at), opening.begin));
             let tuple = local.ok_or(DropReason::PortsExhausted)?;
             (tuple, pairs.probe(&Pair::wanted(tuple), number))
         };

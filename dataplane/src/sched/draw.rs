@@ -7,12 +7,15 @@ use std::cell::Cell;
 /// Source: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014). Not for
 /// secrets.
 #[derive(Debug)]
-pub struct DrawSource(Cell<u64>);
+pub struct DrawSource {
+    state: Cell<u64>,
+    seed: u64,
+}
 
 impl DrawSource {
     /// The stream of this seed.
     pub fn new(seed: u64) -> Self {
-        Self(Cell::new(seed))
+        Self { state: Cell::new(seed), seed }
     }
 
     /// A stream of its own for every caller.
@@ -20,10 +23,15 @@ impl DrawSource {
         Self::new(crate::conn::HashKey::random().0[0])
     }
 
+    /// What it was made of: where a sequence begins that goes on by itself.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The next 64 random bits.
     pub fn next(&self) -> u64 {
-        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.set(state);
+        let state = self.state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.state.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
