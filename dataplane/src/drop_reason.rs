@@ -142,7 +142,7 @@ drop_reasons! {
     ServerGone => "server_gone",
     /// The connection table has no room for a new connection.
     TableFull => "table_full",
-    /// A packet without a connection beyond what the worker takes on while frames pile up in its receive queue.
+    /// A SYN, or a packet without a connection, beyond what the worker takes on while frames pile up in its receive queue.
     Overload => "overload",
     /// RFC 1812 section 5.3.1: the TTL or hop limit ran out.
     TtlExpired => "ttl_expired",

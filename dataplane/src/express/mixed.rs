@@ -1,5 +1,4 @@
-//! The first pass over plain packets of a family that are not all calm: handshakes and ends among others, or a flood of
-//! first packets.
+//! The first pass over plain packets of a family that are not all calm: handshakes and ends among others.
 
 use std::marker::PhantomData;
 
@@ -23,8 +22,6 @@ struct Note<'a, I: PacketIo, K, const MORE: bool> {
     burden: &'a Burden,
     gate: &'a Gate,
     from: usize,
-    /// Calm packets in a row with which they end.
-    calm: u32,
     family: PhantomData<K>,
 }
 
@@ -34,7 +31,7 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for Note<'_, I, K, MORE> {
 
     #[inline(always)]
     fn run<L: Level>(self, _: L) -> (usize, u64) {
-        let Self { worker, burst, burden, gate, from, calm, .. } = self;
+        let Self { worker, burst, burden, gate, from, .. } = self;
         let (table, _) = K::tables_ref(&worker.tables);
         let prober = table.prober();
         let (_, batch) = K::batch_mut(&mut worker.board);
@@ -61,7 +58,7 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for Note<'_, I, K, MORE> {
             (row.key, row.noted, row.probe) = (key, noted, probe);
             count += 1;
             in_a_row = if noted.is_calm() { in_a_row + 1 } else { 0 };
-            if in_a_row == calm {
+            if in_a_row == RUN {
                 break;
             }
         }
@@ -82,13 +79,11 @@ impl<I: PacketIo> Worker<I> {
         from: usize,
     ) -> usize {
         let (wide, more) = (self.wide, burden.is_any());
-        // in a flood the next ones are not calm
-        let calm = if self.flood.shedding.is_on() { u32::MAX } else { RUN };
         let (worker, family) = (self, PhantomData);
         let (to, bytes) = if more {
-            wide.run(Note::<I, K, true> { worker: &mut *worker, burst, burden, gate, from, calm, family })
+            wide.run(Note::<I, K, true> { worker: &mut *worker, burst, burden, gate, from, family })
         } else {
-            wide.run(Note::<I, K, false> { worker: &mut *worker, burst, burden, gate, from, calm, family })
+            wide.run(Note::<I, K, false> { worker: &mut *worker, burst, burden, gate, from, family })
         };
         seen.bytes += bytes;
         let (kinds, _) = K::batch_mut(&mut worker.board);

@@ -139,13 +139,14 @@ impl<I: PacketIo> Worker<I> {
             absent: self.absent,
         };
         self.shortcuts.refresh(&self.snapshot, &self.counters, self.now);
+        let looked = self.flood.shedding.is_on();
+        let weeds = if looked { self.weed(burst, &burden) } else { 0 };
         let mut seen = self.see(burst, &burden);
         if origin != Origin::Worker
             && let Some(received) = self.counters.devices.get(usize::from(device.0))
         {
-            received.rx_bytes.add(seen.bytes);
+            received.rx_bytes.add(seen.bytes + weeds);
         }
-        let looked = self.flood.shedding.is_on();
         self.board.admitted = if looked { self.shed(burst, &burden, &mut seen) } else { 0 };
         if burst.is_empty() {
             return frames;

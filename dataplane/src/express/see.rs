@@ -92,9 +92,14 @@ impl<I: PacketIo, K: Ends, const MORE: bool> Work for See<'_, I, K, MORE> {
 }
 
 impl<I: PacketIo> Worker<I> {
-    /// The gate of a device.
+    /// The gate of a device, which lets nothing through where there is no express path.
     fn gate(&self, device: DeviceId) -> Gate {
-        let open = self.express && self.snapshot.link(device, 0).is_some();
+        if self.express { self.own_gate(device) } else { Gate { device, mac: Gate::NONE } }
+    }
+
+    /// The gate of a device's own MAC address.
+    pub(super) fn own_gate(&self, device: DeviceId) -> Gate {
+        let open = self.snapshot.link(device, 0).is_some();
         let mac = match self.setup.devices.get(usize::from(device.0)) {
             Some(setup) if open => Gate::raw(setup.mac),
             _ => Gate::NONE,
@@ -109,19 +114,15 @@ impl<I: PacketIo> Worker<I> {
         let mut seen = Seen::default();
         let Some(first) = burst.first() else { return seen };
         let mut gate = self.gate(first.device());
-        // of a flood runs are short
-        let mixed = self.flood.shedding.is_on();
         let mut at = 0;
         while at < burst.len() {
             let before = at;
             let is_v6 = burst.get(at).is_some_and(|frame| frame.bytes().get(12) == Some(&ETHER_TYPE_V6));
-            if !mixed {
-                at = if is_v6 {
-                    self.see_run::<Key6>(burst, burden, &gate, &mut seen, at)
-                } else {
-                    self.see_run::<Key4>(burst, burden, &gate, &mut seen, at)
-                };
-            }
+            at = if is_v6 {
+                self.see_run::<Key6>(burst, burden, &gate, &mut seen, at)
+            } else {
+                self.see_run::<Key4>(burst, burden, &gate, &mut seen, at)
+            };
             if at == before {
                 at = self.see_others(burst, burden, &mut gate, &mut seen, at);
             }

@@ -1,19 +1,24 @@
-//! First packets that there is no time for: dropped between the second pass and the third.
+//! First packets that there is no time for: SYNs dropped before the first pass, others between the second and the third.
+//!
+//! SYNs beyond those that the turn has credit for are counted and given back as soon as they are seen to be some, without
+//! a look into the table: a SYN flood costs a glance at each. One of a known connection is its client's second try, or
+//! begins another; its client sends it again.
 //!
 //! While frames pile up ([`Shedding`](crate::flood::Shedding)) a burst is looked up as a whole, and what has no connection
 //! asks for its share there and then. What gets none is counted and given back, the others close up, and what is left
 //! goes on as if nothing else had come: as one run, if that is what it is. So a flood costs its lookups, and established
 //! packets beside it what they cost alone.
 //!
-//! Invariant: only what has no connection is dropped here, and nothing that the control core or the kernel must get; that
-//! is judged in its turn, as is all behind a packet whose connection another one of the burst may have begun.
+//! Invariant: only SYNs and what has no connection are dropped here, and nothing that the control core or the kernel must
+//! get; that is judged in its turn, as is all behind a packet whose connection another one of the burst may have begun.
 
 use std::marker::PhantomData;
 
 use arrayvec::ArrayVec;
 
 use super::ends::Ends;
-use super::glance::{Row, place};
+use super::glance::{Noted, Row, place};
+use super::see::{Gate, IPV4, IPV6, TRAFFIC_CLASS};
 use super::{Board, Burden, Kind, Seen};
 use crate::channel::BFD_PORT;
 use crate::conn::simd::Level;
@@ -24,6 +29,7 @@ use crate::io::{BURST, Burst, Packet, PacketIo};
 use crate::parse::TcpFlags;
 use crate::prefetch;
 use crate::state::tcp;
+use crate::steer;
 use crate::wide::Work;
 use crate::wire::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::worker::Worker;
@@ -141,7 +147,72 @@ impl<I: PacketIo, K: Ends> Work for Look<'_, I, K> {
     }
 }
 
+/// Whether a frame may be a SYN of this family, by the bytes where its protocol and flags then stand.
+#[inline(always)]
+fn may_be_syn<K: Ends>(frame: &[u8], protocol_at: usize) -> bool {
+    const DECIDING: u8 = TcpFlags::SYN.0 | TcpFlags::ACK.0 | TcpFlags::RST.0;
+    let at = |place: usize| frame.get(place).copied().unwrap_or_default();
+    at(protocol_at) == PROTOCOL_TCP && at(K::L4_AT + 13) & DECIDING == TcpFlags::SYN.0
+}
+
 impl<I: PacketIo> Worker<I> {
+    /// Drops the SYNs of a burst that there is no credit for, unless they are another worker's or director's, or may be a
+    /// server's. Returns their bytes.
+    #[inline(never)]
+    pub(super) fn weed(&mut self, burst: &mut Burst<I::Packet>, burden: &Burden) -> u64 {
+        let Some(first) = burst.first() else { return 0 };
+        let gate = self.own_gate(first.device());
+        if burden.mixed || gate.mac == Gate::NONE {
+            return 0;
+        }
+        burst.iter().for_each(|frame| frame.prefetch());
+        let mut credit = self.flood.shedding.credit(true);
+        let (mut gone, mut bytes): (Places, u64) = (0, 0);
+        for (at, frame) in burst.iter().enumerate() {
+            let head = frame.bytes();
+            let is_weed = match gate.kind(head) {
+                IPV4 => may_be_syn::<Key4>(head, 23) && self.is_weed::<Key4>(head, burden),
+                kind if kind & !TRAFFIC_CLASS == IPV6 => {
+                    may_be_syn::<Key6>(head, 20) && self.is_weed::<Key6>(head, burden)
+                }
+                _ => false,
+            };
+            if is_weed && credit > 0 {
+                credit -= 1;
+            } else if is_weed {
+                gone |= 1 << at;
+                bytes += frame.frame_len() as u64;
+            }
+        }
+        if gone == 0 {
+            return 0;
+        }
+        let mut stay = up_to(burst.len()) & !gone;
+        // those before the first gap stay where they are
+        let mut to = gone.trailing_zeros() as usize;
+        stay &= !up_to(to);
+        while let Some(at) = next(&mut stay) {
+            burst.swap(to, at);
+            to += 1;
+        }
+        self.counters.drop_packets(DropReason::Overload, gone.count_ones());
+        self.io.discard(burst, to);
+        bytes
+    }
+
+    /// Whether what may be a SYN is one that may be dropped.
+    #[inline(always)]
+    fn is_weed<K: Ends>(&self, frame: &[u8], burden: &Burden) -> bool {
+        let Some((key, noted)) = K::glance(frame) else { return false };
+        let (client, vip) = (key.client().into(), key.vip().into());
+        let owner = || steer::owner(client, key.client_port(), self.setup.workers, &self.setup.steer_key);
+        let is_kept = self.is_exempt(&key, noted, true)
+            || burden.replies && self.snapshot.may_be_reply(client, vip)
+            || burden.absent && self.snapshot.shared.is_absent(vip)
+            || burden.foreign && owner() != self.id;
+        noted.facts().event == tcp::SYN && !is_kept
+    }
+
     /// The second pass of a burst, and the end of what there is no time for; `seen` is told. Returns the places of first
     /// packets that go on.
     #[inline(never)]
@@ -225,7 +296,7 @@ impl<I: PacketIo> Worker<I> {
         let is_syn = row.noted.number() == PROTOCOL_TCP
             && row.noted.facts().event == tcp::SYN
             && flags & TcpFlags::ACK.0 == 0;
-        if self.is_exempt(row, is_syn) || row.noted.is_reply() && self.is_paired(row) {
+        if self.is_exempt(&row.key, row.noted, is_syn) || row.noted.is_reply() && self.is_paired(row) {
             return Verdict::Later;
         }
         if self.flood.shedding.admits(is_syn) { Verdict::Admitted } else { Verdict::Shed }
@@ -241,8 +312,8 @@ impl<I: PacketIo> Worker<I> {
     /// Whether no lack of time counts: it is the control core's or the kernel's, see [`Worker::is_bfd`] and
     /// [`Worker::is_control`]; or it has a fault of its own.
     #[inline(always)]
-    fn is_exempt<K: Ends>(&self, row: &Row<K>, is_syn: bool) -> bool {
-        let (key, number) = (&row.key, row.noted.number());
+    fn is_exempt<K: Ends>(&self, key: &K, noted: Noted, is_syn: bool) -> bool {
+        let number = noted.number();
         if !key.may_send() {
             return true;
         }
@@ -250,7 +321,7 @@ impl<I: PacketIo> Worker<I> {
         number == PROTOCOL_UDP
             && to == BFD_PORT
             && self.snapshot.shared.hears_bfd(key.client().into(), key.vip().into())
-            || (!is_syn || is_urgent_port(row.noted.facts().protocol(), from, to))
+            || (!is_syn || is_urgent_port(noted.facts().protocol(), from, to))
                 && self.snapshot.is_host(key.vip().into())
     }
 }

@@ -203,6 +203,12 @@ impl Shedding {
         able
     }
 
+    /// How many packets could be admitted now.
+    #[inline]
+    pub fn credit(&self, syn: bool) -> u32 {
+        if self.rate.is_some() { self.left[usize::from(!syn)] / Self::ONE } else { u32::MAX }
+    }
+
     /// A packet that was admitted will ask again.
     #[cold]
     pub fn give_back(&mut self, syn: bool) {

@@ -168,12 +168,7 @@ fn fill(lab: &mut Lab, clients: &mut Clients, mix: &Mix, count: u32) -> BTreeSet
         let at = draw(services.len() as u32);
         let service = services[at as usize];
         let frame = if draw(16) < mix.known {
-            // a SYN of a known connection is no first packet
-            let frame = clients.frame(
-                service,
-                at * KNOWN + draw(KNOWN),
-                if draw(16) == 0 && !matches!(service, Service::Full) { SYN } else { ACK },
-            );
+            let frame = clients.frame(service, at * KNOWN + draw(KNOWN), ACK);
             known.insert(told(&frame));
             if draw(32) == 0 && frame[14] == 0x45 { with_option(&frame) } else { frame }
         } else {
@@ -182,7 +177,8 @@ fn fill(lab: &mut Lab, clients: &mut Clients, mix: &Mix, count: u32) -> BTreeSet
             let client = if back > 0 { new.saturating_sub(back).max(STRANGER) } else { new };
             new += u32::from(back == 0);
             let service = services[(client % services.len() as u32) as usize];
-            clients.frame(service, client, if draw(8) == 0 { ACK } else { SYN })
+            // a second SYN is a first packet again
+            clients.frame(service, client, if back > 0 || draw(8) == 0 { ACK } else { SYN })
         };
         lab.put(&frame);
     }
