@@ -28,7 +28,7 @@ pub enum Refusal {
     Ours = 1,
     /// The table is full, or the template's bucket.
     Full = 2,
-    /// Another connection has its local end.
+    /// A connection of this director has its local end.
     LocalTaken = 3,
     /// Its local end is steered to another worker: directors differ in `[appliance] workers` or the key of `[sync]`.
     LocalElsewhere = 4,
@@ -205,6 +205,11 @@ impl<I: PacketIo> Worker<I> {
             return Err(Refusal::Full);
         }
         let protocol = told.protocol;
+        if let Some(reply) = reply
+            && told.local.is_some()
+        {
+            self.free_local(&key, protocol, reply)?;
+        }
         let mut meta = Meta::new(protocol, dest, told.state, self.now.after(told.left)).with_foreign();
         meta = self.meta_told(meta, told, &entry);
         if told.flags.proxied && entry.way.local_ends().is_some() {
@@ -247,6 +252,29 @@ impl<I: PacketIo> Worker<I> {
         }
         self.counters.own.inserted.add(1);
         self.snapshot.bound(dest, &self.all_counters);
+        Ok(())
+    }
+
+    /// Sees to it that no other connection has a local end. Who tells of a connection has given it that end, so what it has
+    /// told before of another one that has it is over there: here it may stand for a second more, until the sweep comes.
+    fn free_local<K: Family>(&mut self, key: &K, protocol: u8, reply: K) -> Result<(), Refusal> {
+        let (table, pairs) = K::tables_ref(&self.tables);
+        let wanted = Pair::wanted(reply);
+        let Some(pair) = pairs.find(&wanted, protocol, pairs.probe(&wanted, protocol)) else { return Ok(()) };
+        let holder = pairs.key(pair).other;
+        if holder == *key {
+            return Ok(());
+        }
+        let Some(found) = table.find(&holder, protocol, table.probe(&holder, protocol)) else {
+            let (_, pairs) = K::tables(&mut self.tables);
+            pairs.remove(pair);
+            return Ok(());
+        };
+        let here = !found.meta.is_foreign() && !self.snapshot.shared.is_absent(holder.vip().into());
+        if here && found.meta.deadline().left(self.now).is_some() {
+            return Err(Refusal::LocalTaken);
+        }
+        self.forget(found, holder);
         Ok(())
     }
 

@@ -425,6 +425,36 @@ fn local_ends_of_flushed_connections_are_free_at_others() {
 }
 
 #[test]
+fn a_local_end_belongs_to_the_connection_that_was_told_of_last() {
+    let text = format!("{TWO_ARMS}{}{SYNC}", nat_service("tcp", "fullnat", ""));
+    for is_own in [false, true] {
+        let [mut a, mut b] = [resolved(&text, 1), resolved(&text, 1)];
+        let out = nat::from_client(&mut a, &nat::segment((CIP, 1000), (VIP, 80), SYN));
+        let end = local_end(&out[0].1);
+        nat::from_server(&mut a, &nat::segment((RIP, 8080), end, SYN | ACK));
+        nat::from_client(&mut a, &nat::segment((CIP, 1000), (VIP, 80), ACK));
+        let records = told(&a);
+        let [Record::Connection(first)] = records[..] else { panic!("{records:?}") };
+        feeds(&b).apply(Record::Connection(first)).expect("room");
+        b.turn();
+        if is_own {
+            nat::from_client(&mut b, &nat::segment((CIP, 1000), (VIP, 80), ACK));
+        }
+        // there the first is over, and its end was given to the next one before it is over here
+        let next = lb_dataplane::sync::Connection { client: (first.client.0, 1001), ..first };
+        feeds(&b).apply(Record::Connection(next)).expect("room");
+        b.turn();
+        let clients: Vec<_> = b.connections().iter().map(|row| row.client.1).collect();
+        let refused = feeds(&b).applied().refused[3];
+        assert_eq!((clients, refused), if is_own { (vec![1000], 1) } else { (vec![1001], 0) });
+        let back = nat::from_server(&mut b, &nat::segment((RIP, 8080), end, ACK));
+        assert_eq!(back.len(), 1, "to who has it");
+        let left: u64 = b.director.services()[0].dests.iter().map(|d| d.active + d.inactive).sum();
+        assert_eq!(left, 1);
+    }
+}
+
+#[test]
 fn a_flush_waits_for_room_to_tell_of_it() {
     const COUNT: u64 = 3900;
     let mut lab = Lab::warm(&format!("{}{SYNC}", web("rr", &[(12, 1)])));
