@@ -65,6 +65,21 @@ fn next(places: &mut Places) -> Option<usize> {
     (at < BURST).then_some(at)
 }
 
+/// Puts those of a burst that are `gone`, one at least, behind the others, which stay in their order; `moved` is told where
+/// each was that does not stay where it is, and where it is now. Returns how many are left.
+#[inline(always)]
+fn close_gaps<P>(burst: &mut Burst<P>, gone: Places, mut moved: impl FnMut(usize, usize)) -> usize {
+    // those before the first gap stay where they are
+    let mut to = gone.trailing_zeros() as usize;
+    let mut stay = up_to(burst.len()) & !gone & !up_to(to);
+    while let Some(at) = next(&mut stay) {
+        burst.swap(to, at);
+        moved(at, to);
+        to += 1;
+    }
+    to
+}
+
 /// The first packets that were admitted.
 #[derive(Default)]
 struct Admitted {
@@ -187,14 +202,7 @@ impl<I: PacketIo> Worker<I> {
         if gone == 0 {
             return 0;
         }
-        let mut stay = up_to(burst.len()) & !gone;
-        // those before the first gap stay where they are
-        let mut to = gone.trailing_zeros() as usize;
-        stay &= !up_to(to);
-        while let Some(at) = next(&mut stay) {
-            burst.swap(to, at);
-            to += 1;
-        }
+        let to = close_gaps(burst, gone, |_, _| {});
         self.counters.drop_packets(DropReason::Overload, gone.count_ones());
         self.io.discard(burst, to);
         bytes
@@ -221,7 +229,7 @@ impl<I: PacketIo> Worker<I> {
         let v4 = self.strangers::<Key4>(burden, seen.v4, frames);
         let v6 = self.strangers::<Key6>(burden, seen.v6, frames);
         let mut admitted = Admitted::default();
-        let (mut gone, mut left) = (0, v4 | v6);
+        let (mut gone, mut left): (Places, Places) = (0, v4 | v6);
         while let Some(at) = next(&mut left) {
             let Some(frame) = burst.get(at) else { break };
             let verdict = match self.board.kinds[place(at)] {
@@ -249,18 +257,12 @@ impl<I: PacketIo> Worker<I> {
         if gone == 0 {
             return admitted.places.iter().fold(0, |places, at| places | 1 << at);
         }
-        let mut stay = up_to(frames) & !gone;
         let was_admitted = admitted.places.iter().fold(0, |places: Places, at| places | 1 << at);
-        // those before the first gap stay where they are
-        let mut to = gone.trailing_zeros() as usize;
-        let mut now_admitted = was_admitted & up_to(to);
-        stay &= !up_to(to);
-        while let Some(at) = next(&mut stay) {
-            burst.swap(to, at);
+        let mut now_admitted = was_admitted & up_to(gone.trailing_zeros() as usize);
+        let to = close_gaps(burst, gone, |at, to| {
             self.board.close_up(at, to);
             now_admitted |= (was_admitted >> at & 1) << to;
-            to += 1;
-        }
+        });
         seen.v4 -= (gone & v4).count_ones() as usize;
         seen.v6 -= (gone & v6).count_ones() as usize;
         self.counters.drop_packets(DropReason::Overload, gone.count_ones());
