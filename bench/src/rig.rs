@@ -231,8 +231,13 @@ impl Order {
 }
 
 /// One worker's ports: receives frames of its flows without end, or as many as it is offered, and counts what is sent.
+///
+/// Buffers are those of a memory pool with a cache for each worker, as DPDK has it.
 pub struct Ports {
     free: Vec<Frame>,
+    /// What no worker keeps. A frame handed over is freed by whoever sent it: without this one worker ends up with the
+    /// buffers of all.
+    pool: Arc<ArrayQueue<Burst<Frame>>>,
     kind: Kind,
     order: Order,
     /// This worker's flows are those that are `first` modulo `step`.
@@ -251,8 +256,11 @@ impl Ports {
     pub fn for_workers(kind: Kind, workers: u16, flows: u64) -> Vec<Self> {
         // even if every buffer there is waits in a burst of its own nothing is lost
         let rings: Arc<[_]> = (0..workers).map(|_| ArrayQueue::new(usize::from(workers) * BUFFERS)).collect();
+        // one buffer at least in each
+        let pool = Arc::new(ArrayQueue::new(usize::from(workers) * BUFFERS));
         let step = u64::from(workers);
         let ports = |own: u16| Self {
+            pool: pool.clone(),
             free: (0..BUFFERS).map(|_| Frame::new(DeviceId(0), &client_frame(0, ACK))).collect(),
             kind,
             order: Order::new(flows / step, u64::from(own)),
@@ -271,10 +279,19 @@ impl Ports {
         self.kind
     }
 
+    /// A free buffer.
+    #[inline]
+    fn buffer(&mut self) -> Option<Frame> {
+        if self.free.is_empty() {
+            self.free.extend(self.pool.pop()?);
+        }
+        self.free.pop()
+    }
+
     /// The next frame of a client's or a server's.
     #[inline]
     pub fn make(&mut self, device: DeviceId) -> Option<Frame> {
-        let mut frame = self.free.pop()?;
+        let mut frame = self.buffer()?;
         let n = self.order.next_number() * self.step + self.first;
         let bytes = if device.0 == 0 { client_frame(n, ACK) } else { server_frame(n, ACK) };
         frame.refill(device, &bytes);
@@ -286,6 +303,11 @@ impl Ports {
     pub fn recycle(&mut self, frames: &mut Burst<Frame>) {
         self.sent += frames.len() as u64;
         self.free.extend(frames.drain(..));
+        while self.free.len() > BUFFERS {
+            let keep = BUFFERS.max(self.free.len() - frames.capacity());
+            let surplus = self.free.drain(keep..).collect();
+            assert!(self.pool.push(surplus).is_ok(), "the pool has room for a burst of each buffer");
+        }
     }
 }
 
@@ -310,7 +332,7 @@ impl PacketIo for Ports {
     }
 
     fn alloc(&mut self) -> Option<Frame> {
-        self.free.pop()
+        self.buffer()
     }
 
     fn hand_over(&mut self, to: WorkerId, from: &mut Burst<Frame>) {
@@ -381,15 +403,15 @@ mod tests {
         for (kind, workers) in [(Kind::Dr, 1), (Kind::Dr, 2), (Kind::Nat, 1), (Kind::Nat, 2)] {
             let rig = Rig::new(kind, workers, 1000).unwrap();
             let mut rig = rig.with_ios(Ports::for_workers(kind, workers, 1000));
-            rig.workers.iter_mut().for_each(|worker| worker.io_mut().left = 4000);
-            for _ in 0..2000 {
+            rig.workers.iter_mut().for_each(|worker| worker.io_mut().left = 20_000);
+            for _ in 0..10_000 {
                 rig.now_ns += 1000;
                 rig.workers.iter_mut().for_each(|worker| {
                     worker.turn(rig.now_ns);
                 });
             }
             let sent: u64 = rig.workers.iter_mut().map(|worker| worker.io_mut().sent).sum();
-            assert_eq!(sent, 4000 * u64::from(workers), "{kind:?} {workers}");
+            assert_eq!(sent, 20_000 * u64::from(workers), "{kind:?} {workers}");
             rig.census(1000).unwrap();
             let handed: u64 = rig.director.workers().iter().map(|worker| worker.handed_over).sum();
             assert_eq!(handed > 0, kind == Kind::Nat && workers == 2, "{kind:?} {workers}");
