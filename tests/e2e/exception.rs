@@ -24,6 +24,10 @@ pub fn cases() -> Vec<Case> {
         Case::new("keepalived_beside_lbd_is_master_over_its_port", keepalived).shape(one),
         Case::new("bird_beside_lbd_speaks_bgp_over_its_port", bird).shape(one).needs(no_bird),
         Case::new("a_check_by_the_packet_path_finds_a_server_without_the_vip", by_path),
+        Case::new("a_check_by_the_packet_path_finds_a_server_that_does_not_unpack", by_tunnel)
+            .shape(Shape { place: Place::BesideWithTunnels, ..Shape::default() }),
+        Case::new("a_check_by_the_packet_path_finds_a_server_with_another_gateway", by_nat)
+            .shape(Shape { place: Place::Behind, ..Shape::default() }),
         Case::new("ports_share_an_interface_of_the_kernel", shared)
             .shape(Shape { place: Place::Behind, ..Shape::default() }),
         Case::new("addresses_of_the_kernel_follow_the_configuration", follows).shape(one),
@@ -451,47 +455,51 @@ fn follows(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// A service whose servers are checked by HTTP, five times a second.
+fn checked(service: Service, via: &str) -> Service {
+    let more = format!(
+        "{}\n[services.health]\ninterval = \"200ms\"\ntimeout = \"500ms\"\nretries = 1\nretry_delay = \"100ms\"\n\
+         warmup = \"100ms\"\n[[services.health.checks]]\ntype = \"http\"\nstatus = 200\nvia = \"{via}\"\n",
+        service.more
+    );
+    Service { more, ..service }
+}
+
+/// Waits until servers (service, number) have these states.
+fn are(lab: &Lab, what: &str, wanted: &[(&str, usize, &str)]) -> Result<()> {
+    let is = |(service, server, state): &(&str, usize, &str)| {
+        Ok(lab.director()?.server(service, &lab.servers[*server].address)?.state == *state)
+    };
+    wait_until(what, PATIENCE, || {
+        wanted.iter().map(is).collect::<Result<Vec<bool>>>().map(|all| all.iter().all(|right| *right))
+    })
+    .with_context(|| lab.director().and_then(|director| director.ask(&["health"])).unwrap_or_default())
+}
+
 /// Checks that take the clients' way see what checks of the server's own address do not; by NAT too.
 fn by_path(lab: &mut Lab) -> Result<()> {
     let _nginx = lab.start_nginx()?;
     let servers: Vec<String> = lab.servers.iter().map(|server| server.address.clone()).collect();
     let refs: Vec<&str> = servers.iter().map(String::as_str).collect();
-    let health = |via: &str| {
-        format!(
-            "[services.health]\ninterval = \"200ms\"\ntimeout = \"500ms\"\nretries = 1\nretry_delay = \"100ms\"\n\
-             warmup = \"100ms\"\n[[services.health.checks]]\ntype = \"http\"\nstatus = 200\nvia = \"{via}\"\n"
-        )
-    };
-    let with = |service: Service, via: &str| {
-        let more = format!("{}\n{}", service.more, health(via));
-        Service { more, ..service }
-    };
-    let path = with(Service::tcp("path", 80, "rr", &refs), "path");
-    let kernel = with(Service::tcp("kernel", 8080, "rr", &refs), "kernel");
-    let nat = with(Service::tcp("nat", 8090, "rr", &refs[..1]).nat(8080), "path");
-    let tunnel = with(Service::tcp("routed", 80, "rr", &refs), "path");
-    let routed = Service { vip: "10.99.0.1", ..tunnel };
+    let path = checked(Service::tcp("path", 80, "rr", &refs), "path");
+    let kernel = checked(Service::tcp("kernel", 8080, "rr", &refs), "kernel");
+    let nat = checked(Service::tcp("nat", 8090, "rr", &refs[..1]).nat(8080), "path");
+    let routed = checked(Service::tcp("routed", 80, "rr", &refs), "path");
+    let routed = Service { vip: "10.99.0.1", ..routed };
     for server in &lab.servers {
         server.netns.ip("addr add 10.99.0.1/32 dev lo")?;
     }
     lab.start_director_unresolved(&tap(Config::with(vec![path, kernel, nat, routed]), ""))?;
-    let state = |service: &str, server: usize| -> Result<String> {
-        Ok(lab.director()?.server(service, &servers[server])?.state)
-    };
-    let are = |what: &str, wanted: &[(&str, usize, &str)]| {
-        wait_until(what, PATIENCE, || {
-            let right = |(service, server, want): &(&str, usize, &str)| Ok(state(service, *server)? == *want);
-            wanted.iter().map(right).collect::<Result<Vec<bool>>>().map(|all| all.iter().all(|right| *right))
-        })
-        .with_context(|| lab.director().and_then(|d| d.ask(&["health"])).unwrap_or_default())
-    };
+    let are = |what: &str, wanted: &[(&str, usize, &str)]| are(lab, what, wanted);
     let up =
         [("path", 0), ("path", 1), ("kernel", 0), ("kernel", 1), ("nat", 0), ("routed", 0), ("routed", 1)];
     are("all servers are up", &up.map(|(service, server)| (service, server, "up")))?;
     lab.servers[1].netns.ip(&format!("addr del {VIP}/32 dev lo"))?;
     are("a server without the VIP is down", &[("path", 1, "down"), ("path", 0, "up")])?;
-    ensure!(state("kernel", 1)? == "up", "a check of its own address sees nothing");
-    ensure!(state("routed", 1)? == "up", "the other VIP is there");
+    are(
+        "a check of its own address sees nothing, the other VIP is there",
+        &[("kernel", 1, "up"), ("routed", 1, "up")],
+    )?;
     for _ in 0..6 {
         ensure!(lab.curl(&format!("http://{VIP}/"))? == "from 192.168.150.12", "the other one serves");
     }
@@ -504,4 +512,53 @@ fn by_path(lab: &mut Lab) -> Result<()> {
     are("it is up again", &[("nat", 0, "up"), ("path", 0, "up")])?;
     lab.director()?.wait_conserved().ok();
     Ok(())
+}
+
+/// So do they in a tunnel.
+fn by_tunnel(lab: &mut Lab) -> Result<()> {
+    let _nginx = lab.start_nginx()?;
+    let servers: Vec<String> = lab.servers.iter().map(|server| server.address.clone()).collect();
+    let refs: Vec<&str> = servers.iter().map(String::as_str).collect();
+    let path = Service::tcp("path", 80, "rr", &refs).tunnel(r#"{ type = "ipip" }"#);
+    let kernel = Service::tcp("kernel", 8080, "rr", &refs);
+    let services = vec![checked(path, "path"), checked(kernel, "kernel")];
+    lab.start_director_unresolved(&tap(Config::with(services), ""))?;
+    let lab = &*lab;
+    let first_are_up = [("path", 0, "up"), ("kernel", 0, "up"), ("kernel", 1, "up")];
+    let second = |state| [&first_are_up[..], &[("path", 1, state)]].concat();
+    are(lab, "all servers are up", &second("up"))?;
+    let tunnels = lab.servers[1].tunnels.as_ref().context("it has tunnels")?;
+    tunnels.signal(Signal::SIGSTOP)?;
+    are(lab, "a server that does not unpack is down", &second("down"))?;
+    for _ in 0..6 {
+        ensure!(lab.curl(&format!("http://{VIP}/"))? == "from 192.168.150.12", "the other one serves");
+    }
+    tunnels.signal(Signal::SIGCONT)?;
+    are(lab, "it is up again", &second("up"))
+}
+
+/// And by NAT in two arms, where answers have to find the director.
+fn by_nat(lab: &mut Lab) -> Result<()> {
+    let _nginx = lab.start_nginx()?;
+    let servers: Vec<String> = lab.servers.iter().map(|server| server.address.clone()).collect();
+    let refs: Vec<&str> = servers.iter().map(String::as_str).collect();
+    let path = checked(Service::tcp("path", 80, "rr", &refs).nat(8080), "path");
+    let kernel = checked(Service::tcp("kernel", 8080, "rr", &refs).nat(8080), "kernel");
+    let config = Config {
+        behind: true,
+        behind_port: "exception = \"tap\"\n".to_owned(),
+        ..Config::with(vec![path, kernel])
+    };
+    lab.start_director_unresolved(&tap(config, ""))?;
+    let lab = &*lab;
+    let first_are_up = [("path", 0, "up"), ("kernel", 0, "up"), ("kernel", 1, "up")];
+    let second = |state| [&first_are_up[..], &[("path", 1, state)]].concat();
+    are(lab, "all servers are up", &second("up"))?;
+    lab.servers[1].netns.ip("route del default")?;
+    are(lab, "a server with another gateway is down", &second("down"))?;
+    for _ in 0..6 {
+        ensure!(lab.curl(&format!("http://{VIP}/"))? == "from 192.168.160.12", "the other one serves");
+    }
+    lab.servers[1].netns.ip(&format!("route add default via {DIP_BEHIND}"))?;
+    are(lab, "it is up again", &second("up"))
 }

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use lb_config::health::{FullCheck, PATH_PORTS};
-use lb_config::{Model, Server, Service};
+use lb_config::{Forwarding, IfAddr, Model, Server, Service};
 use lb_dataplane::director::Pin;
 
 use super::Health;
@@ -44,21 +44,33 @@ pub(super) fn checks_of(
 ) -> Vec<FullCheck> {
     let mut checks = service.checks_of(server);
     for (place, check) in checks.iter_mut().enumerate().filter(|(_, check)| check.target.path.is_some()) {
-        check.target.bind = source(model, check.target.to.ip(), server.address);
+        check.target.bind = source(model, check.target.to.ip(), server);
         check.target.bind_port = ports.take(server.key(), place);
     }
     checks
 }
 
-/// The address that checks of a VIP come from: on the server's network, or else any of the kernel's.
-fn source(model: &Model, vip: IpAddr, server: IpAddr) -> Option<IpAddr> {
+/// The address that checks of a VIP come from: on the server's network, so that answers need no route, or else any of the
+/// kernel's.
+///
+/// By NAT, where answers have to come back by the director, one on another network, the VIP's if there is one: so a server
+/// is found whose gateway is not the director. Where the director has an address on the server's network alone (one arm)
+/// its gateway cannot be tried.
+fn source(model: &Model, vip: IpAddr, server: &Server) -> Option<IpAddr> {
     let with_tap = || model.ports.iter().filter(|port| port.exception.is_some());
-    let suits = |own: &&lb_config::IfAddr| own.addr.is_ipv4() == vip.is_ipv4();
-    let near = with_tap().filter(|port| port.addresses.iter().any(|own| own.contains(server)));
+    let near = |own: &IfAddr| own.contains(server.address);
+    let suits = |own: &&IfAddr| own.addr.is_ipv4() == vip.is_ipv4();
+    if server.forwarding == Forwarding::Nat {
+        let far = || with_tap().flat_map(|port| &port.addresses).filter(suits).filter(|own| !near(own));
+        if let Some(own) = far().find(|own| own.contains(vip)).or_else(|| far().next()) {
+            return Some(own.addr);
+        }
+    }
+    let beside = with_tap().filter(|port| port.addresses.iter().any(near));
     let towards =
-        with_tap().filter(|port| port.gateways.iter().any(|next| next.is_ipv4() == server.is_ipv4()));
-    let found = near.chain(towards).chain(with_tap()).find_map(|port| {
-        let on_net = port.addresses.iter().filter(suits).find(|own| own.contains(server));
+        with_tap().filter(|port| port.gateways.iter().any(|next| next.is_ipv4() == server.address.is_ipv4()));
+    let found = beside.chain(towards).chain(with_tap()).find_map(|port| {
+        let on_net = port.addresses.iter().filter(suits).find(|own| near(own));
         on_net.or_else(|| port.addresses.iter().find(suits))
     });
     found.map(|own| own.addr)
@@ -114,11 +126,17 @@ mod tests {
                     gateway = \"10.0.0.254\"\n[[ports]]\nname = \"back\"\ndevice = \"null\"\nexception = \"tap\"\n\
                     addresses = [\"10.1.0.1/24\", \"fd00::1/64\"]\n";
         let model = lb_config::parse(text).unwrap();
-        let of = |vip: &str, server: &str| {
-            source(&model, vip.parse().unwrap(), server.parse().unwrap()).map(|source| source.to_string())
+        let of = |forwarding, vip: &str, server: &str| {
+            let server = Server::new(server.parse().unwrap(), 80, forwarding);
+            source(&model, vip.parse().unwrap(), &server).map(|source| source.to_string())
         };
-        assert_eq!(of("10.0.0.100", "10.1.0.7").as_deref(), Some("10.1.0.1"));
-        assert_eq!(of("10.0.0.100", "10.9.0.7").as_deref(), Some("10.0.0.1"), "towards the gateway");
-        assert_eq!(of("fd00::100", "10.0.0.7").as_deref(), Some("fd00::1"), "of the VIP's family");
+        let of_dr = |vip, server| of(Forwarding::Dr, vip, server);
+        assert_eq!(of_dr("10.0.0.100", "10.1.0.7").as_deref(), Some("10.1.0.1"));
+        assert_eq!(of_dr("10.0.0.100", "10.9.0.7").as_deref(), Some("10.0.0.1"), "towards the gateway");
+        assert_eq!(of_dr("fd00::100", "10.0.0.7").as_deref(), Some("fd00::1"), "of the VIP's family");
+        let of_nat = |vip, server| of(Forwarding::Nat, vip, server);
+        assert_eq!(of_nat("10.0.0.100", "10.1.0.7").as_deref(), Some("10.0.0.1"), "its answers want a route");
+        assert_eq!(of_nat("10.1.0.100", "10.9.0.7").as_deref(), Some("10.1.0.1"), "of the VIP's network");
+        assert_eq!(of_nat("fd00::100", "fd00::7").as_deref(), Some("fd00::1"), "one arm");
     }
 }
