@@ -1,8 +1,9 @@
 //! A table of what an earlier process left in memory, which may have been killed at any moment, whatever it is.
 //!
-//! What is not certain is worked out anew: the number of connections, what no line uses. What cannot be is thrown out: an entry in a line that is none of its key's two, one that is there twice, one without a protocol. An
-//! entry whose key was half written hashes to other lines than the one that it is in, but for one chance in half the
-//! number of lines; the key that it then stands for is nobody's, and its time ends it.
+//! What is not certain is worked out anew: the number of connections, what no line uses. What cannot be is thrown out: an
+//! entry in a line that is none of its key's two, one that is there twice, one without a protocol. An entry whose key was
+//! half written hashes to other lines than the one that it is in, but for one chance in half the number of lines; the key
+//! that it then stands for is nobody's, and its time ends it, after 18 h at the latest where that was damaged too.
 
 use zerocopy::{FromZeros, IntoBytes};
 
