@@ -93,9 +93,13 @@ impl<I: PacketIo> Worker<I> {
             let free = ring.records.capacity() - ring.records.len();
             most.min(free.saturating_sub(RESERVE) as u64 / SLOTS as u64)
         } else {
-            let elapsed = self.now_ns.saturating_sub(walk.visited_ns).min(settings.refresh_ns);
             // empty tables are passed over
             let span = if v4.is_empty() { 0 } else { lines4 } + if v6.is_empty() { 0 } else { lines6 };
+            if span == 0 {
+                // no lines are owed for that time: whoever comes next is told as new alone
+                walk.visited_ns = self.now_ns;
+            }
+            let elapsed = self.now_ns.saturating_sub(walk.visited_ns).min(settings.refresh_ns);
             let due = u128::from(span) * u128::from(elapsed) / u128::from(settings.refresh_ns.max(1));
             (due as u64).min(most)
         };
