@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::conn::{Meta, Pair, Table, Tick};
+use arrayvec::ArrayVec;
+
+use crate::conn::walk::{Over, TOGETHER};
+use crate::conn::{Found, Line as _, Meta, Pair, Probe, Table, TableKey, Tick};
 use crate::counters::WorkerCounters;
 use crate::flood::evict::is_embryonic;
 use crate::flow::{Family, reply_tuple};
@@ -21,9 +24,147 @@ pub(crate) struct Ending<'a> {
     pub now_ns: u64,
 }
 
+/// How replies find a connection.
+#[derive(Clone, Copy, Debug)]
+enum Back<K> {
+    /// They do not pass, or by its own key.
+    None,
+    /// By the pair of this tuple.
+    Straight(K),
+    /// By the pair that the one leads to which has the connection's own key.
+    ByPair,
+}
+
+/// A connection that is ended with others.
+struct Leaving<K> {
+    found: Found,
+    key: K,
+    back: Back<K>,
+    /// The pair that leads on, once it is known.
+    ahead: Found,
+    /// Where the pair may be that is looked for next.
+    probe: Probe,
+}
+
+impl<K: Family> Leaving<K> {
+    /// The pair that leads on, to look for, and its number.
+    #[inline(always)]
+    fn ahead_of(&self) -> (Pair<K>, u8) {
+        (Pair::wanted(self.key), local_port::forward(self.found.meta.protocol()))
+    }
+}
+
+/// Removes the pair of a reply's tuple, if it leads to `key`: a younger connection may have it.
+#[inline(always)]
+fn leave_back<K: Family>(
+    pairs: &mut Table<Pair<K>>,
+    (wanted, key): (&Pair<K>, &K),
+    number: u8,
+    probe: Probe,
+) {
+    if let Some(found) = pairs.find(wanted, number, probe)
+        && pairs.key(found).other == *key
+    {
+        pairs.remove(found);
+    }
+}
+
 impl Ending<'_> {
     /// `key` and `meta` have just left their table. `forced`: see [`Ending::of_child`].
     pub fn of<K: Family>(&self, key: &K, meta: Meta, pairs: &mut Table<Pair<K>>, forced: bool) {
+        self.count(key, meta, forced);
+        let number = meta.protocol();
+        match self.back(key, meta) {
+            Back::None => {}
+            Back::Straight(tuple) => {
+                let wanted = Pair::wanted(tuple);
+                leave_back(pairs, (&wanted, key), number, pairs.probe(&wanted, number));
+            }
+            Back::ByPair => local_port::leave(pairs, *key, number),
+        }
+    }
+
+    /// Visits the next lines of a table, at most `lines`, and ends the connections whose deadlines have passed, about `ends`
+    /// at most, a few at a time: each of them would wait for memory alone. Returns how many lines it has visited.
+    pub fn sweep<K: Family>(
+        &self,
+        (table, pairs): (&mut Table<K>, &mut Table<Pair<K>>),
+        (lines, ends): (u32, u32),
+        now: Tick,
+    ) -> u32 {
+        let (mut left, mut ended, mut over) = (lines, 0, Over::new());
+        while left > 0 && ended < ends {
+            left -= table.visit(left, ends - ended, now, |meta, left| self.rest(meta, left), &mut over);
+            ended += over.len() as u32;
+            if !over.is_empty() {
+                self.all(table, pairs, &mut over);
+            }
+        }
+        lines - left
+    }
+
+    /// Ends connections, side by side: what each of them reads next is asked for while others are looked at.
+    #[inline(never)]
+    fn all<K: Family>(&self, table: &mut Table<K>, pairs: &mut Table<Pair<K>>, over: &mut Over) {
+        let apart = <Pair<K> as TableKey>::Line::APART;
+        let mut leaving: ArrayVec<Leaving<K>, TOGETHER> = over
+            .drain(..)
+            .map(|found| {
+                let key = table.key(found);
+                let number = found.meta.protocol();
+                let back = self.back(&key, found.meta);
+                let wanted = match back {
+                    Back::None => {
+                        return Leaving { found, key, back, ahead: Found::NOTHING, probe: Probe::default() };
+                    }
+                    Back::Straight(tuple) => (tuple, number),
+                    Back::ByPair => (key, local_port::forward(number)),
+                };
+                let probe = pairs.probe(&Pair::wanted(wanted.0), wanted.1);
+                pairs.prefetch(probe);
+                Leaving { found, key, back, ahead: Found::NOTHING, probe }
+            })
+            .collect();
+        let by_pair = |one: &Leaving<K>| matches!(one.back, Back::ByPair);
+        if apart {
+            for one in leaving.iter().filter(|one| by_pair(one)) {
+                let (wanted, number) = one.ahead_of();
+                pairs.prefetch_key(&wanted, number, one.probe);
+            }
+        }
+        for one in leaving.iter_mut().filter(|one| by_pair(one)) {
+            let (wanted, number) = one.ahead_of();
+            pairs.find_into(&wanted, number, one.probe, &mut one.ahead);
+            one.back = Back::None;
+            if one.ahead.is_some() {
+                let tuple = pairs.key(one.ahead).other;
+                one.back = Back::Straight(tuple);
+                one.probe = pairs.probe(&Pair::wanted(tuple), one.found.meta.protocol());
+                pairs.prefetch(one.probe);
+            }
+        }
+        if apart {
+            for one in &leaving {
+                if let Back::Straight(tuple) = one.back {
+                    pairs.prefetch_key(&Pair::wanted(tuple), one.found.meta.protocol(), one.probe);
+                }
+            }
+        }
+        for one in leaving {
+            let meta = one.found.meta;
+            table.remove(one.found);
+            self.count(&one.key, meta, false);
+            if one.ahead.is_some() {
+                pairs.remove(one.ahead);
+            }
+            if let Back::Straight(tuple) = one.back {
+                leave_back(pairs, (&Pair::wanted(tuple), &one.key), meta.protocol(), one.probe);
+            }
+        }
+    }
+
+    /// What counts a connection counts one less.
+    fn count<K: Family>(&self, key: &K, meta: Meta, forced: bool) {
         let dest = &self.counters.dests[meta.dest().0 as usize];
         dest.total.down();
         if meta.active() {
@@ -35,53 +176,17 @@ impl Ending<'_> {
         }
         self.snapshot.unbound(meta.dest(), self.workers);
         self.of_child(key, meta, forced);
-        let Some(entry) = self.snapshot.dest(meta.dest()) else { return };
-        if entry.way.local_ends().is_some() || meta.is_spliced() {
-            return local_port::leave(pairs, *key, meta.protocol());
-        }
-        let tuple = if entry.way == Way::Nat { reply_tuple(key, entry) } else { None };
-        let Some(wanted) = tuple.map(Pair::wanted) else { return };
-        let probe = pairs.probe(&wanted, meta.protocol());
-        if let Some(found) = pairs.find(&wanted, meta.protocol(), probe)
-            && pairs.key(found).other == *key
-        {
-            pairs.remove(found);
-        }
     }
 
-    /// Asks for the memory that ending connections will read whose deadlines have passed, a step of `lines` lines of the
-    /// sweep ahead and another one: each of them would wait for it alone.
-    pub fn fetch<K: Family>(
-        &self,
-        (table, pairs): (&Table<K>, &Table<Pair<K>>),
-        (ahead, lines): (u32, u32),
-        now: Tick,
-    ) {
-        if pairs.is_empty() {
-            return;
+    /// How replies find a connection.
+    #[inline(always)]
+    fn back<K: Family>(&self, key: &K, meta: Meta) -> Back<K> {
+        let Some(entry) = self.snapshot.dest(meta.dest()) else { return Back::None };
+        if entry.way.local_ends().is_some() || meta.is_spliced() {
+            return Back::ByPair;
         }
-        let way = |meta: Meta| self.snapshot.dest(meta.dest()).map(|entry| (entry, entry.way));
-        // what was asked for a step before leads to the other pair
-        table.coming(ahead, lines, now, |key, meta| {
-            let number = meta.protocol();
-            if let Some((_, Way::FullNat(_) | Way::Snat(_))) = way(meta)
-                && let Some((_, tuple)) = local_port::reply_of(pairs, *key, number)
-            {
-                pairs.prefetch(pairs.probe(&Pair::wanted(tuple), number));
-            }
-        });
-        table.coming(ahead.saturating_add(lines), lines, now, |key, meta| {
-            let (wanted, number) = match way(meta) {
-                Some((entry, Way::Nat)) => (reply_tuple(key, entry), meta.protocol()),
-                Some((_, Way::FullNat(_) | Way::Snat(_))) => {
-                    (Some(*key), local_port::forward(meta.protocol()))
-                }
-                _ => (None, 0),
-            };
-            if let Some(wanted) = wanted.map(Pair::wanted) {
-                pairs.prefetch(pairs.probe(&wanted, number));
-            }
-        });
+        let tuple = if entry.way == Way::Nat { reply_tuple(key, entry) } else { None };
+        tuple.map_or(Back::None, Back::Straight)
     }
 
     /// The entry of a connection that has `left` ticks, when it counts as active and no longer should: one of UDP

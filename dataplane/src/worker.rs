@@ -29,6 +29,8 @@ use crate::wide::Wide;
 pub const SWEEP_BUSY: u32 = 32;
 /// Connections that it ends in such a turn, those of one line more: each costs a few random lines.
 pub const ENDS_BUSY: u32 = 8;
+/// Lines that have to be due, of the longer table: fewer do not end enough connections to wait for memory together.
+const SWEEP_STEP: u32 = 32;
 /// Lines that it visits in a turn without packets, when nobody waits.
 const SWEEP_IDLE: u32 = 1024;
 /// Connections that it ends in such a turn.
@@ -201,41 +203,46 @@ impl<I: PacketIo> Worker<I> {
         if packets > 0 {
             counters.own.busy_turns.add(1);
         }
-        let (limit, ends) = if packets > 0 { (SWEEP_BUSY, ENDS_BUSY) } else { (SWEEP_IDLE, ENDS_IDLE) };
-        let elapsed = self.now_ns.saturating_sub(self.swept_ns).min(SWEEP_PASS_NS);
-        let due = |lines: u32| (u64::from(lines) * elapsed / SWEEP_PASS_NS) as u32;
-        let (due4, due6) = (due(self.tables.v4.lines()), due(self.tables.v6.lines()));
-        if due4.max(due6) > 0 {
-            let ending = Ending {
-                snapshot: &self.snapshot,
-                counters,
-                workers: &self.all_counters,
-                templates: &self.setup.templates,
-                now_ns: self.now_ns,
-            };
-            let rest = |meta, left| ending.rest(meta, left);
-            let Tables { v4, v6, pairs4, pairs6, .. } = &mut self.tables;
-            if packets > 0 {
-                ending.fetch((&*v4, &*pairs4), (due4.min(limit), due4.min(limit)), self.now);
-                ending.fetch((&*v6, &*pairs6), (due6.min(limit), due6.min(limit)), self.now);
-            }
-            if !v4.is_empty() {
-                v4.sweep_some(due4.min(limit), ends, self.now, rest, |key, meta| {
-                    ending.of(key, meta, pairs4, false)
-                });
-            }
-            if !v6.is_empty() {
-                v6.sweep_some(due6.min(limit), ends, self.now, rest, |key, meta| {
-                    ending.of(key, meta, pairs6, false)
-                });
-            }
-            self.swept_ns = self.now_ns;
-        }
+        self.sweep(packets > 0);
+        let counters = &self.counters;
         self.pieces.expire(self.now_ns, counters);
         counters.own.connections.set(u64::from(self.tables.len()));
         let bursts =
             self.out.iter().map(|out| &out.frames).chain(&self.hand).map(|burst| burst.len()).sum::<usize>();
         counters.own.held.set((self.waiting.len() + self.pieces.held() + bursts) as u64);
+    }
+
+    /// Lines of the tables that are due are visited, some at a time. What there was no time for is due at the next turn.
+    fn sweep(&mut self, is_busy: bool) {
+        let (limit, ends) = if is_busy { (SWEEP_BUSY, ENDS_BUSY) } else { (SWEEP_IDLE, ENDS_IDLE) };
+        let Tables { v4, v6, pairs4, pairs6, .. } = &mut self.tables;
+        let (lines4, lines6) = (v4.lines(), v6.lines());
+        let most = u64::from(lines4.max(lines6));
+        let elapsed = self.now_ns.saturating_sub(self.swept_ns).min(SWEEP_PASS_NS);
+        if most * elapsed < u64::from(SWEEP_STEP) * SWEEP_PASS_NS {
+            return;
+        }
+        let ending = Ending {
+            snapshot: &self.snapshot,
+            counters: &self.counters,
+            workers: &self.all_counters,
+            templates: &self.setup.templates,
+            now_ns: self.now_ns,
+        };
+        let step = elapsed.min(u64::from(limit) * SWEEP_PASS_NS / most);
+        // what was not visited, as time of that table
+        let late = |lines: u32, seen: u32, due: u32| u64::from(due - seen) * SWEEP_PASS_NS / u64::from(lines);
+        let due = |lines: u32| (u64::from(lines) * step / SWEEP_PASS_NS) as u32;
+        let (due4, due6, mut left) = (due(lines4), due(lines6), elapsed - step);
+        if !v4.is_empty() {
+            let seen = ending.sweep((v4, pairs4), (due4, ends), self.now);
+            left = left.max(elapsed - step + late(lines4, seen, due4));
+        }
+        if !v6.is_empty() {
+            let seen = ending.sweep((v6, pairs6), (due6, ends), self.now);
+            left = left.max(elapsed - step + late(lines6, seen, due6));
+        }
+        self.swept_ns = self.now_ns - left;
     }
 
     /// Whether a listing of connections is under way.

@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_ref};
 
 use super::line::{Line, Line4, Line6, PairLine4, PairLine6};
 use super::pair::Pair;
@@ -174,14 +174,26 @@ impl Key6 {
 
     /// Equality in line: `==` of 36 bytes is a call.
     #[inline(always)]
-    pub(super) fn is<L: Level>(&self, level: L, other: &Self) -> bool {
-        let ports = self.ports == other.ports;
-        level.is_same(self.both_addresses(), other.both_addresses()) && ports
+    pub(super) fn is<L: Level>(&self, level: L, (addresses, ports): (&[u64; 4], u32)) -> bool {
+        let is_same = level.is_same(transmute_ref!(addresses), self.both_addresses());
+        is_same && ports == self.ports
     }
 
     #[inline(always)]
     fn both_addresses(&self) -> &[u8; 32] {
         self.as_bytes().first_chunk().unwrap_or(&[0; 32])
+    }
+
+    /// Addresses, and ports, as they lie in it.
+    #[inline(always)]
+    pub(super) fn parts(&self) -> ([u64; 4], u32) {
+        (self.addresses, self.ports)
+    }
+
+    /// What [`Key6::parts`] gave.
+    #[inline(always)]
+    pub(super) fn of_parts(addresses: [u64; 4], ports: u32) -> Self {
+        Self { addresses, ports }
     }
 
     #[inline]

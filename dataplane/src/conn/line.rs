@@ -5,9 +5,9 @@
 //! | of | slots | bytes | a hit reads | compared by |
 //! |---|---|---|---|---|
 //! | [`Key4`](super::Key4) | 3 | 64 | 1 line | clients and ports at once, in columns, then one key |
-//! | [`Key6`](super::Key6) | 4 | 192 | 2 to 3 lines | 16-bit tags, then one key |
+//! | [`Key6`](super::Key6) | 4 | 192 | 2 lines | 16-bit tags, then one key |
 //! | [`Pair`](super::Pair) of IPv4 | 4 | 128 | 2 lines | all tuples at once, in columns |
-//! | [`Pair`](super::Pair) of IPv6 | 3 | 256 | 3 to 4 lines | 16-bit tags, then one tuple |
+//! | [`Pair`](super::Pair) of IPv6 | 3 | 256 | 2 lines | 16-bit tags, then one tuple |
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -68,8 +68,11 @@ pub trait Line<K>:
     /// Replaces the entry of a slot.
     fn set_meta(&mut self, slot: usize, meta: Meta);
 
-    /// Fills a slot, or empties it with the empty entry and the default key.
+    /// Fills a slot.
     fn set(&mut self, slot: usize, key: &K, meta: Meta, tag: u16);
+
+    /// Empties a slot: nothing is found in it, whatever is left of its key.
+    fn empty(&mut self, slot: usize);
 
     /// Starts to fetch what [`Line::suspects`] reads.
     #[inline(always)]
@@ -145,7 +148,7 @@ mod tests {
                     model[slot] = Some((n, meta(n)));
                 }
                 2 => {
-                    line.set(slot, &key(0), Meta::default(), 0);
+                    line.empty(slot);
                     model[slot] = None;
                 }
                 _ => {

@@ -19,7 +19,7 @@ pub mod stream;
 pub mod table;
 #[cfg(test)]
 mod tests;
-mod walk;
+pub(crate) mod walk;
 
 pub use entry::{Meta, Tick};
 pub use key::{ConnKey, HashKey, Key4, Key6, TableKey};

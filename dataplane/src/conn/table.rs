@@ -411,7 +411,7 @@ impl<K: TableKey> Table<K> {
 
     #[inline]
     pub(super) fn clear(&mut self, line: u32, slot: usize) {
-        self.lines[line as usize].set(slot, &K::default(), Meta::EMPTY, 0);
+        self.lines[line as usize].empty(slot);
     }
 
     #[inline]

@@ -1,12 +1,20 @@
 //! Going through a table in bounded steps: expiry, and who looks at all connections.
 
+use arrayvec::ArrayVec;
+
 use super::entry::{Meta, Tick};
 use super::key::TableKey;
 use super::line::Line;
-use super::table::Table;
+use super::table::{Found, Table};
 
 /// Lines that the sweep asks for ahead: at the end of a step they are those that the next one begins with.
 const AHEAD: usize = 16;
+
+/// Connections that are ended together: enough that memory is waited for once, and a pause of some hundred ns.
+pub(crate) const TOGETHER: usize = 16;
+
+/// Connections that are over, some of those that a sweep ends.
+pub(crate) type Over = ArrayVec<Found, TOGETHER>;
 
 /// Slots of a line, a bit each, and without a branch, as most lines have neither: those whose deadline has passed, and
 /// all others whose connection [may come to rest](Meta::may_rest).
@@ -47,8 +55,8 @@ impl<K: TableKey> Table<K> {
         self.sweep_some(lines, u32::MAX, now, rest, gone);
     }
 
-    /// [`Table::sweep`] that stops after the line in which it has removed `ends` connections: ending one costs more
-    /// than to visit a line. The next call goes on from there.
+    /// [`Table::sweep`] that stops after the line in which it has removed `ends` connections, or some lines later: ending
+    /// one costs more than to visit a line. The next call goes on from there.
     pub fn sweep_some(
         &mut self,
         lines: u32,
@@ -57,16 +65,40 @@ impl<K: TableKey> Table<K> {
         rest: impl Fn(Meta, u32) -> Option<Meta>,
         mut gone: impl FnMut(&K, Meta),
     ) {
-        let mut ended = 0;
-        for _ in 0..lines.min(self.lines()) {
+        let (mut left, mut ended, mut over) = (lines.min(self.lines()), 0, Over::new());
+        while left > 0 && ended < ends {
+            left -= self.visit(left, ends - ended, now, &rest, &mut over);
+            ended += over.len() as u32;
+            for found in over.drain(..) {
+                gone(&self.key(found), found.meta);
+                self.remove(found);
+            }
+        }
+    }
+
+    /// Visits the next lines, at most `lines` and not beyond the one with the `ends`-th connection whose deadline has
+    /// passed, nor beyond what `over` has room for, which gets these; their keys are asked for. `rest`: see
+    /// [`Table::sweep`]. Returns how many it has visited.
+    #[inline]
+    pub(crate) fn visit(
+        &mut self,
+        lines: u32,
+        ends: u32,
+        now: Tick,
+        rest: impl Fn(Meta, u32) -> Option<Meta>,
+        over: &mut Over,
+    ) -> u32 {
+        let mut seen = 0;
+        while seen < lines && (over.len() as u32) < ends && over.remaining_capacity() >= K::Line::SLOTS {
             let at = self.hand as usize;
             let held = &mut *self.lines;
             let ahead = if at + AHEAD < held.len() { at + AHEAD } else { AHEAD.min(held.len() - 1) };
             held[ahead].prefetch();
             self.hand = if at + 1 == held.len() { 0 } else { at as u32 + 1 };
+            seen += 1;
             let line = &mut held[at];
-            let (over, resting) = due::<K>(line, now);
-            if over | resting == 0 {
+            let (ended, resting) = due::<K>(line, now);
+            if ended | resting == 0 {
                 continue;
             }
             for slot in places(resting) {
@@ -75,28 +107,12 @@ impl<K: TableKey> Table<K> {
                     line.set_meta(slot, changed);
                 }
             }
-            for slot in places(over) {
-                let line = &self.lines[at];
-                gone(&line.key(slot), line.meta(slot));
-                self.clear(at as u32, slot);
-                self.len -= 1;
-                ended += 1;
-            }
-            if ended >= ends {
-                return;
+            for slot in places(ended) {
+                line.prefetch_slot(slot);
+                over.push(Found { line: at as u32, slot: slot as u8, meta: line.meta(slot) });
             }
         }
-    }
-
-    /// Shows those of `lines` lines whose deadlines have passed; they begin `ahead` lines behind where the sweep is.
-    pub(crate) fn coming(&self, ahead: u32, lines: u32, now: Tick, mut see: impl FnMut(&K, Meta)) {
-        let from = self.hand.saturating_add(ahead) as usize;
-        let held = self.lines.get(from..).unwrap_or_default();
-        for line in held.iter().take(lines as usize) {
-            for slot in places(due::<K>(line, now).0) {
-                see(&line.key(slot), line.meta(slot));
-            }
-        }
+        seen
     }
 
     /// How often an entry was moved to its other line: who walks the lines in steps may have missed it.

@@ -79,6 +79,12 @@ impl Line<Key4> for Line4 {
         self.metas[slot] = meta;
     }
 
+    /// All of it: it is one cache line, and compared as it is.
+    #[inline]
+    fn empty(&mut self, slot: usize) {
+        self.set(slot, &Key4::default(), Meta::EMPTY, 0);
+    }
+
     #[inline(always)]
     fn prefetch_at(lines: &[Self], at: usize) {
         crate::prefetch::place(lines, at);
@@ -158,6 +164,12 @@ impl Line<Pair<Key4>> for PairLine4 {
         set_words(&mut self.compared, slot, key.tuple.words());
         set_words(&mut self.other, slot, key.other.words());
         self.set_meta(slot, meta);
+    }
+
+    /// All of it, as a [`Line4`]'s.
+    #[inline]
+    fn empty(&mut self, slot: usize) {
+        self.set(slot, &Pair::default(), Meta::EMPTY, 0);
     }
 
     /// A pair's protocol is never 0, and lies in the half that is compared.

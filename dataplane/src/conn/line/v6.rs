@@ -1,4 +1,6 @@
 //! IPv6: keys are too long to be compared all; 16 bits of each one's hash in the first cache line tell which to look at.
+//!
+//! Ports lie in the first cache line too, so that the addresses of a key, or of a pair's two, are in one line and no more.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -32,17 +34,21 @@ impl Tags {
     }
 }
 
+/// Two addresses, as in [`Key6`].
+type Addresses = [u64; 4];
+
 /// Four connections of IPv6 in 192 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(64))]
 pub struct Line6 {
     metas: [Meta; 4],
     tags: Tags,
+    ports: [u32; 4],
     unused: u64,
-    keys: [Key6; 4],
+    addresses: [Addresses; 4],
 }
 
-const _: () = assert!(size_of::<Line6>() == 192);
+const _: () = assert!(size_of::<Line6>() == 192 && std::mem::offset_of!(Line6, addresses) == 64);
 
 impl Line<Key6> for Line6 {
     const SLOTS: usize = 4;
@@ -61,12 +67,14 @@ impl Line<Key6> for Line6 {
 
     #[inline(always)]
     fn has<L: Level>(&self, level: L, slot: usize, key: &Key6) -> bool {
-        self.keys[slot & 3].is(level, key)
+        let slot = slot & 3;
+        key.is(level, (&self.addresses[slot], self.ports[slot]))
     }
 
     #[inline]
     fn key(&self, slot: usize) -> Key6 {
-        self.keys[slot & 3]
+        let slot = slot & 3;
+        Key6::of_parts(self.addresses[slot], self.ports[slot])
     }
 
     #[inline(always)]
@@ -81,9 +89,17 @@ impl Line<Key6> for Line6 {
 
     #[inline]
     fn set(&mut self, slot: usize, key: &Key6, meta: Meta, tag: u16) {
-        self.keys[slot & 3] = *key;
-        self.metas[slot & 3] = meta;
+        let slot = slot & 3;
+        (self.addresses[slot], self.ports[slot]) = key.parts();
+        self.metas[slot] = meta;
         self.tags.set(slot, tag);
+    }
+
+    /// The key stays: it would be one line more to write.
+    #[inline]
+    fn empty(&mut self, slot: usize) {
+        self.metas[slot & 3] = Meta::EMPTY;
+        self.tags.set(slot, 0);
     }
 
     #[inline(always)]
@@ -93,7 +109,7 @@ impl Line<Key6> for Line6 {
 
     #[inline(always)]
     fn prefetch_slot(&self, slot: usize) {
-        crate::prefetch::ends(&self.keys[slot & 3]);
+        crate::prefetch::line(&self.addresses[slot & 3]);
     }
 }
 
@@ -103,12 +119,13 @@ impl Line<Key6> for Line6 {
 pub struct PairLine6 {
     metas: [Meta; 3],
     tags: Tags,
+    /// Of tuple and other key of a slot, as all that follows.
+    ports: [[u32; 2]; 3],
     unused: u64,
-    /// Tuple and other key of a slot, side by side.
-    keys: [[Key6; 2]; 3],
+    addresses: [[Addresses; 2]; 3],
 }
 
-const _: () = assert!(size_of::<PairLine6>() == 256);
+const _: () = assert!(size_of::<PairLine6>() == 256 && std::mem::offset_of!(PairLine6, addresses) == 64);
 
 impl Line<Pair<Key6>> for PairLine6 {
     const SLOTS: usize = 3;
@@ -127,12 +144,14 @@ impl Line<Pair<Key6>> for PairLine6 {
 
     #[inline(always)]
     fn has<L: Level>(&self, level: L, slot: usize, key: &Pair<Key6>) -> bool {
-        self.keys[of3(slot)][0].is(level, &key.tuple)
+        let slot = of3(slot);
+        key.tuple.is(level, (&self.addresses[slot][0], self.ports[slot][0]))
     }
 
     #[inline]
     fn key(&self, slot: usize) -> Pair<Key6> {
-        let [tuple, other] = self.keys[of3(slot)];
+        let slot = of3(slot);
+        let [tuple, other] = [0, 1].map(|at| Key6::of_parts(self.addresses[slot][at], self.ports[slot][at]));
         Pair { tuple, other }
     }
 
@@ -149,14 +168,24 @@ impl Line<Pair<Key6>> for PairLine6 {
     #[inline]
     fn set(&mut self, slot: usize, key: &Pair<Key6>, meta: Meta, tag: u16) {
         let slot = of3(slot);
-        self.keys[slot] = [key.tuple, key.other];
+        for (at, key) in [key.tuple, key.other].iter().enumerate() {
+            (self.addresses[slot][at], self.ports[slot][at]) = key.parts();
+        }
         self.metas[slot] = meta;
         self.tags.set(slot, tag);
     }
 
+    /// The tuple and the other key stay, as a [`Line6`]'s.
+    #[inline]
+    fn empty(&mut self, slot: usize) {
+        let slot = of3(slot);
+        self.metas[slot] = Meta::EMPTY;
+        self.tags.set(slot, 0);
+    }
+
     #[inline(always)]
     fn prefetch_slot(&self, slot: usize) {
-        crate::prefetch::ends(&self.keys[of3(slot)]);
+        crate::prefetch::line(&self.addresses[of3(slot)]);
     }
 }
 
