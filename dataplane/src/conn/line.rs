@@ -68,7 +68,7 @@ pub trait Line<K>:
     /// Replaces the entry of a slot.
     fn set_meta(&mut self, slot: usize, meta: Meta);
 
-    /// Fills a slot.
+    /// Fills a slot. `tag`: not 0.
     fn set(&mut self, slot: usize, key: &K, meta: Meta, tag: u16);
 
     /// Empties a slot: nothing is found in it, whatever is left of its key.
@@ -122,6 +122,12 @@ pub trait Line<K>:
     fn free(&self) -> u32 {
         (0..Self::SLOTS).fold(0, |free, slot| free | u32::from(self.meta(slot).is_empty()) << slot)
     }
+
+    /// [`Line::free`] of two lines.
+    #[inline(always)]
+    fn free_of_two(&self, second: &Self) -> [u32; 2] {
+        [self.free(), second.free()]
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +145,7 @@ mod tests {
         let slots = <K::Line as Line<K>>::SLOTS;
         let mut line = K::Line::new_zeroed();
         let mut model: Vec<Option<(u8, Meta)>> = vec![None; slots];
-        let tag = |n: u8| u16::from(n % 3);
+        let tag = |n: u8| 1 + u16::from(n % 3);
         for &(what, n, slot) in steps {
             let slot = usize::from(slot) % slots;
             match what % 4 {
@@ -162,7 +168,12 @@ mod tests {
                 }
             }
             let free = model.iter().enumerate().map(|(slot, held)| u32::from(held.is_none()) << slot);
-            assert_eq!(line.free(), free.sum::<u32>());
+            let free = free.sum::<u32>();
+            let (all, blank) = ((1 << slots) - 1, K::Line::new_zeroed());
+            assert_eq!(
+                (line.free(), line.free_of_two(&blank), blank.free_of_two(&line)),
+                (free, [free, all], [all, free])
+            );
             for n in 0..8 {
                 let at = model.iter().position(|held| held.is_some_and(|(held, _)| held == n));
                 assert_eq!(line.find(&key(n), meta(n).protocol(), tag(n)), at);

@@ -231,13 +231,29 @@ impl<K: TableKey> Table<K> {
     /// are not there yet.
     #[cold]
     pub(super) fn prefetch_moves(&self, probe: Probe) {
+        if !K::Line::APART {
+            return self.prefetch_others(probe);
+        }
+        for line in [probe.first, probe.second] {
+            (0..K::Line::SLOTS).for_each(|slot| self.lines[line as usize].prefetch_slot(slot));
+        }
+    }
+
+    /// The rest of [`Table::prefetch_vacancy`], once the keys of those that may have to move have had time to come: where
+    /// they may move to.
+    #[inline]
+    pub(crate) fn prefetch_moves_on(&self, probe: Probe) {
+        if K::Line::APART && self.free_slot(probe).is_none() {
+            self.prefetch_others(probe);
+        }
+    }
+
+    /// The other lines of those in both lines.
+    #[cold]
+    fn prefetch_others(&self, probe: Probe) {
         for line in [probe.first, probe.second] {
             for slot in 0..K::Line::SLOTS {
-                if K::Line::APART {
-                    self.lines[line as usize].prefetch_slot(slot);
-                } else {
-                    K::Line::prefetch_front_at(&self.lines, self.other_line(line, slot) as usize);
-                }
+                K::Line::prefetch_front_at(&self.lines, self.other_line(line, slot) as usize);
             }
         }
     }

@@ -48,10 +48,11 @@ impl Probe {
     }
 
     /// The lowest 16 bits of the hash: the first line is picked by the uppermost bits, as many as it takes to tell the
-    /// lines apart, the second by as many of the next, which leaves these in a table of 16 million lines.
+    /// lines apart, the second by as many of the next, which leaves these in a table of 16 million lines. Never 0, which
+    /// marks the empty slot.
     #[inline(always)]
     pub(super) fn tag(self) -> u16 {
-        self.hash as u16
+        (self.hash as u16).max(1)
     }
 }
 
@@ -110,6 +111,12 @@ pub struct Full;
 pub struct NoMemory {
     /// Size of the table.
     pub bytes: usize,
+}
+
+/// How many of the lowest four bits are set; `count_ones` is a dozen instructions where the processor is not known.
+#[inline(always)]
+fn count_of_4(bits: u32) -> u64 {
+    0x4332_3221_3221_2110 >> (4 * (bits & 15)) & 15
 }
 
 /// Connections of one address family of one worker.
@@ -268,7 +275,7 @@ impl<K: TableKey> Table<K> {
     #[inline]
     pub fn prefetch_key(&self, key: &K, protocol: u8, probe: Probe) {
         if !K::Line::EXACT {
-            self.prober().suspect(Every, key, protocol, probe);
+            self.prober().fetch_suspect(key, protocol, probe);
         }
     }
 
@@ -398,8 +405,9 @@ impl<K: TableKey> Table<K> {
     /// A free slot of the line that has more of them, of the first where both have as many.
     #[inline]
     pub(super) fn free_slot(&self, probe: Probe) -> Option<(u32, usize)> {
-        let free = [probe.first, probe.second].map(|line| self.lines[line as usize].free());
-        let is_second = free[1].count_ones() > free[0].count_ones();
+        let (first, second) = (&self.lines[probe.first as usize], &self.lines[probe.second as usize]);
+        let free = first.free_of_two(second);
+        let is_second = count_of_4(free[1]) > count_of_4(free[0]);
         let (line, slots) = if is_second { (probe.second, free[1]) } else { (probe.first, free[0]) };
         (slots != 0).then(|| (line, slots.trailing_zeros() as usize))
     }
@@ -461,6 +469,23 @@ impl<K: TableKey> Prober<'_, K> {
     pub fn prefetch(&self, probe: Probe) {
         K::Line::prefetch_at(self.lines, probe.first as usize);
         K::Line::prefetch_at(self.lines, probe.second as usize);
+    }
+
+    /// See [`Table::prefetch_key`]. Nothing is fetched where no slot looks like the key: packets of a burst are mostly
+    /// alike in that.
+    #[inline(always)]
+    fn fetch_suspect(&self, key: &K, protocol: u8, probe: Probe) {
+        let (Some(first), Some(second)) =
+            (self.lines.get(probe.first as usize), self.lines.get(probe.second as usize))
+        else {
+            return;
+        };
+        let slots = first.suspects_of_two(Every, second, key, protocol, probe.tag());
+        if slots != 0 {
+            let at = slots.trailing_zeros();
+            let held = if at & 4 == 0 { first } else { second };
+            held.prefetch_slot(at as usize & 3);
+        }
     }
 
     /// [`Table::prefetch_key`], and where that is: line and slot of the first that looks like the key, or of any

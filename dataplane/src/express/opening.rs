@@ -5,11 +5,8 @@
 //! counts, puts the entry into the line that the search for it has fetched; and asks for what replies will be found by.
 //! Between the stages what replies will be found by is looked at, all of a run at a time: whether a local end is free,
 //! else the next one is tried; and the rest of what will be written is asked for. The second stage enters that, rewrites
-//! the packet and sends it. Plain: no persistence, no limit, nothing to be proved,
-//! nothing asked of the segment size; the table has room and there is no flood. Everything else goes by
-//! [`super::first`].
-//!
-//! Instructions per SYN over IPv4 (as for [`super::in_place`]): DR 887, IPIP 1000, NAT 1202, full NAT 1700.
+//! the packet and sends it. Plain: no persistence, no limit, nothing to be proved, nothing asked of the segment size; the
+//! table has room and there is no flood. Everything else goes by [`super::first`]. What it costs: `lb-bench instructions`.
 
 use arrayvec::ArrayVec;
 use lb_config::{ClientAddress, SynProxy};
@@ -138,6 +135,10 @@ impl<I: PacketIo> Worker<I> {
         if limit > 1 {
             let rows = K::batch(board).rows_from(from).iter().take(limit);
             rows.filter(|row| begins(row)).for_each(|row| table.prefetch_vacancy(row.probe));
+            if K::APART {
+                let rows = K::batch(board).rows_from(from).iter().take(limit);
+                rows.filter(|row| begins(row)).for_each(|row| table.prefetch_moves_on(row.probe));
+            }
         }
         for row in K::batch(board).rows_from(from).iter().take(limit) {
             let (key, number) = (&row.key, row.noted.number());
@@ -259,9 +260,13 @@ impl<I: PacketIo> Worker<I> {
     fn settle<K: Redirect>(&self, from: usize, opened: &mut Openings<K>) {
         let (_, pairs) = K::tables_ref(&self.tables);
         let rows = K::batch(&self.board).rows_from(from);
-        for (row, opening) in rows.iter().zip(opened.iter()) {
+        let mut two_pairs = 0_u32;
+        for (at, (row, opening)) in rows.iter().zip(opened.iter()).enumerate() {
             match opening.ends {
-                Some(_) => pairs.prefetch_vacancy(pairs.probe_like(row.probe)),
+                Some(_) => {
+                    pairs.prefetch_vacancy(pairs.probe_like(row.probe));
+                    two_pairs |= 1 << (at & 31);
+                }
                 None if opening.tuple != K::default() => pairs.prefetch_vacancy(opening.probe),
                 None => {}
             }
@@ -290,6 +295,17 @@ impl<I: PacketIo> Worker<I> {
             }
             if !more {
                 break;
+            }
+        }
+        if K::APART {
+            // where no line has room the keys are there now by which others may move
+            for (at, (row, opening)) in rows.iter().zip(opened.iter()).enumerate() {
+                if two_pairs >> (at & 31) & 1 != 0 {
+                    pairs.prefetch_moves_on(pairs.probe_like(row.probe));
+                }
+                if opening.tuple != K::default() {
+                    pairs.prefetch_moves_on(opening.probe);
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::conn::key::Key6;
 use crate::conn::pair::Pair;
 use crate::conn::simd::{self, Level};
 
-/// Tags of a line's slots, the first in the lowest bits.
+/// Tags of a line's slots, the first in the lowest bits; 0 where there is no connection.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(transparent)]
 struct Tags(u64);
@@ -63,6 +63,17 @@ impl Line<Key6> for Line6 {
     #[inline(always)]
     fn suspects_of_two<L: Level>(&self, _: L, second: &Self, _: &Key6, _: u8, tag: u16) -> u32 {
         simd::equal_of_two_times_4([self.tags.0, second.tags.0], tag)
+    }
+
+    #[inline(always)]
+    fn free(&self) -> u32 {
+        self.tags.equal(0)
+    }
+
+    #[inline(always)]
+    fn free_of_two(&self, second: &Self) -> [u32; 2] {
+        let both = simd::equal_of_two_times_4([self.tags.0, second.tags.0], 0);
+        [both & 15, both >> 4 & 15]
     }
 
     #[inline(always)]
@@ -140,6 +151,17 @@ impl Line<Pair<Key6>> for PairLine6 {
     #[inline(always)]
     fn suspects_of_two<L: Level>(&self, _: L, second: &Self, _: &Pair<Key6>, _: u8, tag: u16) -> u32 {
         simd::equal_of_two_times_4([self.tags.0, second.tags.0], tag) & 0x77
+    }
+
+    #[inline(always)]
+    fn free(&self) -> u32 {
+        self.tags.equal(0) & 7
+    }
+
+    #[inline(always)]
+    fn free_of_two(&self, second: &Self) -> [u32; 2] {
+        let both = simd::equal_of_two_times_4([self.tags.0, second.tags.0], 0);
+        [both & 7, both >> 4 & 7]
     }
 
     #[inline(always)]
