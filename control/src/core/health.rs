@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use super::{Core, respond};
+use super::{Core, LIVELY_MS, respond};
 use crate::api::{ApiError, ErrorKind, EventList, EventRow, HealthTable, Response};
 use crate::health::event::{EventKind, Events};
 use crate::vrrp::engine::NewsKind;
@@ -88,9 +88,13 @@ impl Core {
     }
 
     /// Adds what happened to virtual routers to the events.
-    pub(super) fn follow_vrrp(&mut self) {
+    pub(super) fn follow_vrrp(&mut self, now_ms: u64) {
         let news: Vec<_> =
             self.vrrp.iter().flat_map(|vrrp| std::iter::from_fn(|| vrrp.news())).take(NEWS).collect();
+        if !news.is_empty() {
+            // a new master has stations to ask for that nobody here has sent anything to yet
+            self.lively_until_ms = now_ms + LIVELY_MS;
+        }
         for news in news {
             let kind = match news.kind {
                 NewsKind::Vrrp => EventKind::Vrrp,

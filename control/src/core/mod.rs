@@ -73,7 +73,7 @@ pub struct Core {
     /// Number of the configuration: grows with each change.
     revision: u64,
     health: Health,
-    /// Notified when health has news.
+    /// Notified when health or VRRP has news.
     wake: Arc<Wake>,
     /// No earlier are servers that came up or went down put in force.
     health_again_ms: u64,
@@ -97,7 +97,8 @@ pub struct Core {
     ipvs_sync: Option<Daemons>,
 }
 
-/// How long after the start or a change turns come close together, ms: three probes to a next hop, and some more.
+/// How long after the start, a change or news of VRRP turns come close together, ms: three probes to a next hop, and some
+/// more.
 const LIVELY_MS: u64 = 5_000;
 
 impl Core {
@@ -144,9 +145,9 @@ impl Core {
         Ok(core)
     }
 
-    /// What VRRP goes by, and its queues.
-    pub fn vrrp_plan(&self) -> (Plan, Channel) {
-        (Plan::of(&self.director), self.director.channel())
+    /// What VRRP goes by, its queues, and what it wakes the core with.
+    pub fn vrrp_plan(&self) -> (Plan, Channel, Arc<Wake>) {
+        (Plan::of(&self.director), self.director.channel(), self.wake.clone())
     }
 
     /// Passes changes on to VRRP's thread from now on; it ends with [`Core::end_vrrp`].
@@ -314,7 +315,7 @@ impl Core {
             log(&notice);
         }
         self.follow_health(now_ms);
-        self.follow_vrrp();
+        self.follow_vrrp(now_ms);
         self.turn_ipvs_sync();
         self.histograms.collect(&mut self.director);
         self.traffic.turn(&self.director, now_ms);

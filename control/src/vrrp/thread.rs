@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lb_config::Tracked;
 use lb_dataplane::channel::Channel;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::engine::{Engine, LeaseReport, News, Standing};
@@ -67,10 +68,10 @@ impl Handle {
     }
 }
 
-/// Starts the thread.
+/// Starts the thread. `wake` is notified when there are [`Handle::news`].
 ///
 /// Errors: the system gives no thread.
-pub fn start(plan: Plan, channel: Channel, links: Links) -> std::io::Result<Handle> {
+pub fn start(plan: Plan, channel: Channel, links: Links, wake: Arc<Notify>) -> std::io::Result<Handle> {
     let status = Arc::new(Mutex::new(Arc::default()));
     let notifier = Notifier::start()?;
     let (news, told) = self::channel();
@@ -88,6 +89,7 @@ pub fn start(plan: Plan, channel: Channel, links: Links) -> std::io::Result<Hand
         leases: self::channel(),
         lease: None,
         news,
+        wake,
         start: Instant::now(),
     };
     let thread = Follower::start("vrrp", move |orders| speaker(orders).run(plan))?;
@@ -108,6 +110,7 @@ struct Speaker {
     /// Where leases are.
     lease: Option<Client>,
     news: Sender<News>,
+    wake: Arc<Notify>,
     start: Instant,
 }
 
@@ -251,9 +254,12 @@ impl Speaker {
         if let Some(client) = &self.lease {
             orders.into_iter().for_each(|order| client.order(order));
         }
-        for news in news {
-            // Nobody is there at the end.
-            let _ = self.news.send(news);
+        if !news.is_empty() {
+            for news in news {
+                // Nobody is there at the end.
+                let _ = self.news.send(news);
+            }
+            self.wake.notify_one();
         }
         any
     }

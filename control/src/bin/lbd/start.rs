@@ -90,8 +90,9 @@ pub fn run(source: &Source, fresh: bool) -> anyhow::Result<()> {
         let started = lb_control::exception::start(plan, kernel, files);
         core.set_exception(started.context("cannot start the exception path")?);
     }
-    let (plan, channel) = core.vrrp_plan();
-    core.set_vrrp(lb_control::vrrp::start(plan, channel, links(&model, look)).context("cannot start VRRP")?);
+    let (plan, channel, wake) = core.vrrp_plan();
+    let started = lb_control::vrrp::start(plan, channel, links(&model, look), wake);
+    core.set_vrrp(started.context("cannot start VRRP")?);
     core.start_ipvs_sync();
 
     let runtime = tokio::runtime::Builder::new_current_thread()
