@@ -249,6 +249,8 @@ pub struct Ports {
     pub sent: u64,
     own: WorkerId,
     rings: Arc<[ArrayQueue<Burst<Frame>>]>,
+    /// The rest of a burst from the own ring.
+    taken: Burst<Frame>,
 }
 
 impl Ports {
@@ -270,6 +272,7 @@ impl Ports {
             sent: 0,
             own: WorkerId(own),
             rings: rings.clone(),
+            taken: Burst::new(),
         };
         (0..workers).map(ports).collect()
     }
@@ -343,10 +346,13 @@ impl PacketIo for Ports {
     }
 
     fn take_over(&mut self, into: &mut Burst<Frame>) {
-        if into.is_empty()
-            && let Some(burst) = self.rings[usize::from(self.own.0)].pop()
-        {
-            *into = burst;
+        while !into.is_full() {
+            if self.taken.is_empty() {
+                let Some(burst) = self.rings[usize::from(self.own.0)].pop() else { break };
+                self.taken = burst;
+            }
+            let count = self.taken.len().min(into.remaining_capacity());
+            into.extend(self.taken.drain(..count));
         }
     }
 }

@@ -27,6 +27,9 @@ pub trait Packet: Sized {
     fn bytes(&self) -> &[u8];
     /// The same, to be rewritten in place.
     fn bytes_mut(&mut self) -> &mut [u8];
+    /// Starts to fetch what says where the frame is, which another core has had.
+    #[inline]
+    fn prefetch_head(&self) {}
     /// Starts to fetch the frame's headers.
     #[inline]
     fn prefetch(&self) {

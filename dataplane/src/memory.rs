@@ -87,6 +87,11 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn prefetch_head(&self) {
+        crate::prefetch::line(&*self.0);
+    }
+
+    #[inline(always)]
     fn prefetch(&self) {
         crate::prefetch::line(&self.0.bytes[HEADROOM]);
     }

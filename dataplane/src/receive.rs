@@ -2,7 +2,7 @@
 
 use crate::conn::{ConnKey, Key4, Key6, Probe};
 use crate::drop_reason::DropReason;
-use crate::io::{Burst, DeviceId, Packet, PacketIo};
+use crate::io::{BURST, Burst, DeviceId, Packet, PacketIo};
 use crate::owner::HELD_UP_NS;
 use crate::parse::{Flow, Net, Parsed};
 use crate::wire::ethernet;
@@ -77,15 +77,26 @@ impl<I: PacketIo> Worker<I> {
         self.absent = shared.any_absent();
     }
 
-    /// One burst from the other workers. Returns its size.
+    /// Bursts from the other workers, as many as they may have brought in from the devices in a turn like this one.
+    /// Returns their size.
     pub(crate) fn receive_handed_over(&mut self) -> usize {
         if self.setup.workers == 1 {
             return 0;
         }
-        let mut burst = Burst::new();
-        self.io.take_over(&mut burst);
-        self.counters.own.taken_over.add(burst.len() as u64);
-        self.process(&mut burst, Origin::Worker)
+        let mut packets = 0;
+        // by a burst a turn a busy worker would lose on the rings what others have looked at already, in place of
+        // leaving new frames to the devices' queues
+        for _ in 0..=self.setup.devices.len() {
+            let mut burst = Burst::new();
+            self.io.take_over(&mut burst);
+            let taken = burst.len();
+            self.counters.own.taken_over.add(taken as u64);
+            packets += self.process(&mut burst, Origin::Worker);
+            if taken < BURST {
+                break;
+            }
+        }
+        packets
     }
 
     #[inline]

@@ -208,6 +208,11 @@ impl Packet for Mbuf {
     }
 
     #[inline(always)]
+    fn prefetch_head(&self) {
+        lb_dataplane::prefetch::address(self.0.as_ptr().cast());
+    }
+
+    #[inline(always)]
     fn prefetch(&self) {
         lb_dataplane::prefetch::address(self.start());
     }

@@ -78,6 +78,22 @@ pub(crate) struct Board {
     admitted: u32,
 }
 
+impl Board {
+    /// What is known of the frame at `from` is what is known of the one at `to`.
+    #[inline(always)]
+    fn close_up(&mut self, from: usize, to: usize) {
+        let (from, to) = (place(from), place(to));
+        let kind = self.kinds[from];
+        self.kinds[to] = kind;
+        match kind {
+            Kind::V4 => self.v4.close_up(from, to),
+            Kind::V6 => self.v6.close_up(from, to),
+            Kind::Foreign => self.owners[to] = self.owners[from],
+            Kind::Other => self.others[to] = self.others[from],
+        }
+    }
+}
+
 impl Default for Board {
     fn default() -> Self {
         Self {
@@ -97,6 +113,8 @@ struct Seen {
     bytes: u64,
     v4: usize,
     v6: usize,
+    /// Other workers'.
+    foreign: usize,
 }
 
 /// What is the same for all packets of a burst.
@@ -147,6 +165,10 @@ impl<I: PacketIo> Worker<I> {
         {
             received.rx_bytes.add(seen.bytes + weeds);
         }
+        // what is handed over as another way goes must not be overtaken
+        if seen.foreign > 0 && seen.v4 + seen.v6 + seen.foreign == burst.len() {
+            self.part(burst, &mut seen);
+        }
         self.board.admitted = if looked { self.shed(burst, &burden, &mut seen) } else { 0 };
         if burst.is_empty() {
             return frames;
@@ -159,6 +181,28 @@ impl<I: PacketIo> Worker<I> {
             self.act(burst, &burden, origin, looked);
         }
         frames
+    }
+
+    /// Hands over what is other workers'. The others close up and go on as if nothing else had come: as one run, if that
+    /// is what they are. Their order stays, and that of those handed over.
+    #[inline(never)]
+    fn part(&mut self, burst: &mut Burst<I::Packet>, seen: &mut Seen) {
+        // nothing is known yet but the first pass's
+        (self.board.v4.two_ways, self.board.v6.two_ways) = (false, false);
+        for (at, frame) in std::mem::take(burst).into_iter().enumerate() {
+            if self.board.kinds[place(at)] == Kind::Foreign {
+                seen.bytes = seen.bytes.wrapping_sub(frame.frame_len() as u64);
+                self.hand_over(self.board.owners[place(at)], frame);
+                continue;
+            }
+            let to = burst.len();
+            if to != at {
+                self.board.close_up(at, to);
+            }
+            // a burst has room for what it had
+            let _ = burst.try_push(frame);
+        }
+        seen.foreign = 0;
     }
 
     /// The second pass, over a family's packets from place `from` to before `to`.

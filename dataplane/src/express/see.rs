@@ -110,6 +110,10 @@ impl<I: PacketIo> Worker<I> {
     /// The first pass: runs of calm packets of a family, and what is between them.
     #[inline(never)]
     pub(super) fn see(&mut self, burst: &Burst<I::Packet>, burden: &Burden) -> Seen {
+        if burden.mixed {
+            // another core had them
+            burst.iter().for_each(|frame| frame.prefetch_head());
+        }
         burst.iter().for_each(|frame| frame.prefetch());
         let mut seen = Seen::default();
         let Some(first) = burst.first() else { return seen };
@@ -268,6 +272,7 @@ impl<I: PacketIo> Worker<I> {
             if owner != self.id {
                 self.board.kinds[place(at)] = Kind::Foreign;
                 self.board.owners[place(at)] = owner;
+                seen.foreign += 1;
                 return;
             }
         }

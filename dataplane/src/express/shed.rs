@@ -118,20 +118,6 @@ impl Board {
         }
         places
     }
-
-    /// What is known of the frame at `from` is what is known of the one at `to`.
-    #[inline(always)]
-    fn close_up(&mut self, from: usize, to: usize) {
-        let (from, to) = (place(from), place(to));
-        let kind = self.kinds[from];
-        self.kinds[to] = kind;
-        match kind {
-            Kind::V4 => self.v4.close_up(from, to),
-            Kind::V6 => self.v6.close_up(from, to),
-            Kind::Foreign => self.owners[to] = self.owners[from],
-            Kind::Other => self.others[to] = self.others[from],
-        }
-    }
 }
 
 /// The second pass over the first `frames` packets, all of a family, where no reply passes the director.

@@ -1,5 +1,9 @@
 //! New connections go where the scheduler says, known ones stay.
 
+use lb_dataplane::drop_reason::DropReason;
+use lb_dataplane::io::{BURST, DeviceId};
+use lb_dataplane::memory::Frame;
+
 use crate::frames::{ACK, FIN, RST, SYN, from_client, segment, server_mac, tcp, udp};
 use crate::lab::{BASE, Lab, web};
 
@@ -43,6 +47,28 @@ fn rr_alternates_over_three_workers_too() {
     for n in 0..300u16 {
         assert_eq!(lab.server_of(&segment(40000 + n, ACK)), Some(12 + (n % 3) as u8), "connection {n} again");
     }
+}
+
+#[test]
+fn a_worker_takes_over_what_two_others_hand_it_turn_after_turn() {
+    const TURNS: usize = 100;
+    let mut lab = Lab::warm_of(&format!("{BASE}{}", web("rr", &[(12, 1)])), 3);
+    let port = (40000..).find(|port| {
+        lab.pass(&segment(*port, SYN));
+        lab.director.workers()[0].connections == 1
+    });
+    let frame = segment(port.expect("a port of the first worker's"), ACK);
+    let before = lab.director.workers()[0].taken_over;
+    for _ in 0..TURNS {
+        for worker in &mut lab.workers[1..] {
+            worker.io_mut().receive[0].extend((0..BURST).map(|_| Frame::new(DeviceId(0), &frame)));
+        }
+        lab.turn();
+    }
+    lab.turn();
+    assert_eq!(lab.sent().len(), 2 * BURST * TURNS);
+    assert_eq!(lab.director.workers()[0].taken_over - before, (2 * BURST * TURNS) as u64);
+    assert_eq!(lab.dropped(DropReason::HandoverFull), 0);
 }
 
 #[test]
