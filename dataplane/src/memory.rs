@@ -14,15 +14,21 @@ const HEADROOM: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(Box<Buffer>);
 
+/// What an mbuf's lines are: those of the header, and from the headroom's end on those of the frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
 struct Buffer {
     start: u16,
     end: u16,
     /// Bytes behind `end` that are the frame's as well, as if in further buffers.
     rest: u16,
     device: DeviceId,
-    bytes: [u8; SIZE],
+    bytes: Space,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(align(64))]
+struct Space([u8; SIZE]);
 
 /// Size of a buffer, bytes: headroom, a jumbo frame, and room for what tunnels put around it.
 const SIZE: usize = HEADROOM + 9216;
@@ -30,7 +36,7 @@ const SIZE: usize = HEADROOM + 9216;
 impl Frame {
     /// A frame of these bytes, cut at 9216.
     pub fn new(device: DeviceId, bytes: &[u8]) -> Self {
-        let mut frame = Self(Box::new(Buffer { start: 0, end: 0, rest: 0, device, bytes: [0; SIZE] }));
+        let mut frame = Self(Box::new(Buffer { start: 0, end: 0, rest: 0, device, bytes: Space([0; SIZE]) }));
         frame.refill(device, bytes);
         frame
     }
@@ -38,7 +44,7 @@ impl Frame {
     /// Puts other bytes in, cut at the buffer's end; allocates nothing.
     pub fn refill(&mut self, device: DeviceId, bytes: &[u8]) {
         let len = bytes.len().min(SIZE - HEADROOM);
-        self.0.bytes[HEADROOM..HEADROOM + len].copy_from_slice(&bytes[..len]);
+        self.0.bytes.0[HEADROOM..HEADROOM + len].copy_from_slice(&bytes[..len]);
         (self.0.start, self.0.end, self.0.device) = (HEADROOM as u16, (HEADROOM + len) as u16, device);
         self.0.rest = 0;
     }
@@ -53,7 +59,7 @@ impl Frame {
 
     /// All bytes of the frame, those in further buffers too.
     pub fn whole(&self) -> &[u8] {
-        &self.0.bytes[usize::from(self.0.start)..usize::from(self.0.end + self.0.rest)]
+        &self.0.bytes.0[usize::from(self.0.start)..usize::from(self.0.end + self.0.rest)]
     }
 
     fn join(&mut self) {
@@ -78,12 +84,12 @@ impl Frame {
 impl Packet for Frame {
     #[inline(always)]
     fn bytes(&self) -> &[u8] {
-        &self.0.bytes[usize::from(self.0.start)..usize::from(self.0.end)]
+        &self.0.bytes.0[usize::from(self.0.start)..usize::from(self.0.end)]
     }
 
     #[inline(always)]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0.bytes[usize::from(self.0.start)..usize::from(self.0.end)]
+        &mut self.0.bytes.0[usize::from(self.0.start)..usize::from(self.0.end)]
     }
 
     #[inline(always)]
@@ -93,7 +99,7 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn prefetch(&self) {
-        crate::prefetch::line(&self.0.bytes[HEADROOM]);
+        crate::prefetch::line(&self.0.bytes.0[HEADROOM]);
     }
 
     fn grow_front(&mut self, n: usize) -> bool {
